@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the kernel module, the BPF policy and xlbctl say to each other.
+ *
+ * This file is the one definition of every structure that crosses a boundary:
+ * the C shim and the BPF programs include it, the module's Rust and xlbctl get
+ * it through bindgen.  Widths are fixed, padding is explicit, and the sizes are
+ * asserted, because the three sides are built at different times.  A change to
+ * anything here raises XLB_ABI; the module refuses a policy of another ABI.
+ *
+ *   direction            what                           context
+ *   module -> BPF        struct xlb_policy (struct_ops)  process, in RCU
+ *   BPF -> module        bpf_xlb_accept()                cgroup/connect4|6, socket locked
+ *   BPF -> module        bpf_xlb_{hash,find,equal,...}   inside route() and pick()
+ *   xlbctl -> module     bpf_xlb_ctl()                   BPF_PROG_TYPE_SYSCALL
+ */
+#ifndef XLB_INTF_H
+#define XLB_INTF_H
+
+#ifndef __VMLINUX_H__
+#include <linux/types.h>
+#endif
+
+#define XLB_ABI 1
+
+/* --- Requests -------------------------------------------------------------- */
+
+/* RFC 9110, section 9; XLB_METHOD_OTHER is any other token. */
+enum xlb_method {
+	XLB_METHOD_OTHER = 0,
+	XLB_METHOD_GET = 1,
+	XLB_METHOD_HEAD = 2,
+	XLB_METHOD_POST = 3,
+	XLB_METHOD_PUT = 4,
+	XLB_METHOD_DELETE = 5,
+	XLB_METHOD_CONNECT = 6,
+	XLB_METHOD_OPTIONS = 7,
+	XLB_METHOD_TRACE = 8,
+	XLB_METHOD_PATCH = 9,
+};
+
+/*
+ * A field of the current request, as the kfuncs take it.  Fields hold decoded,
+ * normalised bytes: HOST without port and in lower case, PATH normalised and
+ * without query.  bpf_xlb_header() returns XLB_FIELD_HEADER + n.
+ */
+enum xlb_field {
+	XLB_FIELD_METHOD = 0,
+	XLB_FIELD_HOST = 1,
+	XLB_FIELD_PATH = 2,
+	XLB_FIELD_QUERY = 3,
+	XLB_FIELD_HEADER = 64,
+};
+
+/* The request that route() and pick() decide on.  Read-only to BPF. */
+struct xlb_request {
+	__u64 cgroup_id; /* cgroup v2 id of the socket */
+	__u64 now_ns; /* CLOCK_MONOTONIC at the end of the head */
+	__u32 service; /* as given to bpf_xlb_accept() */
+	__u32 attempt; /* 0, or n for the n-th pick of this request */
+	__u32 method; /* enum xlb_method */
+	__u32 head_bytes;
+	__u32 host_bytes; /* length of XLB_FIELD_HOST */
+	__u32 path_bytes; /* length of XLB_FIELD_PATH */
+	__u32 path_segments; /* "/" has 0, "/a" and "/a/" have 1 */
+	__u16 http_version; /* 0x0100 or 0x0101 */
+	__u16 flags; /* XLB_REQ_* */
+};
+_Static_assert(sizeof(struct xlb_request) == 48, "read by BPF programs of the same ABI");
+
+#define XLB_REQ_HAS_BODY 0x0001
+#define XLB_REQ_UPGRADE 0x0002
+
+/* --- Decisions --------------------------------------------------------------- */
+
+/* Limits of one pool: all i-socks of one (cgroup, netns, endpoint). */
+struct xlb_pool_limits {
+	__u32 min_idle;
+	__u32 max; /* connections; 0 = no limit */
+	__u32 max_pending; /* requests that wait for a connection */
+	__u32 idle_timeout_ms; /* 0 = never */
+	__u32 connect_timeout_ms;
+	__u32 max_requests; /* per connection; 0 = no limit */
+};
+_Static_assert(sizeof(struct xlb_pool_limits) == 24, "embedded in struct xlb_decision");
+
+/*
+ * What the policy decided for one request.  route() fills the first part,
+ * pick() the second; the module keeps it until done() and shows it in
+ * `xlbctl get sockets`.  The module never interprets `route`, `cluster`,
+ * `endpoint` and `cookie`.
+ */
+struct xlb_decision {
+	/* route() */
+	__u32 route;
+	__u32 cluster;
+	__u64 cookie[2]; /* the policy's own, from route() to pick() and done() */
+	/* pick() */
+	__u8 addr[16]; /* network order; IPv4 as ::ffff:a.b.c.d */
+	__u16 port; /* host order */
+	__u16 reserved0;
+	__u32 endpoint; /* the policy's own number of the endpoint */
+	struct xlb_pool_limits pool;
+};
+_Static_assert(sizeof(struct xlb_decision) == 72, "written by BPF programs of the same ABI");
+
+/* How a request ended; done() gets it exactly once for each successful pick(). */
+struct xlb_result {
+	__u64 request_bytes; /* head and body, towards the endpoint */
+	__u64 response_bytes; /* head and body, from the endpoint */
+	__u64 latency_ns; /* end of request head to end of response, or to the failure */
+	__u32 status; /* of the final response; 0 if there was none */
+	__u32 reason; /* enum xlb_reason; XLB_REASON_OK when the endpoint answered */
+};
+_Static_assert(sizeof(struct xlb_result) == 32, "read by BPF programs of the same ABI");
+
+/*
+ * Why XLB itself answered, or ended, an exchange.  NAME is the counter, the value of
+ * `x-xlb-reason` and the word in `xlbctl stats`: one name for all three.
+ * STATUS is what the client gets (0: no reply is made).
+ */
+#define XLB_REASONS(X)                                                                              \
+	X(OK, ok, 0, "the endpoint answered")                                                       \
+	X(BAD_REQUEST, bad_request, 400, "malformed request; the connection is closed")             \
+	X(NO_ROUTE, no_route, 404, "no virtual host or route matched")                              \
+	X(BODY_TOO_LARGE, body_too_large, 413, "request body above a configured limit")             \
+	X(HEAD_TOO_LARGE, head_too_large, 431, "request head above its limit")                      \
+	X(UNSUPPORTED, unsupported, 501, "transfer coding or method that XLB does not relay")       \
+	X(UPSTREAM_RESET, upstream_reset, 502, "the endpoint closed before its response was whole") \
+	X(UPSTREAM_PROTOCOL, upstream_protocol, 502, "malformed response from the endpoint")        \
+	X(NO_ENDPOINT, no_endpoint, 503, "the cluster has no endpoint to pick")                     \
+	X(CONNECT_FAILED, connect_failed, 503, "no connection to the endpoint could be made")       \
+	X(POOL_OVERFLOW, pool_overflow, 503, "max connections and max_pending requests reached")    \
+	X(TIMEOUT, timeout, 504, "no connection or response in time")                               \
+	X(VERSION, version, 505, "HTTP version other than 1.0 and 1.1")                             \
+	X(NO_POLICY, no_policy, 503, "no BPF policy is attached")                                   \
+	X(CLIENT_GONE, client_gone, 0, "the client closed before the response was whole")           \
+	X(RETRIED, retried, 0, "the endpoint's connection was dead; the request is sent again")
+
+enum xlb_reason {
+#define X(upper, lower, status, text) XLB_REASON_##upper,
+	XLB_REASONS(X)
+#undef X
+	XLB_REASON_COUNT,
+};
+
+/* --- The policy (struct_ops) ----------------------------------------------- */
+
+/*
+ * struct xlb_policy, the struct_ops type, is defined in shim/policy.c for the kernel and
+ * comes to BPF through the module's BTF:
+ *
+ *	struct xlb_policy {
+ *		int (*route)(struct xlb_request *req, struct xlb_decision *dec);
+ *		int (*pick)(struct xlb_request *req, struct xlb_decision *dec);
+ *		void (*done)(struct xlb_request *req, struct xlb_decision *dec,
+ *			     struct xlb_result *res);
+ *		__u32 abi;
+ *		char name[16];
+ *	};
+ *
+ * route() and pick() return 0, or an enum xlb_reason that becomes the reply.
+ * All run in process context inside an RCU read-side section; *dec is writable,
+ * *req and *res are not.
+ *
+ * kfuncs for cgroup/connect4|6; returns 0, or -errno when the socket must stay
+ * plain TCP (a ULP, sk_user_data or a foreign sk_prot is there already):
+ *
+ *	int bpf_xlb_accept(struct bpf_sock_addr_kern *ctx, __u32 service);
+ *
+ * kfuncs for route() and pick(); offsets are in bytes of the field; `req` must
+ * be the argument the program was called with:
+ *
+ *	FNV-1a (64 bit) of field[from, to); 0 when out of range
+ *	__u64 bpf_xlb_hash(struct xlb_request *req, __u32 field, __u32 from, __u32 to);
+ *	offset of the first `byte` at or after `from`; -ENOENT
+ *	int bpf_xlb_find(struct xlb_request *req, __u32 field, __u32 from, __u32 byte);
+ *	the length of the field; -ENOENT when absent
+ *	int bpf_xlb_len(struct xlb_request *req, __u32 field);
+ *	1 when field[from, from + len) equals buf[off, off + len), else 0
+ *	int bpf_xlb_equal(struct xlb_request *req, __u32 field, __u32 from,
+ *			  const void *buf, __u32 buf__sz, __u64 off_len);
+ *	the field number of the header named buf[off, off + len) (compared without case);
+ *	repeated headers are seen as one value joined with ","; -ENOENT when absent
+ *	int bpf_xlb_header(struct xlb_request *req, const void *buf, __u32 buf__sz,
+ *			   __u64 off_len);
+ *
+ * off_len is XLB_OFF_LEN(off, len): kfuncs take at most five scalar registers.
+ */
+#define XLB_OFF_LEN(off, len) (((__u64)(off) << 32) | (__u32)(len))
+
+/* --- Control (BPF_PROG_TYPE_SYSCALL) ------------------------------------------ */
+
+/*
+ *	int bpf_xlb_ctl(struct xlb_ctl *ctl, __u32 ctl__sz, void *buf, __u32 buf__sz);
+ *
+ * Returns 0 or -errno.  `cursor` starts at 0 and is carried from call to call
+ * until `more` is 0; `count` is the number of records written to buf.  May sleep.
+ * Rights are those of running a BPF_PROG_TYPE_SYSCALL program (CAP_BPF).
+ */
+struct xlb_ctl {
+	__u32 abi; /* in: XLB_ABI; -EPROTO when it is not the module's */
+	__u32 op; /* in: enum xlb_ctl_op */
+	__u64 cursor; /* in, out */
+	__u32 count; /* out */
+	__u32 more; /* out */
+	__u8 addr[16]; /* in: CLOSE_IDLE: endpoint, as in struct xlb_decision */
+	__u16 port; /* in: host order */
+	__u16 reserved0;
+	__u32 service; /* in: END_SOCKETS: only of this service, or XLB_ANY */
+};
+_Static_assert(sizeof(struct xlb_ctl) == 48, "passed by xlbctl of the same ABI");
+
+#define XLB_ANY 0xffffffffu
+
+enum xlb_ctl_op {
+	XLB_CTL_INFO = 0, /* one struct xlb_info */
+	XLB_CTL_SOCKETS = 1, /* struct xlb_socket_info, one per p-sock */
+	XLB_CTL_POOLS = 2, /* struct xlb_pool_info, one per pool */
+	XLB_CTL_CLOSE_IDLE = 3, /* close idle i-socks of an endpoint in every pool, let running ones end */
+	XLB_CTL_END_SOCKETS = 4, /* orderly end: let a running exchange end with EOF, the next write gets EPIPE */
+};
+
+/*
+ * Counters of the module; each is a __u64 since insmod, summed over CPUs.
+ * Gauges are live numbers.  The reasons follow in xlb_info.reasons[].
+ */
+#define XLB_COUNTERS(X)                                                                   \
+	X(PSOCKS, psocks, gauge, "client sockets that XLB serves now")                    \
+	X(PSOCK_BYTES, psock_bytes, gauge, "module memory of p-socks, bytes")             \
+	X(ISOCKS, isocks, gauge, "connections to endpoints now")                          \
+	X(ISOCKS_IDLE, isocks_idle, gauge, "of them idle in pools")                       \
+	X(ISOCK_BYTES, isock_bytes, gauge, "module memory of i-socks and pools, bytes")   \
+	X(POOLS, pools, gauge, "pools (cgroup, netns, endpoint) now")                     \
+	X(PENDING, pending, gauge, "requests that wait for a connection now")             \
+	X(ACCEPTED, accepted, counter, "connects taken over")                             \
+	X(REQUESTS, requests, counter, "request heads framed")                            \
+	X(RESPONSES, responses, counter, "responses relayed to their end")                \
+	X(CONNECTS, connects, counter, "connections to endpoints begun")                  \
+	X(CONNECT_ERRORS, connect_errors, counter, "of them failed")                      \
+	X(REUSED, reused, counter, "requests sent over a pooled connection")              \
+	X(REPLAYED, replayed, counter, "requests sent again after a dead connection")     \
+	X(DESYNC, desync, counter, "idle connections closed for unexpected bytes")        \
+	X(IDLE_CLOSED, idle_closed, counter, "idle connections closed by the endpoint")   \
+	X(IDLE_EXPIRED, idle_expired, counter, "idle connections closed by idle_timeout") \
+	X(TUNNELS, tunnels, counter, "connections switched to another protocol (101)")    \
+	X(REQUEST_BYTES, request_bytes, counter, "bytes sent to endpoints")               \
+	X(RESPONSE_BYTES, response_bytes, counter, "bytes relayed to clients")
+
+enum xlb_counter {
+#define X(upper, lower, kind, text) XLB_COUNTER_##upper,
+	XLB_COUNTERS(X)
+#undef X
+	XLB_COUNTER_COUNT,
+};
+
+/* Room for the engine's own reasons (engine/src/reason.rs), by number. */
+#define XLB_ENGINE_REASONS 96
+
+struct xlb_info {
+	__u32 abi;
+	__u32 policy; /* 1 when a policy is attached */
+	char policy_name[16];
+	char module_version[32];
+	__u64 counters[XLB_COUNTER_COUNT];
+	__u64 reasons[XLB_REASON_COUNT];
+	__u64 engine_reasons[XLB_ENGINE_REASONS];
+};
+
+enum xlb_socket_state {
+	XLB_SOCKET_IDLE = 0, /* between requests */
+	XLB_SOCKET_REQUEST_HEAD = 1, /* part of a head was written */
+	XLB_SOCKET_WAITING = 2, /* for a connection */
+	XLB_SOCKET_ACTIVE = 3, /* bound to an i-sock */
+	XLB_SOCKET_TUNNEL = 4, /* after 101 */
+	XLB_SOCKET_CLOSING = 5, /* no further request is taken */
+};
+
+struct xlb_socket_info {
+	__u64 id; /* socket cookie */
+	__u64 cgroup_id;
+	__u64 requests;
+	__u32 pid; /* thread group that connected */
+	__u32 service;
+	__u32 netns; /* inode number */
+	__u32 state; /* enum xlb_socket_state */
+	__u32 receive_bytes; /* queued towards the client */
+	__u32 send_bytes; /* queued towards the endpoint */
+	__u8 vip[16];
+	__u8 endpoint[16]; /* all 0 when not bound */
+	__u16 vip_port;
+	__u16 endpoint_port;
+	__u32 endpoint_id; /* xlb_decision.endpoint */
+};
+_Static_assert(sizeof(struct xlb_socket_info) == 88, "read by xlbctl of the same ABI");
+
+struct xlb_pool_info {
+	__u64 cgroup_id;
+	__u64 created; /* connections since the pool exists */
+	__u64 reused; /* requests over a pooled connection */
+	__u32 netns;
+	__u32 idle;
+	__u32 active;
+	__u32 connecting;
+	__u32 pending;
+	__u16 port;
+	__u16 reserved0;
+	__u8 addr[16];
+};
+_Static_assert(sizeof(struct xlb_pool_info) == 64, "read by xlbctl of the same ABI");
+
+#endif /* XLB_INTF_H */
