@@ -178,16 +178,18 @@ enum xlb_reason {
  *	the length of the field; -ENOENT when absent
  *	int bpf_xlb_len(struct xlb_request *req, __u32 field);
  *	1 when field[from, from + len) equals buf[off, off + len), else 0
- *	int bpf_xlb_equal(struct xlb_request *req, __u32 field, __u32 from,
+ *	int bpf_xlb_equal(struct xlb_request *req, __u64 field_from,
  *			  const void *buf, __u32 buf__sz, __u64 off_len);
  *	the field number of the header named buf[off, off + len) (compared without case);
  *	repeated headers are seen as one value joined with ","; -ENOENT when absent
  *	int bpf_xlb_header(struct xlb_request *req, const void *buf, __u32 buf__sz,
  *			   __u64 off_len);
  *
- * off_len is XLB_OFF_LEN(off, len): kfuncs take at most five scalar registers.
+ * off_len is XLB_OFF_LEN(off, len) and field_from is XLB_FIELD_FROM(field, from):
+ * kfuncs take at most five registers.
  */
 #define XLB_OFF_LEN(off, len) (((__u64)(off) << 32) | (__u32)(len))
+#define XLB_FIELD_FROM(field, from) (((__u64)(field) << 32) | (__u32)(from))
 
 /* --- Control (BPF_PROG_TYPE_SYSCALL) ------------------------------------------ */
 
