@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Which cluster of a route, and which endpoint of a cluster. */
+#ifndef XLB_BALANCE_H
+#define XLB_BALANCE_H
+
+/* Evenly in [0, n): the bias of a 32-bit draw is below n / 2^32. */
+static __always_inline __u32 draw(__u32 n)
+{
+	return ((__u64)bpf_get_prandom_u32() * n) >> 32;
+}
+
+/* The cluster of a route by weight: its index in the cluster table, or XLB_NONE. */
+static __noinline __u32 choose_cluster(void *blob, struct xlb_blob *head, struct xlb_route *route)
+{
+	__u32 first = route->target, low = 0, high = route->target_count, drawn;
+	struct xlb_target *target;
+	int i;
+
+	if (!high)
+		return XLB_NONE;
+	if (high > 1) {
+		drawn = draw(route->total_weight);
+		bpf_for(i, 0, 32) {
+			__u32 middle = low + (high - low) / 2;
+
+			if (low >= high)
+				break;
+			target = blob_record(blob, head->target_page, first + middle,
+					     struct xlb_target);
+			if (!target)
+				return XLB_NONE;
+			if (target->cumulative > drawn)
+				high = middle;
+			else
+				low = middle + 1;
+		}
+	}
+	target = blob_record(blob, head->target_page, first + low, struct xlb_target);
+	return target ? target->cluster : XLB_NONE;
+}
+
+/* The endpoint that owns `position` of the weights. */
+static __noinline __u32 at_position(void *blob, struct xlb_blob *head, struct xlb_cluster *cluster,
+				    __u32 position)
+{
+	__u32 first = cluster->endpoint, low = 0, high = cluster->endpoint_count;
+	int i;
+
+	if (cluster->equal)
+		return position;
+	bpf_for(i, 0, 32) {
+		__u32 middle = low + (high - low) / 2;
+		struct xlb_endpoint *endpoint;
+
+		if (low >= high)
+			break;
+		endpoint = blob_record(blob, head->endpoint_page, first + middle,
+				       struct xlb_endpoint);
+		if (!endpoint)
+			break;
+		if (endpoint->cumulative > position)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return low;
+}
+
+static __always_inline __u32 round_robin(void *blob, struct xlb_blob *head,
+					 struct xlb_cluster *cluster)
+{
+	struct xlb_state *state = state_of(cluster->number);
+	__u64 count, weight = cluster->total_weight;
+
+	if (!state)
+		return XLB_NONE;
+	count = __sync_fetch_and_add(&state->position, 1);
+	if (cluster->equal)
+		return count % weight;
+	return at_position(blob, head, cluster, count % weight * cluster->stride % weight);
+}
+
+/*
+ * The fewest outstanding requests for its weight, of all endpoints or of `choices`
+ * drawn ones.  A draw never gives the endpoint drawn just before it, so that two
+ * choices are two endpoints.  Looking at all begins anywhere: ties are spread.
+ */
+static __noinline __u32 least_request(void *blob, struct xlb_blob *head,
+				      struct xlb_cluster *cluster)
+{
+	__u32 n = cluster->endpoint_count, looks = cluster->choices, best = XLB_NONE, index;
+	bool all = !looks || looks >= n;
+	__u64 best_load = 0, best_weight = 1;
+	int i;
+
+	if (all)
+		looks = n;
+	if (looks > XLB_MAX_ENDPOINTS)
+		looks = XLB_MAX_ENDPOINTS;
+	index = draw(n);
+	bpf_for(i, 0, looks) {
+		struct xlb_endpoint *endpoint;
+		struct xlb_state *state;
+		__u64 load;
+
+		endpoint = blob_record(blob, head->endpoint_page, cluster->endpoint + index,
+				       struct xlb_endpoint);
+		if (!endpoint)
+			break;
+		state = state_of(endpoint->number);
+		if (!state)
+			break;
+		load = (state->outstanding + 1) & 0xffffffff;
+		if (best == XLB_NONE || load * best_weight < best_load * endpoint->weight) {
+			best = index;
+			best_load = load;
+			best_weight = endpoint->weight;
+		}
+		index += all ? 1 : 1 + draw(n - 1);
+		if (index >= n)
+			index -= n;
+	}
+	return best;
+}
+
+/* The endpoint for a request, as a position in the cluster, or XLB_NONE. */
+static __always_inline __u32 choose_endpoint(void *blob, struct xlb_blob *head,
+					     struct xlb_cluster *cluster)
+{
+	if (cluster->endpoint_count == 0 || cluster->total_weight == 0)
+		return XLB_NONE;
+	if (cluster->endpoint_count == 1)
+		return 0;
+	switch (cluster->lb) {
+	case XLB_LB_ROUND_ROBIN:
+		return round_robin(blob, head, cluster);
+	case XLB_LB_RANDOM:
+		return at_position(blob, head, cluster, draw(cluster->total_weight));
+	case XLB_LB_LEAST_REQUEST:
+		return least_request(blob, head, cluster);
+	default:
+		return XLB_NONE;
+	}
+}
+
+#endif /* XLB_BALANCE_H */

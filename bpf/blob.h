@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The compiled form of configuration: what xlbctl writes and the BPF programs read.
+ *
+ * One service is one blob: an array map of 4 KiB pages.  Page 0 is struct
+ * xlb_blob; tables and strings follow.  A table is an array of records whose size
+ * is a power of two, so that no record crosses a page and the verifier sees every
+ * access in bounds by a mask.  A string (up to 4 KiB) never crosses a page.  The
+ * blob holds routes, weighted clusters and endpoints together: swapping the one
+ * slot that points to it changes all of a service at once.
+ *
+ * BPF includes this file; xlbctl gets it through bindgen.
+ */
+#ifndef XLB_BLOB_H
+#define XLB_BLOB_H
+
+#ifndef __VMLINUX_H__
+#include <linux/types.h>
+#endif
+
+/* Raised by every change to this file; xlbctl refuses to write into maps of another layout. */
+#define XLB_LAYOUT 1
+
+#define XLB_PAGE_BYTES 4096
+#define XLB_NONE 0xffffffffu
+
+/* Sizes of the fixed maps: the limits that xlbctl states. */
+#define XLB_MAX_SERVICES 16384 /* slots of the outer map: 8 bytes each */
+#define XLB_MAX_VIPS 262144
+#define XLB_MAX_ITEMS 1048576 /* services, routes, clusters, endpoints together */
+#define XLB_MAX_ROUTES 65536 /* in one virtual host */
+#define XLB_MAX_ENDPOINTS 65536 /* in one cluster */
+#define XLB_MAX_TARGETS 1024 /* weighted clusters of one route */
+#define XLB_MAX_CONDITIONS 64 /* of one route */
+#define XLB_MAX_DEPTH 64 /* segments of a path prefix */
+#define XLB_MAX_LABELS 128 /* dots in a host: a DNS name of 255 bytes has fewer */
+#define XLB_MAX_CGROUP_LEVEL 64
+/* xlbctl doubles the index until no key is further than this from its place. */
+#define XLB_MAX_PROBES 8
+
+/* Numbered items: counters and state of a number live in page number / N of two outer maps. */
+#define XLB_STATE_PAGE 1024
+#define XLB_STATS_PAGE 256
+
+/* --- Page 0 ------------------------------------------------------------------ */
+
+#define XLB_BLOB_EXACT_HOST 0x1
+#define XLB_BLOB_SUFFIX_HOST 0x2
+#define XLB_BLOB_PREFIX_HOST 0x4
+
+struct xlb_blob {
+	__u32 layout; /* XLB_LAYOUT */
+	__u32 generation; /* differs between any two blobs of one load */
+	__u32 number; /* of the service */
+	__u32 flags; /* XLB_BLOB_* */
+	/* First page of each table. */
+	__u32 index_page; /* struct xlb_index */
+	__u32 vhost_page; /* struct xlb_vhost */
+	__u32 list_page; /* __u32: routes, by position */
+	__u32 route_page; /* struct xlb_route */
+	__u32 condition_page; /* struct xlb_condition */
+	__u32 target_page; /* struct xlb_target */
+	__u32 cluster_page; /* struct xlb_cluster */
+	__u32 endpoint_page; /* struct xlb_endpoint */
+	__u32 index_mask; /* entries of the index, less one */
+	__u32 default_vhost; /* of domain "*", or XLB_NONE */
+	__u32 max_suffix_bytes; /* the longest of the "*.suffix" domains, without "*" */
+	__u32 max_prefix_bytes; /* the longest of the "prefix.*" domains, without "*" */
+	__u32 pages;
+	__u32 reserved0[3];
+};
+_Static_assert(sizeof(struct xlb_blob) == 80, "read by BPF of the same layout");
+
+/* --- The index: one open-addressing hash table for hosts and paths ------------- */
+
+/* What a key means; the scope of an entry is XLB_SCOPE(kind, virtual host). */
+enum xlb_key {
+	XLB_KEY_NONE = 0, /* free entry */
+	XLB_KEY_HOST = 1, /* a whole host */
+	XLB_KEY_HOST_SUFFIX = 2, /* ".example.com" of "*.example.com" */
+	XLB_KEY_HOST_PREFIX = 3, /* "example." of "example.*" */
+	XLB_KEY_PATH = 4, /* a whole path */
+	XLB_KEY_PATH_PREFIX = 5, /* whole segments, without trailing slash */
+};
+
+#define XLB_SCOPE(key, vhost) (((__u32)(key) << 28) | (__u32)(vhost))
+#define XLB_MAX_VHOSTS 65536 /* of one service */
+
+/* Where a key's entry is looked for: XLB_HOME(FNV-1a of the string, scope) & mask, and on. */
+#define XLB_HOME(hash, scope) \
+	((__u32)((((hash) ^ ((__u64)(scope) << 16)) * 0x9e3779b97f4a7c15ull) >> 32))
+
+struct xlb_index {
+	__u64 hash; /* FNV-1a of the string */
+	__u32 scope; /* 0: free */
+	__u32 string_page;
+	__u16 string_offset;
+	__u16 string_bytes;
+	__u32 value; /* hosts: virtual host; paths: first position in the list table */
+	__u32 count; /* paths: routes in the list */
+	__u32 reserved0;
+};
+_Static_assert(sizeof(struct xlb_index) == 32, "a power of two");
+
+#define XLB_VHOST_PATHS 0x1 /* has exact paths */
+
+struct xlb_vhost {
+	__u32 any_list; /* routes without a path, or with prefix "/" */
+	__u32 any_count;
+	__u32 depth; /* most segments of a path prefix; 0: there is none */
+	__u32 flags; /* XLB_VHOST_* */
+	__u32 max_path_bytes; /* the longest exact path */
+	__u32 max_prefix_bytes; /* the longest path prefix */
+	__u32 reserved0[2];
+};
+_Static_assert(sizeof(struct xlb_vhost) == 32, "a power of two");
+
+/* --- Routes -------------------------------------------------------------------- */
+
+/* In the order of the file: of all that match, the lowest index wins. */
+struct xlb_route {
+	__u32 methods; /* bit 1 << enum xlb_method; 0: all */
+	__u32 condition; /* first, in the condition table */
+	__u32 condition_count;
+	__u32 number;
+	__u32 target; /* first, in the target table */
+	__u32 target_count; /* 0: no cluster */
+	__u32 total_weight;
+	__u32 reserved0;
+};
+_Static_assert(sizeof(struct xlb_route) == 32, "a power of two");
+
+enum xlb_condition_kind {
+	XLB_CONDITION_NEVER = 0,
+	XLB_CONDITION_HEADER_EXACT = 1,
+	XLB_CONDITION_HEADER_PREFIX = 2,
+	XLB_CONDITION_HEADER_SUFFIX = 3,
+	XLB_CONDITION_HEADER_PRESENT = 4,
+	XLB_CONDITION_HEADER_ABSENT = 5,
+	XLB_CONDITION_PATH_PREFIX = 6, /* string_prefix: raw bytes */
+	XLB_CONDITION_PERCENT = 7, /* of the requests that come this far: `number` per cent */
+};
+
+struct xlb_condition {
+	__u32 kind; /* enum xlb_condition_kind */
+	__u32 name_page;
+	__u16 name_offset;
+	__u16 name_bytes;
+	__u32 value_page;
+	__u16 value_offset;
+	__u16 value_bytes;
+	__u32 number;
+	__u32 reserved0[2];
+};
+_Static_assert(sizeof(struct xlb_condition) == 32, "a power of two");
+
+/* Weighted clusters of a route: the first whose `cumulative` is above the drawn number. */
+struct xlb_target {
+	__u32 cumulative;
+	__u32 cluster; /* in the cluster table */
+};
+_Static_assert(sizeof(struct xlb_target) == 8, "a power of two");
+
+/* --- Clusters -------------------------------------------------------------------- */
+
+enum xlb_lb {
+	XLB_LB_ROUND_ROBIN = 0,
+	XLB_LB_RANDOM = 1,
+	XLB_LB_LEAST_REQUEST = 2,
+};
+
+struct xlb_cluster {
+	__u32 number;
+	__u32 lb; /* enum xlb_lb */
+	__u32 choices; /* least_request: 0 = look at all */
+	__u32 endpoint; /* first, in the endpoint table */
+	__u32 endpoint_count; /* only those that may be picked */
+	__u32 total_weight; /* reduced by the weights' greatest common divisor */
+	/* Coprime to total_weight, near total_weight / golden ratio: walking the weights in this
+	 * stride is exact over total_weight picks and spreads each endpoint's picks evenly. */
+	__u32 stride;
+	__u32 equal; /* all weights are the same: position = endpoint */
+	/* As struct xlb_pool_limits. */
+	__u32 min_idle;
+	__u32 max;
+	__u32 max_pending;
+	__u32 idle_timeout_ms;
+	__u32 connect_timeout_ms;
+	__u32 max_requests;
+	__u32 reserved0[2];
+};
+_Static_assert(sizeof(struct xlb_cluster) == 64, "a power of two");
+
+struct xlb_endpoint {
+	__u8 addr[16]; /* network order; IPv4 as ::ffff:a.b.c.d */
+	__u32 number;
+	__u32 weight; /* reduced, never 0 */
+	__u32 cumulative;
+	__u16 port; /* host order */
+	__u16 reserved0;
+};
+_Static_assert(sizeof(struct xlb_endpoint) == 32, "a power of two");
+
+/* --- Other maps -------------------------------------------------------------------- */
+
+struct xlb_vip_key {
+	__u32 addr[4]; /* network order; IPv4 as ::ffff:a.b.c.d */
+	__u32 port; /* network order, in the low half, as struct bpf_sock_addr has it */
+};
+_Static_assert(sizeof(struct xlb_vip_key) == 20, "a hash key: no padding");
+
+struct xlb_vip {
+	__u32 service; /* slot */
+	__u32 cgroup_levels; /* 0: every cgroup; else look at the ancestors at levels 0..n-1 */
+};
+_Static_assert(sizeof(struct xlb_vip) == 8, "written by xlbctl of the same layout");
+
+struct xlb_cgroup_key {
+	__u64 cgroup_id;
+	__u32 service;
+	__u32 reserved0;
+};
+_Static_assert(sizeof(struct xlb_cgroup_key) == 16, "a hash key: no padding");
+
+/* What the connect programs count, per CPU. */
+enum xlb_connect_count {
+	XLB_CONNECT_ACCEPTED = 0,
+	XLB_CONNECT_REFUSED = 1, /* the module left the socket plain TCP */
+	XLB_CONNECT_OTHER_CGROUP = 2, /* to a VIP, from a cgroup that is not served */
+	XLB_CONNECT_COUNTS = 3,
+};
+
+/* State shared by all CPUs, by number. */
+struct xlb_state {
+	__u64 position; /* clusters: round robin */
+	__u64 outstanding; /* endpoints: picked and not done */
+	__u64 reserved0[6];
+};
+_Static_assert(sizeof(struct xlb_state) == 64, "a cache line");
+
+/* Counters per CPU, by number; what they mean is the same for a service, route, cluster and endpoint. */
+#define XLB_STATS(X)                                                             \
+	X(requests, "requests that were given to it")                            \
+	X(errors, "of them answered by XLB, not by an endpoint")                 \
+	X(status_4xx, "responses with status 400 to 499 from endpoints")         \
+	X(status_5xx, "responses with status 500 to 599 from endpoints")         \
+	X(request_bytes, "bytes of requests sent to endpoints")                  \
+	X(response_bytes, "bytes of responses from endpoints")                   \
+	X(latency_ns, "sum over requests of the time to the end of the response") \
+	X(retries, "requests sent again after a dead connection")
+
+struct xlb_stats {
+#define X(name, text) __u64 name;
+	XLB_STATS(X)
+#undef X
+};
+_Static_assert(sizeof(struct xlb_stats) == 64, "a cache line");
+
+#endif /* XLB_BLOB_H */

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The module's kfuncs, as xlb_intf.h describes them, and the kernel's own that are used. */
+#ifndef XLB_KFUNCS_H
+#define XLB_KFUNCS_H
+
+extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym;
+
+extern int bpf_xlb_accept(struct bpf_sock_addr_kern *ctx, __u32 service) __ksym;
+
+extern __u64 bpf_xlb_hash(struct xlb_request *req, __u32 field, __u32 from, __u32 to) __ksym;
+extern int bpf_xlb_find(struct xlb_request *req, __u32 field, __u32 from, __u32 byte) __ksym;
+extern int bpf_xlb_len(struct xlb_request *req, __u32 field) __ksym;
+extern int bpf_xlb_equal(struct xlb_request *req, __u64 field_from, const void *buf,
+			 __u32 buf__sz, __u64 off_len) __ksym;
+extern int bpf_xlb_header(struct xlb_request *req, const void *buf, __u32 buf__sz,
+			  __u64 off_len) __ksym;
+
+extern int bpf_xlb_ctl(struct xlb_ctl *ctl, __u32 ctl__sz, void *buf, __u32 buf__sz) __ksym;
+
+#endif /* XLB_KFUNCS_H */

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Maps of the policy; all but the outer maps' slots are allocated as they are used. */
+#ifndef XLB_MAPS_H
+#define XLB_MAPS_H
+
+/* A service's configuration: see blob.h.  The number of pages differs from map to map. */
+struct xlb_blob_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, XLB_PAGE_BYTES);
+};
+
+struct xlb_states_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, XLB_STATE_PAGE);
+	__type(key, __u32);
+	__type(value, struct xlb_state);
+};
+
+struct xlb_stats_map {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, XLB_STATS_PAGE);
+	__type(key, __u32);
+	__type(value, struct xlb_stats);
+};
+
+/* By service slot, as given to bpf_xlb_accept(). */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, XLB_MAX_SERVICES);
+	__type(key, __u32);
+	__array(values, struct xlb_blob_map);
+} services SEC(".maps");
+
+/* The applied document and the numbers given out, in one slot; only xlbctl reads it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct xlb_blob_map);
+} document SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, XLB_MAX_ITEMS / XLB_STATE_PAGE);
+	__type(key, __u32);
+	__array(values, struct xlb_states_map);
+} states SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, XLB_MAX_ITEMS / XLB_STATS_PAGE);
+	__type(key, __u32);
+	__array(values, struct xlb_stats_map);
+} stats SEC(".maps");
+
+static __always_inline struct xlb_state *state_of(__u32 number)
+{
+	__u32 page = number / XLB_STATE_PAGE, index = number % XLB_STATE_PAGE;
+	void *inner = bpf_map_lookup_elem(&states, &page);
+
+	return inner ? bpf_map_lookup_elem(inner, &index) : NULL;
+}
+
+static __always_inline struct xlb_stats *stats_of(__u32 number)
+{
+	__u32 page = number / XLB_STATS_PAGE, index = number % XLB_STATS_PAGE;
+	void *inner = bpf_map_lookup_elem(&stats, &page);
+
+	return inner ? bpf_map_lookup_elem(inner, &index) : NULL;
+}
+
+#endif /* XLB_MAPS_H */

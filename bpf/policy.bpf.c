@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The policy of XLB: which cluster and which endpoint get a request.
+ *
+ * The module calls these programs through struct_ops, in process context and in
+ * an RCU read-side section, preemptible:
+ *   route()  once for each request head;
+ *   pick()   each time the request is about to be given to an endpoint;
+ *   done()   once for each successful pick(), when the exchange has ended.
+ *
+ * A decision carries the generation of the configuration that it was made in.
+ * When pick() finds another one in force, it makes the whole decision again:
+ * a request sees one configuration, never parts of two.
+ */
+#include "vmlinux.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "../kmod/include/xlb_intf.h"
+#include "blob.h"
+#include "kfuncs.h"
+#include "maps.h"
+#include "walk.h"
+#include "host.h"
+#include "match.h"
+#include "balance.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+/* Differs between any two loads: a decision of an earlier load is not counted in this one. */
+const volatile __u32 epoch = 0;
+
+/*
+ * cookie[0]: epoch, generation; cookie[1]: number of the service, index of the cluster.
+ * High half first.
+ */
+#define PAIR(high, low) (((__u64)(high) << 32) | (__u32)(low))
+#define HIGH(pair) ((__u32)((pair) >> 32))
+#define LOW(pair) ((__u32)(pair))
+
+static __always_inline void add(__u64 *counter, __u64 n)
+{
+	/* The programs are preemptible: another one may count on this CPU meanwhile. */
+	if (n)
+		__sync_fetch_and_add(counter, n);
+}
+
+static __noinline void count_refusal(__u32 number)
+{
+	struct xlb_stats *s = stats_of(number);
+
+	if (s) {
+		add(&s->requests, 1);
+		add(&s->errors, 1);
+	}
+}
+
+/* Fills route(), cluster and cookie of the decision; 0 or an enum xlb_reason. */
+static __noinline int decide(void *blob, struct xlb_blob *head, struct xlb_request *req,
+			     struct xlb_decision *dec)
+{
+	struct xlb_cluster *target;
+	struct xlb_route *route;
+	__u32 vhost, index, cluster;
+
+	vhost = find_vhost(blob, head, req);
+	if (vhost == XLB_NONE)
+		return XLB_REASON_NO_ROUTE;
+	index = find_route(blob, head, req, vhost);
+	if (index == XLB_NONE)
+		return XLB_REASON_NO_ROUTE;
+	route = blob_record(blob, head->route_page, index, struct xlb_route);
+	if (!route)
+		return XLB_REASON_NO_ROUTE;
+	cluster = choose_cluster(blob, head, route);
+	if (cluster == XLB_NONE)
+		return XLB_REASON_NO_ENDPOINT;
+	target = blob_record(blob, head->cluster_page, cluster, struct xlb_cluster);
+	if (!target)
+		return XLB_REASON_NO_ENDPOINT;
+
+	dec->route = route->number;
+	dec->cluster = target->number;
+	dec->cookie[0] = PAIR(epoch, head->generation);
+	dec->cookie[1] = PAIR(head->number, cluster);
+	return 0;
+}
+
+SEC("struct_ops/route")
+int BPF_PROG(route, struct xlb_request *req, struct xlb_decision *dec)
+{
+	__u32 slot = req->service;
+	struct xlb_blob *head;
+	void *blob;
+	int reason;
+
+	blob = bpf_map_lookup_elem(&services, &slot);
+	if (!blob)
+		return XLB_REASON_NO_ROUTE;
+	head = blob_page(blob, 0);
+	if (!head)
+		return XLB_REASON_NO_ROUTE;
+	reason = decide(blob, head, req, dec);
+	if (reason)
+		count_refusal(head->number);
+	return reason;
+}
+
+SEC("struct_ops/pick")
+int BPF_PROG(pick, struct xlb_request *req, struct xlb_decision *dec)
+{
+	struct xlb_endpoint *endpoint;
+	struct xlb_cluster *cluster;
+	struct xlb_state *state;
+	__u32 slot = req->service, position;
+	struct xlb_blob *head;
+	void *blob;
+	int reason;
+
+	blob = bpf_map_lookup_elem(&services, &slot);
+	if (!blob)
+		return XLB_REASON_NO_ROUTE;
+	head = blob_page(blob, 0);
+	if (!head)
+		return XLB_REASON_NO_ROUTE;
+	if (dec->cookie[0] != PAIR(epoch, head->generation)) {
+		reason = decide(blob, head, req, dec);
+		if (reason)
+			goto refuse;
+	}
+
+	reason = XLB_REASON_NO_ENDPOINT;
+	cluster = blob_record(blob, head->cluster_page, LOW(dec->cookie[1]), struct xlb_cluster);
+	if (!cluster)
+		goto refuse;
+	position = choose_endpoint(blob, head, cluster);
+	if (position >= cluster->endpoint_count)
+		goto refuse;
+	endpoint = blob_record(blob, head->endpoint_page, cluster->endpoint + position,
+			       struct xlb_endpoint);
+	if (!endpoint)
+		goto refuse;
+	/* Not again the one that has just failed, where there is another. */
+	if (req->attempt && endpoint->number == dec->endpoint && cluster->endpoint_count > 1) {
+		position = position + 1 < cluster->endpoint_count ? position + 1 : 0;
+		endpoint = blob_record(blob, head->endpoint_page, cluster->endpoint + position,
+				       struct xlb_endpoint);
+		if (!endpoint)
+			goto refuse;
+	}
+
+	state = state_of(endpoint->number);
+	if (!state)
+		goto refuse;
+	/* Until done(): requests that wait for a connection are outstanding too. */
+	__sync_fetch_and_add(&state->outstanding, 1);
+
+	((__u64 *)dec->addr)[0] = ((__u64 *)endpoint->addr)[0];
+	((__u64 *)dec->addr)[1] = ((__u64 *)endpoint->addr)[1];
+	dec->port = endpoint->port;
+	dec->endpoint = endpoint->number;
+	dec->pool.min_idle = cluster->min_idle;
+	dec->pool.max = cluster->max;
+	dec->pool.max_pending = cluster->max_pending;
+	dec->pool.idle_timeout_ms = cluster->idle_timeout_ms;
+	dec->pool.connect_timeout_ms = cluster->connect_timeout_ms;
+	dec->pool.max_requests = cluster->max_requests;
+	return 0;
+
+refuse:
+	count_refusal(head->number);
+	return reason;
+}
+
+static __noinline void count(__u32 number, struct xlb_result *res)
+{
+	struct xlb_stats *s = stats_of(number);
+	__u32 status = res->status;
+
+	if (!s)
+		return;
+	if (res->reason == XLB_REASON_RETRIED) {
+		/* The same request comes again, and is counted then. */
+		add(&s->retries, 1);
+		return;
+	}
+	add(&s->requests, 1);
+	if (res->reason != XLB_REASON_OK)
+		add(&s->errors, 1);
+	else if (status >= 500)
+		add(&s->status_5xx, 1);
+	else if (status >= 400)
+		add(&s->status_4xx, 1);
+	add(&s->request_bytes, res->request_bytes);
+	add(&s->response_bytes, res->response_bytes);
+	add(&s->latency_ns, res->latency_ns);
+}
+
+SEC("struct_ops/done")
+void BPF_PROG(done, struct xlb_request *req, struct xlb_decision *dec, struct xlb_result *res)
+{
+	struct xlb_state *state;
+
+	if (HIGH(dec->cookie[0]) != epoch)
+		return;
+	state = state_of(dec->endpoint);
+	if (state)
+		__sync_fetch_and_add(&state->outstanding, -1);
+	count(dec->endpoint, res);
+	count(dec->cluster, res);
+	count(dec->route, res);
+	count(HIGH(dec->cookie[1]), res);
+}
+
+/* As the module's BTF has it; libbpf matches members by name. */
+struct xlb_policy {
+	int (*route)(struct xlb_request *req, struct xlb_decision *dec);
+	int (*pick)(struct xlb_request *req, struct xlb_decision *dec);
+	void (*done)(struct xlb_request *req, struct xlb_decision *dec, struct xlb_result *res);
+	__u32 abi;
+	char name[16];
+};
+
+SEC(".struct_ops.link")
+struct xlb_policy policy = {
+	.route = (void *)route,
+	.pick = (void *)pick,
+	.done = (void *)done,
+	.abi = XLB_ABI,
+	.name = "xlb",
+};
