@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0
+# The verbs of the project: `make help`.  The work is done by vm-tests/env/env.sh.
+
+env := vm-tests/env/env.sh
+export KERNEL CPUS MEM ICOUNT DEBUG NOMODULE TIMEOUT ARGS APPEND V XLB_CACHE FILTER QUICK
+
+.DEFAULT_GOAL := help
+.PHONY: help setup kmod bpf xlbctl demo test unit vm-test vm-shell vm-run lint fmt doc clean \
+	install test-debug bench
+
+help:
+	@echo 'XLB: a layer-7 load balancer in the Linux kernel'
+	@echo
+	@echo '  make demo        set up all, then show requests balanced one by one on a stock kernel'
+	@echo '  make test        set up all, then lint, unit tests, tests in virtual machines'
+	@echo
+	@echo '  kmod             the module for the chosen kernel: kmod/xlb.ko'
+	@echo '  bpf              the BPF policy'
+	@echo '  xlbctl           the command: target/xlbctl'
+	@echo '  unit             tests that need no kernel'
+	@echo '  vm-test          real clients and servers in a virtual machine; FILTER=name picks scenarios'
+	@echo '  test-debug       the same on a kernel with KASAN, lockdep, kmemleak (built once, cached)'
+	@echo '  bench            requests per virtual second: direct, XLB, haproxy'
+	@echo '  vm-run           SCRIPT=path/to/x.sh runs it in the machine, in its own folder (/case there,'
+	@echo '                   writable); ARGS="..." are given to it.  Exit: the status of the script; 97 when'
+	@echo '                   the kernel log has a finding; 98 machine died; 124 after TIMEOUT seconds'
+	@echo '  vm-shell         a shell in the same machine'
+	@echo '  lint fmt doc     rustfmt, clippy, clang-format, rustdoc; format; documentation'
+	@echo '  install          the module and xlbctl, under DESTDIR'
+	@echo '  clean            forget what was built from this checkout (the cache stays)'
+	@echo
+	@echo '  KERNEL=7.3       or a full version; default: the newest stock 7.x kernel of backports with Rust'
+	@echo '  DEBUG=1          vm-run, vm-shell, kmod: on the debug kernel'
+	@echo '  CPUS=2 MEM=2G ICOUNT=1 NOMODULE=1 TIMEOUT=900   of the machine; ICOUNT counts instructions'
+	@echo '  XLB_CACHE=...    where build root and kernels are kept; default: ~/.cache/xlb'
+
+setup:
+	@$(env) setup
+
+kmod bpf xlbctl unit lint doc:
+	@$(env) build $@
+
+demo:
+	@$(env) build kmod xlbctl
+	@$(env) vm-run vm-tests/demo/demo.sh
+
+vm-test:
+	@$(env) build kmod xlbctl vm-tests
+	@$(env) vm-test
+
+test:
+	@$(env) test
+
+test-debug:
+	@DEBUG=1 $(env) build kmod xlbctl vm-tests
+	@DEBUG=1 $(env) vm-test
+
+bench:
+	@$(env) build kmod xlbctl
+	@ICOUNT=1 ARGS="$(if $(QUICK),--quick )$(ARGS)" $(env) vm-run vm-tests/bench/bench.sh
+
+vm-run:
+	@$(if $(SCRIPT),,echo 'SCRIPT=path/to/script.sh is missing' >&2; exit 2;) $(env) vm-run '$(SCRIPT)'
+
+vm-shell:
+	@$(env) vm-shell
+
+fmt clean:
+	@$(env) $@
+
+install: kmod xlbctl
+	@$(env) install '$(DESTDIR)'

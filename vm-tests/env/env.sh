@@ -1,0 +1,203 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Everything that the Makefile's verbs need: the build root, the kernel, builds in the
+# root and virtual machines.  Run as root; `env.sh help` lists the commands.
+#
+# What is made lives in XLB_CACHE, outside the checkout:
+#
+#   root-HASH/       the build root; also, read-only, the file system of the machines
+#   kernel-HASH/V/   a stock kernel V: prepared tree (build/), packages (pkg/), vmlinux
+#   debug-HASH/V/    the debug kernel of V's sources, in the same shape
+#   work/ID/         for each checkout: copied sources, build results, machines' logs
+#   apt/ cargo/      package lists, crates
+#   mnt/             empty; where each command mounts the root in a namespace of its own
+#
+# HASH is of the files that say how the thing is made.  Nothing stays mounted: every
+# mount is in the private namespace of the command (enter.sh).  Inside, only apt-less
+# glue runs as root; compilers and QEMU run as a user that the host does not have.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+repo=$(cd "$here/../.." && pwd -P)
+. "$here/lib.sh"
+. "$here/root.sh"
+
+cache=${XLB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/xlb}
+mkdir -p "$cache"
+cache=$(cd "$cache" && pwd -P)
+case $cache/ in "$repo"/*) die "XLB_CACHE is inside the checkout: choose another folder" ;; esac
+
+root=$cache/root-$(hash_of "$here/packages" "$here/root.sh")
+kernels=$cache/kernel-$(hash_of "$here/packages" "$here/in/kernel.sh" "$here/in/kernel-lib.sh")
+debugs=$cache/debug-$(hash_of "$here/packages" "$here/in/kernel-debug.sh" "$here/in/kernel-lib.sh" "$repo"/kconfig/debug.config)
+work=$cache/work/$(printf %s "$repo" | sha256sum | cut -c1-8)
+
+[ "$(id -u)" = 0 ] || die "this needs root: it mounts and changes root (compilers and QEMU are not run as root)"
+
+# inside USER [VAR=VALUE...] COMMAND...: in the build root, as "root" or "xlb".
+inside() {
+	local user=$1
+	shift
+	XLB_ROOT=$root XLB_MNT=$cache/mnt XLB_REPO=$repo XLB_WORK=$work XLB_KERNELS=$kernels \
+		XLB_DEBUGS=$debugs XLB_APT=$cache/apt XLB_CARGO=$cache/cargo XLB_UID=$BUILD_UID XLB_USER=$user \
+		unshare --mount --pid --fork --kill-child "$here/enter.sh" "$@"
+}
+
+owned_dirs() {
+	mkdir -p "$cache/mnt"
+	install -d -o "$BUILD_UID" -g "$BUILD_UID" "$@"
+}
+
+setup_root() {
+	if [ ! -d "$root" ]; then
+		say "==> cache: $cache"
+		host_packages
+		locked "$cache/lock" stage "$root" debootstrap_into
+	fi
+	owned_dirs "$kernels" "$debugs" "$cache/apt" "$cache/cargo" "$cache/work" "$work"
+}
+
+# The checkout is copied, so that the build user can read it and never writes to it, and
+# so that an edit does not change what a running build sees.
+sync_sources() { inside root bash /xlb/repo/vm-tests/env/in/sync.sh; }
+
+script() { printf '/xlb/repo/vm-tests/env/in/%s' "$1"; }
+
+# Sets `version`: what KERNEL asks for, or the newest; remembered until asked for anew.
+choose_kernel() {
+	local want=${KERNEL:-} memo
+	memo=$kernels/choice-${want:-newest}
+	if [ ! -s "$memo" ]; then
+		step "asking the archive for ${want:-the newest 7.x} stock kernel with Rust" - \
+			inside xlb KERNEL="$want" RESULT="/xlb/kernels/${memo##*/}" bash "$(script kernel-select.sh)"
+	fi
+	version=$(cat "$memo")
+	say "==> kernel ${version}${KERNEL:+ (KERNEL=$KERNEL)}"
+}
+
+make_kernel() { # VERSION DIR.tmp
+	step "kernel $1: packages, sources, Rust metadata (2 GB)" "$2" \
+		inside xlb VERSION="$1" OUT="/xlb/kernels/${2##*/}" bash "$(script kernel.sh)"
+}
+
+make_debug_kernel() { # VERSION DIR.tmp
+	step "debug kernel of $1's sources with kconfig/debug.config (about 15 minutes on 2 CPUs)" "$2" \
+		inside xlb VERSION="$1" OUT="/xlb/debugs/${2##*/}" bash "$(script kernel-debug.sh)"
+}
+
+setup() {
+	setup_root
+	choose_kernel
+	locked "$cache/lock" stage "$kernels/$version" make_kernel "$version"
+	kernel=/xlb/kernels/$version
+	if [ -n "${DEBUG:-}" ]; then
+		locked "$cache/lock-debug" stage "$debugs/$version" make_debug_kernel "$version"
+		kernel=/xlb/debugs/$version
+	fi
+}
+
+# build WHAT...: in the copied sources, one at a time for each checkout.
+build_locked() {
+	sync_sources
+	inside xlb XLB_KERNEL="$kernel" V="${V:-}" bash /xlb/work/src/vm-tests/env/in/build.sh "$@"
+}
+build() { locked "$work/lock" build_locked "$@"; }
+
+copy_out() { # FILE-IN-WORK FILE-IN-CHECKOUT
+	[ -e "$work/$1" ] || return 0
+	cmp -s "$work/$1" "$repo/$2" && return 0
+	mkdir -p "$(dirname "$repo/$2")"
+	install -m "${3:-644}" "$work/$1" "$repo/$2.new"
+	mv "$repo/$2.new" "$repo/$2"
+}
+
+kdir() { printf 'kmod-%s' "$(basename "$kernel")${DEBUG:+-debug}"; }
+
+vm() { # [SCRIPT]; or COMMAND, which runs in the machine without a folder of its own
+	local case_dir='' name=''
+	if [ -n "${1:-}" ]; then
+		[ -f "$1" ] || die "no such script: $1"
+		case_dir=$(cd "$(dirname "$1")" && pwd -P)
+		name=$(basename "$1")
+	fi
+	sync_sources
+	XLB_CASE=$case_dir inside root XLB_KERNEL="$kernel" XLB_KMOD="$(kdir)" SCRIPT="$name" \
+		COMMAND="${COMMAND:-}" ARGS="${ARGS:-}" CPUS="${CPUS:-2}" MEM="${MEM:-2G}" ICOUNT="${ICOUNT:-}" DEBUG="${DEBUG:-}" \
+		NOMODULE="${NOMODULE:-}" TIMEOUT="${TIMEOUT:-900}" APPEND="${APPEND:-}" \
+		COLUMNS="${COLUMNS:-}" LINES="${LINES:-}" \
+		bash /xlb/work/src/vm-tests/env/in/vm.sh
+}
+
+vm_test() { TIMEOUT=${TIMEOUT:-2400} COMMAND="vm-tests guest ${FILTER:-}" vm; }
+
+# All that .ci/run wants: every part runs, whatever the earlier ones said.
+test_all() {
+	local log failed=() begin=$SECONDS
+	log=$(mktemp)
+	setup
+	build kmod xlbctl vm-tests
+	build lint || failed+=(lint)
+	build unit 2>&1 | tee -a "$log" || failed+=(unit)
+	vm_test | tee -a "$log" || failed+=(vm-test)
+	awk -v t=$((SECONDS - begin)) -v bad="${failed[*]}" '
+		match($0, /[0-9]+ passed, [0-9]+ failed/) { split(substr($0, RSTART, RLENGTH), n, " "); p += n[1]; f += n[3] }
+		END { printf "\n%d passed, %d failed in %d s%s\n", p, f, t, bad == "" ? "" : "; not clean: " bad }' "$log"
+	rm -f "$log"
+	[ ${#failed[@]} -eq 0 ]
+}
+
+install_all() { # DESTDIR; after a build
+	local modules=$1/usr/lib/modules/$version/updates
+	install -D -m 644 "$work/$(kdir)/xlb.ko" "$modules/xlb.ko"
+	install -D -m 755 "$work/bin/xlbctl" "$1/usr/sbin/xlbctl"
+	say "==> installed $modules/xlb.ko and $1/usr/sbin/xlbctl"
+	[ -n "$1" ] || depmod "$version" 2>/dev/null || true
+}
+
+usage() {
+	cat <<-'END'
+		env.sh COMMAND; the environment chooses: KERNEL, DEBUG=1, XLB_CACHE
+		  setup                 make what is missing: build root, kernel
+		  kernel                print the chosen kernel
+		  build WHAT...         kmod, bpf, xlbctl, vm-tests, unit, lint, doc, ...: see in/build.sh
+		  vm-run SCRIPT         run SCRIPT in a virtual machine (CPUS, MEM, ICOUNT, NOMODULE, TIMEOUT, ARGS)
+		  vm-shell              a shell in the same machine
+		  vm-test               all scenarios of vm-tests, or those that match FILTER
+		  test                  lint, unit, vm-test
+		  install [DESTDIR]     the module and xlbctl
+		  shell [root]          a shell in the build root
+		  exec COMMAND...       a command in the build root, in the copied sources
+		  fmt                   format the checkout
+		  clean                 forget build results of this checkout
+	END
+}
+
+main() {
+	local verb=${1:-help}
+	shift || true
+	case $verb in
+	setup) setup ;;
+	kernel) setup_root && choose_kernel && echo "$version" ;;
+	build)
+		setup
+		build "$@"
+		[ -n "${DEBUG:-}" ] || copy_out "$(kdir)/xlb.ko" kmod/xlb.ko
+		copy_out bin/xlbctl target/xlbctl 755
+		;;
+	vm-run) setup && vm "${1:?SCRIPT=path/to/script.sh is missing}" ;;
+	vm-shell) setup && vm ;;
+	vm-test) setup && vm_test ;;
+	test) test_all ;;
+	install) setup && install_all "${1:-}" ;;
+	shell) setup_root && inside "${1:-xlb}" bash ;;
+	exec) setup && sync_sources && inside xlb XLB_KERNEL="$kernel" sh -c 'cd /xlb/work/src && exec "$@"' sh "$@" ;;
+	fmt) setup_root && XLB_WRITE=1 inside root bash "$(script fmt.sh)" ;;
+	clean) rm -rf --one-file-system "$work" "$repo/kmod/xlb.ko" "$repo/target" ;;
+	help | --help) usage ;;
+	*)
+		usage >&2
+		exit 2
+		;;
+	esac
+}
+main "$@"; exit # one line: the file may change while it runs

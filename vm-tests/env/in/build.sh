@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0
+# Builds and checks in the copied sources, as the build user: build.sh WHAT...
+#
+# Results that others use go to /xlb/work: kmod-V/xlb.ko (one folder for each kernel) and
+# bin/ (on PATH in the machines).
+set -euo pipefail
+src=/xlb/work/src
+out=/xlb/work
+env=$src/vm-tests/env
+export CARGO_TARGET_DIR=$out/target CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
+export KBUILD_BUILD_USER=xlb KBUILD_BUILD_HOST=xlb KBUILD_BUILD_TIMESTAMP=@0
+mkdir -p "$out/bin"
+cd "$src"
+
+kernel_id=$(basename "$XLB_KERNEL")
+case $XLB_KERNEL in */debugs/*) kernel_id=$kernel_id-debug ;; esac
+kmod_out=$out/kmod-$kernel_id
+tools=$out/tools
+
+say() { printf '==> %s\n' "$*" >&2; }
+locked=()
+[ ! -e Cargo.lock ] || locked=(--locked)
+# cargo_ SUBCOMMAND ARGUMENT...
+cargo_() {
+	local sub=$1
+	shift
+	cargo "$sub" "${locked[@]}" "$@"
+}
+has_package() { grep -qs "^name = \"$2\"" "$1/Cargo.toml"; }
+install_bin() { cp "$1" "$out/bin/.new" && mv "$out/bin/.new" "$out/bin/${2:-$(basename "$1")}"; }
+
+# The second deduplication of the module's types (kmod/tools/btf-dedup.c).
+pahole_wrapper() {
+	mkdir -p "$tools"
+	if [ "$src/kmod/tools/btf-dedup.c" -nt "$tools/btf-dedup" ]; then
+		gcc -O2 -Wall -Wextra -Werror -o "$tools/btf-dedup.new" "$src/kmod/tools/btf-dedup.c" -lbpf -lelf -lz
+		mv "$tools/btf-dedup.new" "$tools/btf-dedup"
+	fi
+	install -m 755 "$src/kmod/tools/pahole-dedup" "$tools/pahole"
+}
+
+# kbuild_ FOLDER ARGUMENT...: Kbuild for the chosen kernel, results in FOLDER.
+kbuild_() {
+	local folder=$1
+	shift
+	mkdir -p "$folder"
+	pahole_wrapper
+	make -C "$XLB_KERNEL/build" M="$src/kmod" MO="$folder" PAHOLE="$tools/pahole" \
+		"-j$(nproc)" ${V:+V=$V} --no-print-directory "$@"
+}
+
+do_kmod() {
+	[ -f kmod/Kbuild ] || { echo "error: there is no kmod/Kbuild yet" >&2; return 1; }
+	say "module for $kernel_id"
+	kbuild_ "$kmod_out" modules
+	ls -l "$kmod_out/xlb.ko" >&2
+}
+
+do_bpf() {
+	if [ -f bpf/Makefile ]; then
+		say "BPF objects"
+		make -C bpf OUT="$out/bpf" "-j$(nproc)"
+	else
+		# libbpf-cargo compiles them for the skeletons that xlbctl embeds.
+		do_xlbctl
+	fi
+}
+
+do_xlbctl() {
+	say "xlbctl (with the BPF policy in it)"
+	cargo_ build --release -p xlbctl
+	install_bin "$CARGO_TARGET_DIR/release/xlbctl"
+}
+
+do_vm_tests() {
+	has_package vm-tests xlb-vm-tests || return 0
+	say "vm-tests"
+	cargo_ build --release -p xlb-vm-tests
+	install_bin "$CARGO_TARGET_DIR/release/vm-tests"
+}
+
+# Prints cargo's own lines and one total over all test programs.
+do_unit() {
+	local log rc=0
+	say "unit tests"
+	log=$(mktemp)
+	cargo_ test --workspace --no-fail-fast 2>&1 | tee "$log" || rc=$?
+	awk '/^test result:/ { p += $4; f += $6; i += $8 }
+		END { printf "unit: %d passed, %d failed, %d ignored\n", p, f, i }' "$log"
+	rm -f "$log"
+	return "$rc"
+}
+
+c_files() { find kmod bpf \( -name '*.c' -o -name '*.h' \) ! -name 'vmlinux*.h' -print0; }
+# Files of the module, which cargo does not know; rustfmt follows `mod` from the roots.
+kmod_rust() { find kmod -name '*.rs' ! -path 'kmod/engine/*' -print0; }
+
+do_lint() {
+	say "clang-format"
+	c_files | xargs -0r clang-format --dry-run -Werror
+	say "rustfmt"
+	kmod_rust | xargs -0r rustfmt --edition 2021 --check --config skip_children=true 2>/dev/null ||
+		kmod_rust | xargs -0r rustfmt --edition 2021 --check
+	if [ -f Cargo.toml ]; then
+		cargo fmt --all -- --check
+		say "clippy"
+		cargo_ clippy --workspace --all-targets -- -D warnings
+		do_doc_checked
+	fi
+	if [ -f kmod/Kbuild ]; then
+		say "module with clippy"
+		kbuild_ "$out/clippy-$kernel_id" CLIPPY=1 KRUSTFLAGS=-Dwarnings KCFLAGS=-Werror modules
+	fi
+	say "lint: clean"
+}
+
+do_doc_checked() {
+	say "rustdoc"
+	RUSTDOCFLAGS='-D warnings' cargo_ doc --workspace --no-deps
+}
+do_doc() {
+	do_doc_checked
+	rm -rf "$out/doc" && cp -r "$CARGO_TARGET_DIR/doc" "$out/doc"
+}
+
+for what in "$@"; do
+	case $what in
+	kmod) do_kmod ;;
+	bpf) do_bpf ;;
+	xlbctl) do_xlbctl ;;
+	vm-tests) do_vm_tests ;;
+	unit) do_unit ;;
+	lint) do_lint ;;
+	doc) do_doc ;;
+	*)
+		echo "error: nothing known as '$what'" >&2
+		exit 2
+		;;
+	esac
+done

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0
+# check-log.sh LOG: prints the findings in a kernel log, each with the lines after it, and
+# fails when there are any.
+#
+# The kernel's own boot may warn of the emulated hardware: before the line "xlb-vm: begin"
+# only what ends the machine counts.  After it, everything does that the kernel prints
+# when an assumption of its own is broken.
+set -eu
+exec awk '
+function finding(l) {
+	return l ~ /(^|[^A-Za-z_])BUG[: ]|WARNING:|------------\[ cut here|Oops|[Gg]eneral protection fault|divide error/ ||
+		l ~ /KASAN|KFENCE|KCSAN|KMSAN|UBSAN|ODEBUG:|refcount_t:|list_(add|del) corruption|[Uu]nable to handle/ ||
+		l ~ /possible (circular|recursive|irq lock|deadlock)|inconsistent lock state|suspicious RCU usage/ ||
+		l ~ /bad unlock balance|held lock freed|lock held (at|when)|DEBUG_LOCKS_WARN_ON|Invalid wait context/ ||
+		l ~ /MAX_LOCK(DEP|_DEPTH)|MAX_STACK_TRACE|turning off the locking correctness validator|nested lock was not taken/ ||
+		l ~ /scheduling while atomic|sleeping function called|INFO: task .* blocked|blocked for more than/ ||
+		l ~ /rcu.*(detected stalls|self-detected stall|expedited stalls|starved)|soft lockup|hard LOCKUP|workqueue lockup/ ||
+		l ~ /kmemleak: [0-9]+ new suspected|unreferenced object|Objects remaining|Slab cache still has objects/ ||
+		l ~ /Attempt to release|Bad page|bad page state|page allocation failure|Out of memory: Killed|leaked reference|ref_tracker/ ||
+		l ~ /unregister_netdevice: waiting|stack-protector|kernel stack overflow|Call Trace:|Fixing recursive fault/ ||
+		l ~ /rust_kernel: panicked|panicked at|btf_vmlinux is malformed|failed to validate module|Unknown symbol|disagrees about version/
+}
+/xlb-vm: begin/ { begun = 1 }
+/Kernel panic|xlb-vm: failed/ { print; after = 40; found = 1; next }
+/xlb-vm: / { next }
+begun && finding($0) { print; after = 40; found = 1; next }
+after > 0 { print "  " $0; after-- }
+END { exit found }
+' "$1"

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0
+# Builds in $OUT a debug kernel from the sources of the stock kernel $VERSION, in the same
+# shape as in/kernel.sh makes a stock one.
+set -euo pipefail
+. /xlb/repo/vm-tests/env/in/kernel-lib.sh
+v=$VERSION
+s=$(series "$v")
+fragment=/xlb/repo/kconfig/debug.config
+
+mkdir -p "$OUT/build"
+cd "$OUT"
+fetch debs "linux-source-$s"
+dpkg-deb -x debs/*.deb src
+tar xf src/usr/src/linux-source-*.tar.xz -C build --strip-components=1 \
+	--exclude='*/Documentation/*.rst' --exclude='*/Documentation/*.yaml' --exclude='*/tools/testing/*' --exclude='*/tools/perf/*' \
+	--exclude='*/drivers/gpu/drm/amd/*.[ch]'
+rm -rf debs src
+cd build
+for p in /xlb/repo/patches/"$s"/*.patch; do [ ! -e "$p" ] || patch -p1 <"$p"; done
+
+make defconfig
+make kvm_guest.config
+scripts/kconfig/merge_config.sh -m .config "$fragment"
+make olddefconfig
+
+# A request that Kconfig dropped (an unmet dependency, a renamed symbol) is an error: a
+# checker that is silently off would make the tests say "clean".
+lost=0
+while read -r line; do
+	case $line in
+	CONFIG_*) grep -qxF "$line" .config || { echo "lost: $line"; lost=1; } ;;
+	'# CONFIG_'*' is not set')
+		name=${line#\# }
+		name=${name%% *}
+		! grep -q "^$name=[ym]" .config || { echo "still set: $name"; lost=1; }
+		;;
+	esac
+done <"$fragment"
+[ "$lost" = 0 ] || exit 1
+
+export KBUILD_BUILD_USER=xlb KBUILD_BUILD_HOST=xlb
+make "$(jobs_arg)" LOCALVERSION= vmlinux modules
+make LOCALVERSION= modules_prepare
+
+release=$(cat include/config/kernel.release)
+mkdir -p "../pkg/usr/lib/modules/$release"
+make LOCALVERSION= modules_install INSTALL_MOD_PATH=../pkg/usr DEPMOD=true
+depmod -b ../pkg/usr "$release" || true
+# BTF stays; the DWARF (half a gigabyte) has served its purpose.
+strip -g -o ../vmlinux vmlinux
+ln -f ../vmlinux vmlinux
+# The tree stays for building modules, without the objects of the kernel itself.
+find . -name '*.o' ! -path './scripts/*' ! -path './tools/*' -delete
+find . -name '*.cmd' ! -path './scripts/*' ! -path './tools/*' ! -path './rust/*' -delete
+find . \( -name '*.a' -o -name 'vmlinux.unstripped' -o -name '.tmp_vmlinux*' \) -delete
+echo "$release" >../version
