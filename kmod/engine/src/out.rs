@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A caller's buffer that is written front to back.
+
+use crate::reason::Reason;
+
+pub(crate) struct Out<'a> {
+    buf: &'a mut [u8],
+    len: usize,
+}
+
+impl<'a> Out<'a> {
+    pub(crate) fn new(buf: &'a mut [u8]) -> Self {
+        Out { buf, len: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// What was written.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.buf.get(..self.len).unwrap_or(&[])
+    }
+
+    /// Forgets what was written after the first `len` bytes.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    #[inline]
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<(), Reason> {
+        let free = self.buf.get_mut(self.len..).ok_or(Reason::OutputFull)?;
+        let (to, _) = free
+            .split_at_mut_checked(bytes.len())
+            .ok_or(Reason::OutputFull)?;
+        to.copy_from_slice(bytes);
+        self.len = self.len.wrapping_add(bytes.len());
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, byte: u8) -> Result<(), Reason> {
+        *self.buf.get_mut(self.len).ok_or(Reason::OutputFull)? = byte;
+        self.len = self.len.wrapping_add(1);
+        Ok(())
+    }
+
+    /// A number in decimal.
+    pub(crate) fn decimal(&mut self, number: u32) -> Result<(), Reason> {
+        let tens = number / 10;
+        if tens != 0 {
+            self.decimal(tens)?;
+        }
+        self.push(b'0'.wrapping_add((number % 10) as u8))
+    }
+
+    /// One field line.
+    pub(crate) fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Reason> {
+        self.put(name)?;
+        self.put(b": ")?;
+        self.put(value)?;
+        self.put(b"\r\n")
+    }
+}

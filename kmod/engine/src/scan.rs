@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Finding the first byte of a kind, eight bytes at a time where that pays.
+//!
+//! The word tricks look at the lowest flagged byte only: a borrow may flag bytes above
+//! a true one, never one below it.
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = 0x8080_8080_8080_8080;
+
+/// Token character (RFC 9110, section 5.6.2).
+const TOKEN: u8 = 1;
+/// Allowed in a path as it is: pchar without percent, and the slash (RFC 3986, section 3.3).
+const PATH: u8 = 2;
+/// Unreserved (RFC 3986, section 2.3).
+const UNRESERVED: u8 = 4;
+/// Letter, digit, hyphen, underscore, full stop, tilde: what a host name may hold here.
+const HOST: u8 = 8;
+
+#[expect(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "evaluated by the compiler"
+)]
+const fn mark(mut table: [u8; 256], bytes: &[u8], kind: u8) -> [u8; 256] {
+    let mut i = 0;
+    while i < bytes.len() {
+        table[bytes[i] as usize] |= kind;
+        i += 1;
+    }
+    table
+}
+
+const ALNUM: &[u8] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+
+static KIND: [u8; 256] = {
+    let table = mark([0; 256], ALNUM, TOKEN | PATH | UNRESERVED | HOST);
+    let table = mark(table, b"!#$%&'*+-.^_`|~", TOKEN);
+    let table = mark(table, b"-._~!$&'()*+,;=:@/", PATH);
+    let table = mark(table, b"-._~", UNRESERVED);
+    mark(table, b"-._~", HOST)
+};
+
+#[inline]
+fn is(byte: u8, kind: u8) -> bool {
+    KIND.get(byte as usize).is_some_and(|k| k & kind != 0)
+}
+
+#[inline]
+pub(crate) fn is_token(byte: u8) -> bool {
+    is(byte, TOKEN)
+}
+
+#[inline]
+pub(crate) fn is_path(byte: u8) -> bool {
+    is(byte, PATH)
+}
+
+#[inline]
+pub(crate) fn is_unreserved(byte: u8) -> bool {
+    is(byte, UNRESERVED)
+}
+
+#[inline]
+pub(crate) fn is_host(byte: u8) -> bool {
+    is(byte, HOST)
+}
+
+/// field-vchar, space or tab (RFC 9110, section 5.5).
+#[inline]
+pub(crate) fn is_value(byte: u8) -> bool {
+    (byte >= 0x20 && byte != 0x7f) || byte == b'\t'
+}
+
+/// Visible ASCII.
+#[inline]
+pub(crate) fn is_visible(byte: u8) -> bool {
+    matches!(byte, 0x21..=0x7e)
+}
+
+/// The byte at an offset.
+#[inline]
+pub(crate) fn at(buf: &[u8], offset: usize) -> Option<u8> {
+    buf.get(offset).copied()
+}
+
+#[inline]
+fn below(word: u64, limit: u8) -> u64 {
+    word.wrapping_sub(ONES.wrapping_mul(limit as u64)) & !word & HIGHS
+}
+
+#[inline]
+fn equal(word: u64, byte: u8) -> u64 {
+    below(word ^ ONES.wrapping_mul(byte as u64), 1)
+}
+
+#[inline]
+fn find(buf: &[u8], from: usize, flags: impl Fn(u64) -> u64, stops: impl Fn(u8) -> bool) -> usize {
+    let mut rest = buf.get(from..).unwrap_or(&[]);
+    while let Some((word, tail)) = rest.split_first_chunk::<8>() {
+        let hit = flags(u64::from_le_bytes(*word));
+        if hit != 0 {
+            let before = (hit.trailing_zeros() >> 3) as usize;
+            return buf.len().wrapping_sub(rest.len()).wrapping_add(before);
+        }
+        rest = tail;
+    }
+    let start = buf.len().wrapping_sub(rest.len());
+    match rest.iter().position(|b| stops(*b)) {
+        Some(before) => start.wrapping_add(before),
+        None => buf.len(),
+    }
+}
+
+/// The first byte at or after `from` that is no token character, or the end.
+#[inline]
+pub(crate) fn token_end(buf: &[u8], from: usize) -> usize {
+    let rest = buf.get(from..).unwrap_or(&[]);
+    match rest.iter().position(|b| !is_token(*b)) {
+        Some(before) => from.wrapping_add(before),
+        None => buf.len().max(from),
+    }
+}
+
+/// The first byte at or after `from` that may not stand in a field value (tabs may), or the end.
+#[inline]
+pub(crate) fn value_end(buf: &[u8], from: usize) -> usize {
+    let mut from = from;
+    loop {
+        let end = find(
+            buf,
+            from,
+            |w| below(w, 0x20) | equal(w, 0x7f),
+            |b| b < 0x20 || b == 0x7f,
+        );
+        if at(buf, end) != Some(b'\t') {
+            return end;
+        }
+        from = end.wrapping_add(1);
+    }
+}
+
+/// The first byte at or after `from` that is not visible ASCII, or is `#`, or the end.
+#[inline]
+pub(crate) fn target_end(buf: &[u8], from: usize) -> usize {
+    find(
+        buf,
+        from,
+        |w| below(w, 0x21) | equal(w, 0x7f) | equal(w, b'#') | (w & HIGHS),
+        |b| !is_visible(b) || b == b'#',
+    )
+}
+
+/// The first `byte` at or after `from`.
+#[inline]
+pub(crate) fn find_byte(buf: &[u8], from: usize, byte: u8) -> Option<usize> {
+    let end = find(buf, from, |w| equal(w, byte), |b| b == byte);
+    (end < buf.len()).then_some(end)
+}
+
+/// Without spaces and tabs at both ends (OWS, RFC 9110, section 5.6.3).
+#[inline]
+pub(crate) fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// The elements of a comma-separated list (RFC 9110, section 5.6.1), trimmed; empty ones included.
+pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(trim)
+}
+
+/// A decimal number without sign, space, leading zero or overflow of 63 bits.
+pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || (digits.len() > 1 && digits.first() == Some(&b'0')) {
+        return None;
+    }
+    let mut value: u64 = 0;
+    for byte in digits {
+        if !byte.is_ascii_digit() {
+            return None;
+        }
+        value = value
+            .checked_mul(10)?
+            .checked_add(u64::from(byte.wrapping_sub(b'0')))?;
+    }
+    (value <= i64::MAX as u64).then_some(value)
+}
+
+#[inline]
+pub(crate) fn hex(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte.wrapping_sub(b'0')),
+        b'a'..=b'f' => Some(byte.wrapping_sub(b'a').wrapping_add(10)),
+        b'A'..=b'F' => Some(byte.wrapping_sub(b'A').wrapping_add(10)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each scanner against its definition, with every byte at every alignment.
+    #[test]
+    fn scanners_match_their_definitions() {
+        for at in 0..24 {
+            for byte in 0..=255u8 {
+                let mut buf = [b'a'; 24];
+                buf[at] = byte;
+                let slow = |ok: &dyn Fn(u8) -> bool, from: usize| {
+                    (from..buf.len())
+                        .find(|i| !ok(buf[*i]))
+                        .unwrap_or(buf.len())
+                };
+                for from in 0..10 {
+                    assert_eq!(token_end(&buf, from), slow(&is_token, from));
+                    assert_eq!(value_end(&buf, from), slow(&is_value, from));
+                    assert_eq!(
+                        target_end(&buf, from),
+                        slow(&|b| is_visible(b) && b != b'#', from)
+                    );
+                    assert_eq!(
+                        find_byte(&buf, from, byte),
+                        (from..buf.len()).find(|i| buf[*i] == byte)
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn token_is_the_set_of_rfc9110_5_6_2() {
+        let tchar = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+        for byte in 0..=255u8 {
+            assert_eq!(
+                is_token(byte),
+                tchar.bytes().any(|b| b == byte),
+                "{byte:#x}"
+            );
+        }
+    }
+
+    #[test]
+    fn decimals() {
+        assert_eq!(decimal(b"0"), Some(0));
+        assert_eq!(decimal(b"9223372036854775807"), Some(i64::MAX as u64));
+        for bad in [
+            "",
+            "00",
+            "01",
+            "+1",
+            "-1",
+            "1 ",
+            "0x1",
+            "1_0",
+            "9223372036854775808",
+            "18446744073709551616",
+            "1\0",
+        ] {
+            assert_eq!(decimal(bad.as_bytes()), None, "{bad}");
+        }
+    }
+}
