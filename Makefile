@@ -20,7 +20,7 @@ help:
 	@echo '  unit             tests that need no kernel'
 	@echo '  vm-test          real clients and servers in a virtual machine; FILTER=name picks scenarios'
 	@echo '  test-debug       the same on a kernel with KASAN, lockdep, kmemleak (built once, cached)'
-	@echo '  bench            requests per virtual second: direct, XLB, haproxy'
+	@echo '  bench            requests per virtual second: direct, XLB, haproxy; QUICK=1 for a short one'
 	@echo '  vm-run           SCRIPT=path/to/x.sh runs it in the machine, in its own folder (/case there,'
 	@echo '                   writable); ARGS="..." are given to it.  Exit: the status of the script; 97 when'
 	@echo '                   the kernel log has a finding; 98 machine died; 124 after TIMEOUT seconds'
@@ -57,7 +57,7 @@ test-debug:
 
 bench:
 	@$(env) build kmod xlbctl
-	@ICOUNT=1 ARGS="$(if $(QUICK),--quick )$(ARGS)" $(env) vm-run vm-tests/bench/bench.sh
+	@ICOUNT=1 $(env) vm-run vm-tests/bench/bench.sh
 
 vm-run:
 	@$(if $(SCRIPT),,echo 'SCRIPT=path/to/script.sh is missing' >&2; exit 2;) $(env) vm-run '$(SCRIPT)'

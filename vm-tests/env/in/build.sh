@@ -92,17 +92,12 @@ do_unit() {
 }
 
 c_files() { find kmod bpf \( -name '*.c' -o -name '*.h' \) ! -name 'vmlinux*.h' -print0; }
-# Files of the module, which cargo does not know; rustfmt follows `mod` from the roots.
-kmod_rust() { find kmod -name '*.rs' ! -path 'kmod/engine/*' -print0; }
-
 do_lint() {
 	say "clang-format"
 	c_files | xargs -0r clang-format --dry-run -Werror
 	say "rustfmt"
-	kmod_rust | xargs -0r rustfmt --edition 2021 --check --config skip_children=true 2>/dev/null ||
-		kmod_rust | xargs -0r rustfmt --edition 2021 --check
+	find kmod bpf xlbctl vm-tests -name '*.rs' -print0 | xargs -0r rustfmt --edition 2021 --check
 	if [ -f Cargo.toml ]; then
-		cargo fmt --all -- --check
 		say "clippy"
 		cargo_ clippy --workspace --all-targets -- -D warnings
 		do_doc_checked

@@ -44,6 +44,7 @@ ln -s run/vm-tests /xlb/rootfs/xlb/vm-tests
 
 {
 	printf 'SCRIPT=%q\nCOMMAND=%q\nARGS=%q\nNOMODULE=%q\nDEBUG=%q\nICOUNT=%q\n' "$SCRIPT" "$COMMAND" "$ARGS" "$module" "$DEBUG" "$ICOUNT"
+	printf 'export QUICK=%q\n' "$QUICK"
 	printf 'COLUMNS=%q\nLINES=%q\nSHELL_TERM=%q\n' "$COLUMNS" "$LINES" "${TERM:-dumb}"
 } >"$run/settings"
 
