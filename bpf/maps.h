@@ -15,15 +15,15 @@ struct xlb_blob_map {
 struct xlb_states_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, XLB_STATE_PAGE);
-	__type(key, __u32);
-	__type(value, struct xlb_state);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct xlb_state));
 };
 
 struct xlb_stats_map {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, XLB_STATS_PAGE);
-	__type(key, __u32);
-	__type(value, struct xlb_stats);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct xlb_stats));
 };
 
 /* By service slot, as given to bpf_xlb_accept(). */

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Weights: what `balance.h` needs to pick exactly and smoothly.
+
+use crate::config::model::{Cluster, Lb};
+use crate::intf::{self, xlb_cluster, xlb_endpoint};
+use crate::numbers::Numbers;
+
+pub fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 {
+        a
+    } else {
+        gcd(b, a % b)
+    }
+}
+
+/// A number coprime to `total`, as near to total / golden ratio as can be.
+///
+/// Multiples of it modulo `total` visit every position once, and any run of them is
+/// spread evenly (three-distance theorem), so an endpoint's turns are never bunched.
+pub fn stride(total: u32) -> u32 {
+    const INVERSE_GOLDEN_RATIO: f64 = 0.618_033_988_749_894_9;
+    let total = u64::from(total);
+    let start = (total as f64 * INVERSE_GOLDEN_RATIO) as u64;
+    (0..total)
+        .flat_map(|distance| [start + distance, start.saturating_sub(distance)])
+        .find(|m| (1..=total).contains(m) && gcd(*m, total) == 1)
+        .and_then(|m| u32::try_from(m).ok())
+        .unwrap_or(1)
+}
+
+/// The cluster's record and its endpoints' records; `first` is where those will be in their table.
+pub fn records(
+    cluster: &Cluster,
+    numbers: &Numbers,
+    first: u32,
+) -> Option<(xlb_cluster, Vec<xlb_endpoint>)> {
+    let eligible: Vec<_> = cluster
+        .endpoints
+        .iter()
+        .filter(|e| e.is_eligible())
+        .collect();
+    let divisor = eligible
+        .iter()
+        .fold(0, |d, e| gcd(d, u64::from(e.weight)))
+        .max(1);
+    let mut cumulative = 0u32;
+    let mut endpoints = Vec::with_capacity(eligible.len());
+    for endpoint in &eligible {
+        let weight = u32::try_from(u64::from(endpoint.weight) / divisor).ok()?;
+        cumulative = cumulative.checked_add(weight)?;
+        endpoints.push(xlb_endpoint {
+            addr: intf::mapped(endpoint.address.ip()),
+            number: numbers.endpoint(&cluster.name, endpoint.address)?,
+            weight,
+            cumulative,
+            port: endpoint.address.port(),
+            reserved0: 0,
+        });
+    }
+    // After division by their greatest common divisor, equal weights are 1.
+    let equal = endpoints.iter().all(|e| e.weight == 1);
+    let record = xlb_cluster {
+        number: numbers.cluster(&cluster.name)?,
+        lb: match cluster.lb {
+            Lb::RoundRobin => intf::XLB_LB_ROUND_ROBIN,
+            Lb::Random => intf::XLB_LB_RANDOM,
+            Lb::LeastRequest => intf::XLB_LB_LEAST_REQUEST,
+        },
+        choices: cluster.lb_options.choices,
+        endpoint: first,
+        endpoint_count: u32::try_from(endpoints.len()).ok()?,
+        total_weight: cumulative,
+        stride: stride(cumulative),
+        equal: u32::from(equal),
+        min_idle: cluster.pool.min_idle,
+        max: cluster.pool.max,
+        max_pending: cluster.pool.max_pending,
+        idle_timeout_ms: cluster.pool.idle_timeout,
+        connect_timeout_ms: cluster.pool.connect_timeout,
+        max_requests: cluster.pool.max_requests,
+        reserved0: [0; 2],
+    };
+    Some((record, endpoints))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The order in which round robin serves: position = c * stride mod total.
+    fn order(weights: &[u32]) -> Vec<usize> {
+        let total: u32 = weights.iter().sum();
+        let m = u64::from(stride(total));
+        (0..u64::from(total))
+            .map(|c| {
+                let mut position = c * m % u64::from(total);
+                weights
+                    .iter()
+                    .position(|w| {
+                        let here = position < u64::from(*w);
+                        position = position.saturating_sub(u64::from(*w));
+                        here
+                    })
+                    .expect("the weights add up to the total")
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_turn_is_taken_exactly_once() {
+        for weights in [
+            &[1, 2][..],
+            &[5, 1, 1],
+            &[3, 3, 2, 1],
+            &[90, 10],
+            &[997, 3],
+            &[1, 1, 1, 1],
+        ] {
+            let order = order(weights);
+            for (endpoint, weight) in weights.iter().enumerate() {
+                let turns = order.iter().filter(|e| **e == endpoint).count();
+                assert_eq!(turns, *weight as usize, "{weights:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn turns_are_spread() {
+        // 10 of 100: never two in a row, never far apart.
+        let order = order(&[90, 10]);
+        let turns: Vec<_> = (0..100).filter(|i| order[*i] == 1).collect();
+        let gaps: Vec<_> = turns.windows(2).map(|w| w[1] - w[0]).collect();
+        assert!(gaps.iter().all(|gap| (5..=16).contains(gap)), "{gaps:?}");
+    }
+
+    #[test]
+    fn strides_are_coprime() {
+        for total in (1..2000).chain([u32::MAX, u32::MAX - 1, 1 << 31, 30030 * 17]) {
+            let m = stride(total);
+            assert!(m >= 1 && m <= total, "{total}: {m}");
+            assert_eq!(gcd(u64::from(m), u64::from(total)), 1, "{total}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+//! From a checked service to its blob: the pages that the BPF policy walks.
+
+mod blob;
+mod cluster;
+mod index;
+mod routes;
+
+use std::collections::HashMap;
+
+use blob::Blob;
+
+use crate::config::model::{Cluster, Service};
+use crate::intf::{xlb_blob, XLB_LAYOUT};
+use crate::numbers::Numbers;
+
+/// The blob of `service`.  `clusters` has all that its routes name, `numbers` all its items.
+///
+/// `None` when something in it is beyond what the layout can count: checks of the
+/// configuration keep everything far below that.
+pub fn service(
+    service: &Service,
+    clusters: &HashMap<&str, &Cluster>,
+    numbers: &Numbers,
+    generation: u32,
+) -> Option<Vec<u8>> {
+    let used = used_clusters(service);
+    let places: HashMap<&str, u32> = (0u32..).zip(&used).map(|(n, name)| (*name, n)).collect();
+
+    let mut tables = routes::tables(service, numbers, &|name| places.get(name).copied())?;
+    let mut cluster_table = Vec::new();
+    let mut endpoint_table = Vec::new();
+    for name in &used {
+        let first = u32::try_from(endpoint_table.len()).ok()?;
+        let (record, endpoints) = cluster::records(clusters.get(name)?, numbers, first)?;
+        cluster_table.push(record);
+        endpoint_table.extend(endpoints);
+    }
+
+    let mut blob = Blob::new();
+    let mut head = xlb_blob {
+        layout: XLB_LAYOUT,
+        generation,
+        number: numbers.service(&service.name)?,
+        flags: tables.flags,
+        vhost_page: blob.table(&tables.vhosts),
+        list_page: blob.table(&tables.lists),
+        route_page: blob.table(&tables.routes),
+        target_page: blob.table(&tables.targets),
+        cluster_page: blob.table(&cluster_table),
+        endpoint_page: blob.table(&endpoint_table),
+        default_vhost: tables.default_vhost,
+        max_suffix_bytes: tables.max_suffix_bytes,
+        max_prefix_bytes: tables.max_prefix_bytes,
+        ..xlb_blob::default()
+    };
+    let first_string = blob.strings(&tables.strings);
+    for condition in &mut tables.conditions {
+        condition.name_page += first_string;
+        condition.value_page += first_string;
+    }
+    for entry in &mut tables.index {
+        entry.string_page += first_string;
+    }
+    head.condition_page = blob.table(&tables.conditions);
+    let index = index::build(&tables.index)?;
+    head.index_mask = u32::try_from(index.len() - 1).ok()?;
+    head.index_page = blob.table(&index);
+    head.pages = blob.next_page();
+    Some(blob.finish(&head))
+}
+
+/// In the order of their first use, each once.
+fn used_clusters(service: &Service) -> Vec<&str> {
+    let mut seen = HashMap::new();
+    let mut used = Vec::new();
+    let targets = service
+        .virtual_hosts
+        .iter()
+        .flat_map(|host| &host.routes)
+        .flat_map(|route| &route.clusters);
+    for target in targets {
+        if seen.insert(target.name.as_str(), ()).is_none() {
+            used.push(target.name.as_str());
+        }
+    }
+    used
+}
+
+#[cfg(test)]
+pub mod walk;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Virtual hosts and routes of one service, as records and index entries.
+
+use std::collections::BTreeMap;
+
+use super::blob::{StringAt, Strings};
+use super::index;
+use crate::config::model::{Match, PathMatch, Route, Service, ValueMatch, VirtualHost};
+use crate::intf::{self, xlb_condition, xlb_index, xlb_route, xlb_target, xlb_vhost, XLB_NONE};
+use crate::numbers::Numbers;
+
+/// All tables of a service but clusters and endpoints.
+#[derive(Default)]
+pub struct Tables {
+    pub strings: Strings,
+    pub index: Vec<xlb_index>,
+    pub vhosts: Vec<xlb_vhost>,
+    pub lists: Vec<u32>,
+    pub routes: Vec<xlb_route>,
+    pub conditions: Vec<xlb_condition>,
+    pub targets: Vec<xlb_target>,
+    pub flags: u32,
+    pub default_vhost: u32,
+    pub max_suffix_bytes: u32,
+    pub max_prefix_bytes: u32,
+}
+
+/// `cluster_index` gives the place of a cluster in the cluster table.
+pub fn tables(
+    service: &Service,
+    numbers: &Numbers,
+    cluster_index: &dyn Fn(&str) -> Option<u32>,
+) -> Option<Tables> {
+    let mut tables = Tables {
+        default_vhost: XLB_NONE,
+        ..Tables::default()
+    };
+    for (v, host) in service.virtual_hosts.iter().enumerate() {
+        let v = u32::try_from(v).ok()?;
+        for domain in &host.domains {
+            tables.domain(domain, v)?;
+        }
+        let first = u32::try_from(tables.routes.len()).ok()?;
+        for (r, route) in host.routes.iter().enumerate() {
+            let number = numbers.route(&service.name, host, r)?;
+            tables.route(route, number, cluster_index)?;
+        }
+        tables.vhost(host, v, first)?;
+    }
+    Some(tables)
+}
+
+fn count(len: usize) -> Option<u32> {
+    u32::try_from(len).ok()
+}
+
+impl Tables {
+    fn domain(&mut self, domain: &str, vhost: u32) -> Option<()> {
+        let (key, text, flag) = if domain == "*" {
+            self.default_vhost = vhost;
+            return Some(());
+        } else if let Some(suffix) = domain.strip_prefix('*') {
+            self.max_suffix_bytes = self.max_suffix_bytes.max(count(suffix.len())?);
+            (
+                intf::XLB_KEY_HOST_SUFFIX,
+                suffix,
+                intf::XLB_BLOB_SUFFIX_HOST,
+            )
+        } else if let Some(prefix) = domain.strip_suffix('*') {
+            self.max_prefix_bytes = self.max_prefix_bytes.max(count(prefix.len())?);
+            (
+                intf::XLB_KEY_HOST_PREFIX,
+                prefix,
+                intf::XLB_BLOB_PREFIX_HOST,
+            )
+        } else {
+            (intf::XLB_KEY_HOST, domain, intf::XLB_BLOB_EXACT_HOST)
+        };
+        self.flags |= flag;
+        let at = self.strings.add(text.as_bytes())?;
+        self.index.push(index::entry(
+            text.as_bytes(),
+            at,
+            index::scope(key, 0),
+            vhost,
+            0,
+        ));
+        Some(())
+    }
+
+    fn route(
+        &mut self,
+        route: &Route,
+        number: u32,
+        cluster_index: &dyn Fn(&str) -> Option<u32>,
+    ) -> Option<()> {
+        let condition = count(self.conditions.len())?;
+        self.conditions(&route.matches)?;
+        let target = count(self.targets.len())?;
+        let mut total = 0u32;
+        for weighted in route.clusters.iter().filter(|t| t.weight > 0) {
+            total = total.checked_add(weighted.weight)?;
+            self.targets.push(xlb_target {
+                cumulative: total,
+                cluster: cluster_index(&weighted.name)?,
+            });
+        }
+        self.routes.push(xlb_route {
+            methods: route
+                .matches
+                .method
+                .iter()
+                .fold(0, |mask, m| mask | 1 << (*m as u32)),
+            condition,
+            condition_count: count(self.conditions.len())? - condition,
+            number,
+            target,
+            target_count: count(self.targets.len())? - target,
+            total_weight: total,
+            reserved0: 0,
+        });
+        Some(())
+    }
+
+    /// In the order cheap to dear; `percent` last, for it is of those that matched so far.
+    fn conditions(&mut self, matches: &Match) -> Option<()> {
+        if let Some(PathMatch::StringPrefix(prefix)) = &matches.path {
+            let value = self.strings.add(prefix.as_bytes())?;
+            self.condition(
+                intf::XLB_CONDITION_PATH_PREFIX,
+                StringAt::default(),
+                value,
+                0,
+            );
+        }
+        for header in &matches.headers {
+            let name = self.strings.add(header.name.as_bytes())?;
+            let (kind, value) = match &header.value {
+                ValueMatch::Exact(value) => (intf::XLB_CONDITION_HEADER_EXACT, value.as_str()),
+                ValueMatch::Prefix(value) => (intf::XLB_CONDITION_HEADER_PREFIX, value.as_str()),
+                ValueMatch::Suffix(value) => (intf::XLB_CONDITION_HEADER_SUFFIX, value.as_str()),
+                ValueMatch::Present(true) => (intf::XLB_CONDITION_HEADER_PRESENT, ""),
+                ValueMatch::Present(false) => (intf::XLB_CONDITION_HEADER_ABSENT, ""),
+            };
+            let value = self.strings.add(value.as_bytes())?;
+            self.condition(kind, name, value, 0);
+        }
+        if let Some(percent) = matches.percent {
+            let none = StringAt::default();
+            self.condition(intf::XLB_CONDITION_PERCENT, none, none, percent);
+        }
+        Some(())
+    }
+
+    fn condition(&mut self, kind: u32, name: StringAt, value: StringAt, number: u32) {
+        self.conditions.push(xlb_condition {
+            kind,
+            name_page: name.page,
+            name_offset: name.offset,
+            name_bytes: name.bytes,
+            value_page: value.page,
+            value_offset: value.offset,
+            value_bytes: value.bytes,
+            number,
+            reserved0: [0; 2],
+        });
+    }
+
+    /// The lists of routes by path; route `n` of the virtual host is at `first + n` in the table.
+    fn vhost(&mut self, host: &VirtualHost, vhost: u32, first: u32) -> Option<()> {
+        let mut any = Vec::new();
+        let mut exact: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+        let mut prefix: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+        for (r, route) in host.routes.iter().enumerate() {
+            let route_index = first.checked_add(count(r)?)?;
+            match &route.matches.path {
+                Some(PathMatch::Exact(path)) => exact.entry(path).or_default().push(route_index),
+                Some(PathMatch::Prefix(path)) if path != "/" => {
+                    prefix.entry(path).or_default().push(route_index);
+                }
+                Some(PathMatch::Prefix(_) | PathMatch::StringPrefix(_)) | None => {
+                    any.push(route_index);
+                }
+            }
+        }
+        let longest =
+            |map: &BTreeMap<&str, Vec<u32>>| count(map.keys().map(|k| k.len()).max().unwrap_or(0));
+        let record = xlb_vhost {
+            any_list: count(self.lists.len())?,
+            any_count: count(any.len())?,
+            depth: count(
+                prefix
+                    .keys()
+                    .map(|p| p.bytes().filter(|b| *b == b'/').count())
+                    .max()
+                    .unwrap_or(0),
+            )?,
+            flags: if exact.is_empty() {
+                0
+            } else {
+                intf::XLB_VHOST_PATHS
+            },
+            max_path_bytes: longest(&exact)?,
+            max_prefix_bytes: longest(&prefix)?,
+            reserved0: [0; 2],
+        };
+        self.lists.extend(any);
+        self.vhosts.push(record);
+        self.paths(intf::XLB_KEY_PATH, vhost, &exact)?;
+        self.paths(intf::XLB_KEY_PATH_PREFIX, vhost, &prefix)
+    }
+
+    fn paths(&mut self, key: u32, vhost: u32, lists: &BTreeMap<&str, Vec<u32>>) -> Option<()> {
+        for (path, routes) in lists {
+            let at = self.strings.add(path.as_bytes())?;
+            let list = count(self.lists.len())?;
+            let scope = index::scope(key, vhost);
+            self.index.push(index::entry(
+                path.as_bytes(),
+                at,
+                scope,
+                list,
+                count(routes.len())?,
+            ));
+            self.lists.extend(routes);
+        }
+        Some(())
+    }
+}

@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Reading fields out of a tree, with every problem written down and none fatal.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use super::node::{Node, Step};
+
+/// One thing that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issue {
+    pub steps: Vec<Step>,
+    /// What is wrong, and how to mend it.
+    pub message: String,
+}
+
+/// `services[0].virtual_hosts[1].routes[3].match.path`
+pub fn path_text(steps: &[Step]) -> String {
+    let mut text = String::new();
+    for step in steps {
+        match step {
+            Step::Key(key) => {
+                if !text.is_empty() {
+                    text.push('.');
+                }
+                text.push_str(key);
+            }
+            Step::Index(index) => text.push_str(&format!("[{index}]")),
+        }
+    }
+    text
+}
+
+/// Where the problems go; there is an end to what one wants to read.
+#[derive(Default)]
+pub struct Issues {
+    list: RefCell<Vec<Issue>>,
+}
+
+impl Issues {
+    pub fn add(&self, steps: Vec<Step>, message: impl Into<String>) {
+        self.list.borrow_mut().push(Issue {
+            steps,
+            message: message.into(),
+        });
+    }
+
+    pub fn into_vec(self) -> Vec<Issue> {
+        self.list.into_inner()
+    }
+}
+
+/// The way to a field, as a chain of borrowed steps: free until there is an error.
+#[derive(Clone, Copy)]
+pub enum Place<'a> {
+    Root,
+    Key(&'a Place<'a>, &'a str),
+    Index(&'a Place<'a>, usize),
+}
+
+impl Place<'_> {
+    pub fn steps(&self) -> Vec<Step> {
+        match self {
+            Place::Root => Vec::new(),
+            Place::Key(parent, key) => {
+                let mut steps = parent.steps();
+                steps.push(Step::Key((*key).to_owned()));
+                steps
+            }
+            Place::Index(parent, index) => {
+                let mut steps = parent.steps();
+                steps.push(Step::Index(*index));
+                steps
+            }
+        }
+    }
+}
+
+/// A value and where it stands.
+#[derive(Clone, Copy)]
+pub struct Field<'a> {
+    pub node: &'a Node,
+    pub place: Place<'a>,
+    pub issues: &'a Issues,
+}
+
+impl<'a> Field<'a> {
+    pub fn wrong(&self, message: impl Into<String>) {
+        self.issues.add(self.place.steps(), message);
+    }
+
+    fn expected<T>(&self, what: &str) -> Option<T> {
+        self.wrong(format!("expected {what}, found {}", self.node.kind()));
+        None
+    }
+
+    pub fn unsupported(&self, what: &str) {
+        self.wrong(format!("{what} is not supported yet: remove it"));
+    }
+
+    pub fn text(&self) -> Option<&'a str> {
+        match self.node {
+            Node::Text(text) => Some(text),
+            Node::Int(_) | Node::Float(_) | Node::Bool(_) => {
+                self.wrong(format!(
+                    "expected a string, found {}: put it in quotes",
+                    self.node.kind()
+                ));
+                None
+            }
+            _ => self.expected("a string"),
+        }
+    }
+
+    pub fn flag(&self) -> Option<bool> {
+        match self.node {
+            Node::Bool(v) => Some(*v),
+            _ => self.expected("true or false"),
+        }
+    }
+
+    /// A number in `min..=max`.
+    pub fn number(&self, min: u32, max: u32) -> Option<u32> {
+        let Node::Int(v) = self.node else {
+            return self.expected("a whole number");
+        };
+        match u32::try_from(*v) {
+            Ok(v) if (min..=max).contains(&v) => Some(v),
+            _ => {
+                self.wrong(format!(
+                    "{v} is out of range: give a number from {min} to {max}"
+                ));
+                None
+            }
+        }
+    }
+
+    /// `500ms`, `60s`, `5m`, `1h`; in milliseconds.
+    pub fn duration_ms(&self) -> Option<u32> {
+        let text = match self.node {
+            Node::Text(text) => text.as_str(),
+            Node::Int(0) => return Some(0),
+            _ => return self.expected("a duration such as 500ms, 60s, 5m or 1h"),
+        };
+        match parse_duration_ms(text) {
+            Some(ms) => Some(ms),
+            None => {
+                self.wrong(format!(
+                    "\"{text}\" is not a duration: write 500ms, 60s, 5m or 1h, up to 24h"
+                ));
+                None
+            }
+        }
+    }
+
+    /// `10.0.0.1:80` or `[fd00::1]:80`.  IPv4 in IPv6 becomes IPv4.
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        let text = self.text()?;
+        let Ok(addr) = SocketAddr::from_str(text) else {
+            self.wrong(format!(
+                "\"{text}\" is not an address and port: write 10.0.0.1:80 or [fd00::1]:80"
+            ));
+            return None;
+        };
+        let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+        let ip = addr.ip();
+        if addr.port() == 0 {
+            self.wrong(format!(
+                "\"{text}\": port 0 cannot be connected to: give 1 to 65535"
+            ));
+            return None;
+        }
+        if ip.is_unspecified() || ip.is_multicast() || text.contains('%') {
+            self.wrong(format!(
+                "\"{text}\": give the address of one host, without scope"
+            ));
+            return None;
+        }
+        Some(addr)
+    }
+
+    pub fn list<T>(&self, mut item: impl FnMut(Field<'_>) -> Option<T>) -> Vec<T> {
+        let Node::List(nodes) = self.node else {
+            self.expected::<()>("a list");
+            return Vec::new();
+        };
+        nodes
+            .iter()
+            .enumerate()
+            .filter_map(|(index, node)| {
+                item(Field {
+                    node,
+                    place: Place::Index(&self.place, index),
+                    issues: self.issues,
+                })
+            })
+            .collect()
+    }
+
+    /// As a mapping with no other keys than `known`.
+    pub fn object(&self, known: &[&str]) -> Option<Object<'a, '_>> {
+        let Node::Map(entries) = self.node else {
+            return self.expected("a mapping");
+        };
+        for (n, (key, _)) in entries.iter().enumerate() {
+            let place = Place::Key(&self.place, key);
+            if !known.contains(&key.as_str()) {
+                let hint = match closest(key, known) {
+                    Some(word) => format!("did you mean {word}?"),
+                    None => format!("known here: {}", known.join(", ")),
+                };
+                self.issues
+                    .add(place.steps(), format!("unknown field; {hint}"));
+            } else if entries.iter().take(n).any(|(earlier, _)| earlier == key) {
+                self.issues.add(place.steps(), "given twice: keep one");
+            }
+        }
+        Some(Object {
+            entries,
+            field: self,
+        })
+    }
+}
+
+pub struct Object<'a, 'f> {
+    entries: &'a [(String, Node)],
+    field: &'f Field<'a>,
+}
+
+impl<'a> Object<'a, '_> {
+    /// `None` when absent or empty.
+    pub fn get<'k>(&'k self, key: &'k str) -> Option<Field<'k>>
+    where
+        'a: 'k,
+    {
+        let (_, node) = self.entries.iter().find(|(k, _)| k == key)?;
+        if *node == Node::Null {
+            return None;
+        }
+        Some(Field {
+            node,
+            place: Place::Key(&self.field.place, key),
+            issues: self.field.issues,
+        })
+    }
+
+    /// As `get`; absence is an error, with what to write.
+    pub fn need<'k>(&'k self, key: &'k str, example: &str) -> Option<Field<'k>>
+    where
+        'a: 'k,
+    {
+        let field = self.get(key);
+        if field.is_none() {
+            self.field.wrong(format!("{key} is missing: add {example}"));
+        }
+        field
+    }
+
+    /// Which of `keys` are given; more than one is an error.
+    pub fn one_of(&self, keys: &[&'static str]) -> Option<&'static str> {
+        let given: Vec<_> = keys
+            .iter()
+            .copied()
+            .filter(|key| self.get(key).is_some())
+            .collect();
+        if given.len() > 1 {
+            self.field.wrong(format!(
+                "{} exclude each other: keep one",
+                given.join(" and ")
+            ));
+        }
+        given.first().copied()
+    }
+
+    pub fn wrong(&self, message: impl Into<String>) {
+        self.field.wrong(message);
+    }
+}
+
+pub fn parse_duration_ms(text: &str) -> Option<u32> {
+    const DAY_MS: u32 = 24 * 60 * 60 * 1000;
+    if text == "0" {
+        return Some(0);
+    }
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let scale = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60 * 1000,
+        "h" => 60 * 60 * 1000,
+        _ => return None,
+    };
+    number
+        .parse::<u32>()
+        .ok()?
+        .checked_mul(scale)
+        .filter(|ms| *ms <= DAY_MS)
+}
+
+pub fn duration_text(ms: u32) -> String {
+    match ms {
+        0 => "0s".to_owned(),
+        ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
+        ms if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
+        ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
+        ms => format!("{ms}ms"),
+    }
+}
+
+/// The word that a typing error was meant to be.
+pub fn closest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
+    known
+        .iter()
+        .map(|k| (distance(word, k), *k))
+        .filter(|(d, k)| *d <= 1 + k.len() / 4)
+        .min()
+        .map(|(_, k)| k)
+}
+
+/// Levenshtein distance; words longer than 64 bytes are far from everything.
+fn distance(a: &str, b: &str) -> usize {
+    if a.len() > 64 || b.len() > 64 {
+        return usize::MAX;
+    }
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (slot, y) in row.iter_mut().skip(1).zip(&b) {
+            let above = *slot;
+            left = (left + 1)
+                .min(above + 1)
+                .min(diagonal + usize::from(x != *y));
+            diagonal = above;
+            *slot = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, ms) in [
+            ("0", 0),
+            ("0s", 0),
+            ("500ms", 500),
+            ("60s", 60_000),
+            ("24h", 86_400_000),
+        ] {
+            assert_eq!(parse_duration_ms(text), Some(ms), "{text}");
+        }
+        for text in [
+            "",
+            "s",
+            "5",
+            "5 s",
+            "-1s",
+            "1.5s",
+            "25h",
+            "99999999999s",
+            "1d",
+        ] {
+            assert_eq!(parse_duration_ms(text), None, "{text}");
+        }
+        for ms in [0, 1, 1500, 60_000, 3_600_000] {
+            assert_eq!(parse_duration_ms(&duration_text(ms)), Some(ms));
+        }
+    }
+
+    #[test]
+    fn typing_errors() {
+        let known = ["clusters", "listen", "name"];
+        assert_eq!(closest("cluters", &known), Some("clusters"));
+        assert_eq!(closest("lisen", &known), Some("listen"));
+        assert_eq!(closest("banana", &known), None);
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+}

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A checked configuration.  What is serialised is again what `apply` reads.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::decode::{duration_text, parse_duration_ms};
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    pub services: Vec<Service>,
+    pub clusters: Vec<Cluster>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    pub name: String,
+    pub listen: Vec<SocketAddr>,
+    /// Empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cgroups: Vec<String>,
+    pub virtual_hosts: Vec<VirtualHost>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VirtualHost {
+    pub domains: Vec<String>,
+    pub routes: Vec<Route>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Route {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(default, rename = "match", skip_serializing_if = "Match::is_empty")]
+    pub matches: Match,
+    pub clusters: Vec<Target>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Target {
+    pub name: String,
+    pub weight: u32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Match {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathMatch>,
+    /// Empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub method: Vec<Method>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderMatch>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<u32>,
+}
+
+impl Match {
+    pub fn is_empty(&self) -> bool {
+        *self == Match::default()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathMatch {
+    /// By whole segments; without trailing slash, so "" is "/".
+    Prefix(String),
+    Exact(String),
+    /// Raw bytes.
+    StringPrefix(String),
+}
+
+/// The methods that the engine tells apart; the numbers are those of xlb_intf.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Method {
+    Get = 1,
+    Head = 2,
+    Post = 3,
+    Put = 4,
+    Delete = 5,
+    Options = 7,
+    Trace = 8,
+    Patch = 9,
+}
+
+impl Method {
+    pub const ALL: [(&'static str, Method); 8] = [
+        ("GET", Method::Get),
+        ("HEAD", Method::Head),
+        ("POST", Method::Post),
+        ("PUT", Method::Put),
+        ("DELETE", Method::Delete),
+        ("OPTIONS", Method::Options),
+        ("TRACE", Method::Trace),
+        ("PATCH", Method::Patch),
+    ];
+
+    pub fn parse(text: &str) -> Option<Method> {
+        Method::ALL
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, method)| *method)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeaderMatch {
+    /// In lower case.
+    pub name: String,
+    #[serde(flatten)]
+    pub value: ValueMatch,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ValueMatch {
+    Exact(String),
+    Prefix(String),
+    Suffix(String),
+    Present(bool),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cluster {
+    pub name: String,
+    pub lb: Lb,
+    #[serde(default, skip_serializing_if = "LbOptions::is_default")]
+    pub lb_options: LbOptions,
+    pub endpoints: Vec<Endpoint>,
+    #[serde(default, skip_serializing_if = "Pool::is_default")]
+    pub pool: Pool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lb {
+    RoundRobin,
+    Random,
+    LeastRequest,
+}
+
+impl Lb {
+    pub fn name(self) -> &'static str {
+        match self {
+            Lb::RoundRobin => "round_robin",
+            Lb::Random => "random",
+            Lb::LeastRequest => "least_request",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LbOptions {
+    /// least_request: the best of so many drawn endpoints; 0 = of all.
+    pub choices: u32,
+}
+
+impl Default for LbOptions {
+    fn default() -> Self {
+        LbOptions { choices: 2 }
+    }
+}
+
+impl LbOptions {
+    fn is_default(&self) -> bool {
+        *self == LbOptions::default()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub address: SocketAddr,
+    pub weight: u32,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drain: bool,
+}
+
+impl Endpoint {
+    /// May new requests go there?
+    pub fn is_eligible(&self) -> bool {
+        self.weight > 0 && !self.drain
+    }
+}
+
+/// Limits per endpoint and cgroup, as config.md has them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pool {
+    pub min_idle: u32,
+    pub max: u32,
+    pub max_pending: u32,
+    #[serde(with = "duration")]
+    pub idle_timeout: u32,
+    #[serde(with = "duration")]
+    pub connect_timeout: u32,
+    pub max_requests: u32,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Pool {
+            min_idle: 0,
+            max: 128,
+            max_pending: 1024,
+            idle_timeout: 60_000,
+            connect_timeout: 1000,
+            max_requests: 0,
+        }
+    }
+}
+
+impl Pool {
+    fn is_default(&self) -> bool {
+        *self == Pool::default()
+    }
+}
+
+/// Milliseconds, written as `60s`.
+mod duration {
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(ms: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&super::duration_text(*ms))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        super::parse_duration_ms(&text).ok_or_else(|| D::Error::custom("not a duration"))
+    }
+}

@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Decoding of `services`.
+
+use super::decode::{Field, Object};
+use super::model::{
+    HeaderMatch, Match, Method, PathMatch, Route, Service, Target, ValueMatch, VirtualHost,
+};
+use super::names;
+use crate::intf;
+
+pub fn service(field: Field<'_>) -> Option<Service> {
+    let object = field.object(&[
+        "name",
+        "listen",
+        "protocol",
+        "cgroups",
+        "virtual_hosts",
+        "routes",
+    ])?;
+    let name = object
+        .need("name", "name: my-service")
+        .and_then(names::service);
+    let listen = object
+        .need("listen", "listen: [\"10.96.0.10:80\"]")
+        .map(|f| f.list(|item| item.socket_addr()));
+    if let Some(field) = object
+        .get("listen")
+        .filter(|_| listen.as_ref().is_some_and(Vec::is_empty))
+    {
+        if matches!(field.node, super::node::Node::List(items) if items.is_empty()) {
+            field.wrong("an empty list: give at least one VIP:port");
+        }
+    }
+    if let Some(field) = object.get("protocol") {
+        match field.text() {
+            Some("http1") | None => {}
+            Some("http2" | "auto") => field.unsupported("a protocol other than http1"),
+            Some(_) => field.wrong("unknown protocol: write http1"),
+        }
+    }
+    let mut cgroups = object
+        .get("cgroups")
+        .map(|f| f.list(names::cgroup))
+        .unwrap_or_default();
+    if cgroups.iter().any(|path| path == "/") {
+        cgroups.clear();
+    }
+    let virtual_hosts = match object.one_of(&["virtual_hosts", "routes"]) {
+        Some("virtual_hosts") => object.get("virtual_hosts").map(|f| f.list(virtual_host)),
+        Some(_) => object.get("routes").map(|f| {
+            vec![VirtualHost {
+                domains: vec!["*".to_owned()],
+                routes: routes(f),
+            }]
+        }),
+        None => {
+            object.wrong("no routes: add virtual_hosts or routes");
+            None
+        }
+    };
+    Some(Service {
+        name: name?,
+        listen: listen?,
+        cgroups,
+        virtual_hosts: virtual_hosts?,
+    })
+}
+
+fn virtual_host(field: Field<'_>) -> Option<VirtualHost> {
+    let object = field.object(&["domains", "routes"])?;
+    let domains = object
+        .need("domains", "domains: [\"*\"]")
+        .map(|f| f.list(names::domain));
+    let routes = object
+        .need("routes", "routes: [{cluster: my-cluster}]")
+        .map(routes);
+    Some(VirtualHost {
+        domains: domains?,
+        routes: routes?,
+    })
+}
+
+fn routes(field: Field<'_>) -> Vec<Route> {
+    let routes = field.list(route);
+    if routes.len() > intf::XLB_MAX_ROUTES as usize {
+        field.wrong(format!(
+            "{} routes; the limit in one virtual host is {}",
+            routes.len(),
+            intf::XLB_MAX_ROUTES
+        ));
+    }
+    routes
+}
+
+const ROUTE_FIELDS: [&str; 11] = [
+    "name",
+    "match",
+    "cluster",
+    "clusters",
+    "redirect",
+    "respond",
+    "rewrite",
+    "request_headers",
+    "response_headers",
+    "mirror",
+    "hash_on",
+];
+
+fn route(field: Field<'_>) -> Option<Route> {
+    let object = field.object(&ROUTE_FIELDS)?;
+    let name = object.get("name").and_then(names::item);
+    let matches = object.get("match").map(matching);
+    for key in [
+        "rewrite",
+        "request_headers",
+        "response_headers",
+        "mirror",
+        "hash_on",
+    ] {
+        if let Some(field) = object.get(key) {
+            field.unsupported(key);
+        }
+    }
+    let clusters = match object.one_of(&["cluster", "clusters", "redirect", "respond"]) {
+        Some("cluster") => object
+            .get("cluster")
+            .and_then(names::item)
+            .map(|name| vec![Target { name, weight: 1 }]),
+        Some("clusters") => object.get("clusters").and_then(targets),
+        Some(action) => {
+            if let Some(field) = object.get(action) {
+                field.unsupported(action);
+            }
+            None
+        }
+        None => {
+            object.wrong("no action: add cluster or clusters");
+            None
+        }
+    };
+    Some(Route {
+        name,
+        matches: matches.unwrap_or(Some(Match::default()))?,
+        clusters: clusters?,
+    })
+}
+
+fn targets(field: Field<'_>) -> Option<Vec<Target>> {
+    let targets = field.list(|item| {
+        let object = item.object(&["name", "weight"])?;
+        let name = object
+            .need("name", "name: my-cluster")
+            .and_then(names::item);
+        let weight = object
+            .need("weight", "weight: 1")
+            .and_then(|f| f.number(0, u32::MAX));
+        Some(Target {
+            name: name?,
+            weight: weight?,
+        })
+    });
+    if targets.is_empty() {
+        return None;
+    }
+    if targets.len() > intf::XLB_MAX_TARGETS as usize {
+        field.wrong(format!(
+            "{} clusters; the limit in one route is {}",
+            targets.len(),
+            intf::XLB_MAX_TARGETS
+        ));
+    }
+    let sum: u64 = targets.iter().map(|t| u64::from(t.weight)).sum();
+    if sum == 0 {
+        field.wrong("all weights are 0: no request could be sent; give one of them a weight");
+    }
+    if sum > u64::from(u32::MAX) {
+        field.wrong(format!(
+            "the weights add up to {sum}: keep the sum below {}",
+            u32::MAX
+        ));
+    }
+    Some(targets)
+}
+
+fn matching(field: Field<'_>) -> Option<Match> {
+    let object = field.object(&[
+        "path",
+        "ignore_case",
+        "method",
+        "headers",
+        "query",
+        "cookies",
+        "percent",
+    ])?;
+    if let Some(field) = object.get("ignore_case") {
+        if field.flag() == Some(true) {
+            field.unsupported("ignore_case");
+        }
+    }
+    for key in ["query", "cookies"] {
+        if let Some(field) = object.get(key) {
+            field.unsupported(key);
+        }
+    }
+    let path = object.get("path").map(path);
+    let method = object
+        .get("method")
+        .map(|f| f.list(method))
+        .unwrap_or_default();
+    let headers = object.get("headers").map(|f| {
+        let headers = f.list(header);
+        if headers.len() >= intf::XLB_MAX_CONDITIONS as usize - 2 {
+            f.wrong(format!(
+                "{} headers; the limit in one route is {}",
+                headers.len(),
+                intf::XLB_MAX_CONDITIONS - 2
+            ));
+        }
+        headers
+    });
+    let percent = object.get("percent").map(|f| f.number(0, 100));
+    Some(Match {
+        path: match path {
+            Some(path) => Some(path?),
+            None => None,
+        },
+        method,
+        headers: headers.unwrap_or_default(),
+        percent: match percent {
+            Some(percent) => Some(percent?),
+            None => None,
+        },
+    })
+}
+
+const PATH_KINDS: [&str; 4] = ["prefix", "exact", "string_prefix", "regex"];
+
+fn path(field: Field<'_>) -> Option<PathMatch> {
+    let object = field.object(&PATH_KINDS)?;
+    let Some(kind) = object.one_of(&PATH_KINDS) else {
+        object.wrong("no kind of match: write {prefix: /a}, {exact: /a} or {string_prefix: /a}");
+        return None;
+    };
+    let field = object.get(kind)?;
+    if kind == "regex" {
+        field.unsupported("regex");
+        return None;
+    }
+    let text = names::path(field)?;
+    match kind {
+        "exact" => Some(PathMatch::Exact(text.to_owned())),
+        "string_prefix" => Some(PathMatch::StringPrefix(text.to_owned())),
+        _ => {
+            let text = text.strip_suffix('/').unwrap_or(text);
+            let depth = text.bytes().filter(|b| *b == b'/').count();
+            if depth > intf::XLB_MAX_DEPTH as usize {
+                field.wrong(format!(
+                    "{depth} segments; the limit of a path prefix is {}",
+                    intf::XLB_MAX_DEPTH
+                ));
+            }
+            Some(PathMatch::Prefix(
+                if text.is_empty() { "/" } else { text }.to_owned(),
+            ))
+        }
+    }
+}
+
+fn method(field: Field<'_>) -> Option<Method> {
+    let text = field.text()?;
+    let method = Method::parse(text);
+    if method.is_none() {
+        let upper = text.to_ascii_uppercase();
+        if text == "CONNECT" {
+            field.wrong("CONNECT is never relayed: remove it");
+        } else if Method::parse(&upper).is_some() {
+            field.wrong(format!("methods are case-sensitive: write {upper}"));
+        } else {
+            let known: Vec<_> = Method::ALL.iter().map(|(name, _)| *name).collect();
+            field.wrong(format!(
+                "method {text} is not supported yet: known are {}",
+                known.join(", ")
+            ));
+        }
+    }
+    method
+}
+
+const VALUE_KINDS: [&str; 7] = [
+    "exact", "prefix", "suffix", "contains", "regex", "range", "present",
+];
+
+fn header(field: Field<'_>) -> Option<HeaderMatch> {
+    let mut known = vec!["name"];
+    known.extend(VALUE_KINDS);
+    let object = field.object(&known)?;
+    let name = object.need("name", "name: x-user").and_then(names::header);
+    let value = value_match(&object);
+    Some(HeaderMatch {
+        name: name?,
+        value: value?,
+    })
+}
+
+fn value_match(object: &Object<'_, '_>) -> Option<ValueMatch> {
+    let Some(kind) = object.one_of(&VALUE_KINDS) else {
+        object.wrong("no kind of match: add exact, prefix, suffix or present");
+        return None;
+    };
+    let field = object.get(kind)?;
+    match kind {
+        "exact" => names::value(field).map(ValueMatch::Exact),
+        "prefix" => names::value(field).map(ValueMatch::Prefix),
+        "suffix" => names::value(field).map(ValueMatch::Suffix),
+        "present" => field.flag().map(ValueMatch::Present),
+        _ => {
+            field.unsupported(kind);
+            None
+        }
+    }
+}

@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Bringing a configuration into the maps.
+//!
+//! The order makes each step safe on its own: pages for counters; blobs, all
+//! slots in few operations; new VIPs; only then old VIPs go, sockets of removed services
+//! end and their slots are cleared.  The document is written before as `pending`, so
+//! that an apply after one that was cut off writes everything again.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
+
+use libbpf_rs::{MapCore, MapHandle};
+
+use super::ctl::Ctl;
+use super::{cgroup, programs, raw};
+use crate::compile;
+use crate::config::model::{Cluster, Config, Service};
+use crate::document::Document;
+use crate::error::Error;
+use crate::intf::{
+    self, xlb_cgroup_key, xlb_state, xlb_stats, xlb_vip, xlb_vip_key, Pod, XLB_STATE_PAGE,
+    XLB_STATS_PAGE,
+};
+
+/// Blobs whose slots are swapped in one operation: each takes a file descriptor until then.
+const SWAP_BATCH: usize = 256;
+
+pub struct Maps {
+    services: MapHandle,
+    document: MapHandle,
+    states: MapHandle,
+    stats: MapHandle,
+    vips: MapHandle,
+    cgroups: MapHandle,
+    connects: MapHandle,
+}
+
+impl Maps {
+    pub fn open() -> Result<Maps, Error> {
+        let map = |name| raw::open(&programs::pin(name));
+        Ok(Maps {
+            services: map("services")?,
+            document: map("document")?,
+            states: map("states")?,
+            stats: map("stats")?,
+            vips: map("vips")?,
+            cgroups: map("cgroups")?,
+            connects: map("connects")?,
+        })
+    }
+
+    pub fn document(&self) -> Result<Document, Error> {
+        match raw::inner(&self.document, 0) {
+            Some(map) => Document::decode(&raw::read_pages(&map)?),
+            None => Ok(Document::default()),
+        }
+    }
+
+    fn write_document(&self, document: &Document) -> Result<(), Error> {
+        let map = raw::pages("xlb_document", &document.encode()?)?;
+        raw::swap(&self.document, &[(0, &map)])
+    }
+
+    pub fn state(&self, number: u32) -> Option<xlb_state> {
+        let page = raw::inner(&self.states, number / XLB_STATE_PAGE)?;
+        raw::get(&page, &(number % XLB_STATE_PAGE))
+    }
+
+    /// Pages of counters by page number; opened once, for there is one for 256 items.
+    pub fn stats_page(&self, page: u32) -> Option<MapHandle> {
+        raw::inner(&self.stats, page)
+    }
+
+    pub fn states_page(&self, page: u32) -> Option<MapHandle> {
+        raw::inner(&self.states, page)
+    }
+
+    /// What the connect programs counted, by `enum xlb_connect_count`.
+    pub fn connects(&self) -> Vec<u64> {
+        (0..intf::XLB_CONNECT_COUNTS)
+            .map(|which| raw::get_per_cpu::<u64>(&self.connects, &which).iter().sum())
+            .collect()
+    }
+
+    /// Makes `config` the one in force.  `old` is what was applied before.
+    pub fn commit(&self, old: &Document, config: Config, ctl: &Ctl) -> Result<Document, Error> {
+        let cgroups = resolve_cgroups(&config)?;
+        let mut new = Document {
+            generation: old.generation.wrapping_add(1).max(1),
+            pending: true,
+            numbers: old.numbers.clone(),
+            cgroups,
+            config,
+            ..Document::default()
+        };
+        let reused = new
+            .numbers
+            .assign(&new.config, |number| {
+                self.state(number).is_none_or(|s| s.outstanding == 0)
+            })
+            .map_err(|count| {
+                Error::usage(format!(
+                    "{count} services, routes, clusters and endpoints; the limit is {} together",
+                    intf::XLB_MAX_ITEMS - 1
+                ))
+            })?;
+        self.grow(new.numbers.end())?;
+        self.clear(&reused)?;
+
+        self.write_document(&new)?;
+        self.swap_blobs(old, &new)?;
+        self.write_vips(&new)?;
+        self.remove_vips(&new)?;
+        self.end_services(&new, ctl)?;
+        for endpoint in retired_endpoints(&old.config, &new.config) {
+            ctl.close_idle(endpoint)?;
+        }
+        new.pending = false;
+        self.write_document(&new)?;
+        Ok(new)
+    }
+
+    /// Pages of state and counters for numbers below `end`.
+    fn grow(&self, end: u32) -> Result<(), Error> {
+        for page in 0..end.div_ceil(XLB_STATE_PAGE) {
+            if raw::get::<u32>(&self.states, &page).is_none() {
+                let map = raw::records::<xlb_state>("xlb_states", XLB_STATE_PAGE, false)?;
+                raw::swap(&self.states, &[(page, &map)])?;
+            }
+        }
+        for page in 0..end.div_ceil(XLB_STATS_PAGE) {
+            if raw::get::<u32>(&self.stats, &page).is_none() {
+                let map = raw::records::<xlb_stats>("xlb_stats", XLB_STATS_PAGE, true)?;
+                raw::swap(&self.stats, &[(page, &map)])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn clear(&self, numbers: &[u32]) -> Result<(), Error> {
+        let cpus = libbpf_rs::num_possible_cpus().unwrap_or(1);
+        for number in numbers {
+            if let Some(page) = self.states_page(number / XLB_STATE_PAGE) {
+                raw::set(
+                    &page,
+                    &(number % XLB_STATE_PAGE),
+                    xlb_state::default().bytes(),
+                )?;
+            }
+            if let Some(page) = self.stats_page(number / XLB_STATS_PAGE) {
+                raw::set_per_cpu(
+                    &page,
+                    &(number % XLB_STATS_PAGE),
+                    &xlb_stats::default(),
+                    cpus,
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn swap_blobs(&self, old: &Document, new: &Document) -> Result<(), Error> {
+        let clusters: HashMap<&str, &Cluster> = new
+            .config
+            .clusters
+            .iter()
+            .map(|c| (c.name.as_str(), c))
+            .collect();
+        let stale: Vec<&Service> = stale_services(old, new);
+        for batch in stale.chunks(SWAP_BATCH) {
+            let mut maps = Vec::new();
+            for service in batch {
+                let beyond = || {
+                    Error::system(format!(
+                        "service {} is too large for its tables",
+                        service.name
+                    ))
+                };
+                let slot = new.numbers.slot(&service.name).ok_or_else(beyond)?;
+                let blob = compile::service(service, &clusters, &new.numbers, new.generation)
+                    .ok_or_else(beyond)?;
+                maps.push((slot, raw::pages("xlb_service", &blob)?));
+            }
+            let slots: Vec<_> = maps.iter().map(|(slot, map)| (*slot, map)).collect();
+            raw::swap(&self.services, &slots)?;
+        }
+        Ok(())
+    }
+
+    fn write_vips(&self, new: &Document) -> Result<(), Error> {
+        for (key, _) in wanted_cgroups(new) {
+            raw::set(&self.cgroups, &key, &[1])?;
+        }
+        for (key, value) in wanted_vips(new) {
+            raw::set(&self.vips, &key, value.bytes())?;
+        }
+        Ok(())
+    }
+
+    fn remove_vips(&self, new: &Document) -> Result<(), Error> {
+        let wanted: HashSet<Vec<u8>> = wanted_vips(new)
+            .iter()
+            .map(|(key, _)| key.bytes().to_vec())
+            .collect();
+        remove_others::<xlb_vip_key>(&self.vips, &wanted)?;
+        let wanted: HashSet<Vec<u8>> = wanted_cgroups(new)
+            .iter()
+            .map(|(key, ())| key.bytes().to_vec())
+            .collect();
+        remove_others::<xlb_cgroup_key>(&self.cgroups, &wanted)
+    }
+
+    /// Sockets of services that are gone get an orderly end; then their slots are cleared.
+    fn end_services(&self, new: &Document, ctl: &Ctl) -> Result<(), Error> {
+        let kept: HashSet<u32> = new.numbers.slots().collect();
+        let slots: Vec<u32> = self
+            .services
+            .keys()
+            .filter_map(|key| u32::from_bytes(&key))
+            .filter(|slot| !kept.contains(slot))
+            .filter(|slot| raw::get::<u32>(&self.services, slot).is_some())
+            .collect();
+        for slot in slots {
+            ctl.end_sockets(Some(slot))?;
+            raw::remove(&self.services, &slot)?;
+        }
+        Ok(())
+    }
+}
+
+fn remove_others<K: Pod>(map: &MapHandle, wanted: &HashSet<Vec<u8>>) -> Result<(), Error> {
+    let gone: Vec<Vec<u8>> = map.keys().filter(|key| !wanted.contains(key)).collect();
+    for key in gone.iter().filter_map(|key| K::from_bytes(key)) {
+        raw::remove(map, &key)?;
+    }
+    Ok(())
+}
+
+/// A cgroup that does not exist cannot be served.
+fn resolve_cgroups(config: &Config) -> Result<BTreeMap<String, u64>, Error> {
+    let mut ids = BTreeMap::new();
+    let mut missing = Vec::new();
+    for service in &config.services {
+        for path in &service.cgroups {
+            if cgroup::level_of(path) >= intf::XLB_MAX_CGROUP_LEVEL {
+                missing.push(format!(
+                    "xlbctl: service {}: cgroup {path} is too deep",
+                    service.name
+                ));
+            }
+            match cgroup::id_of(path) {
+                Some(id) => {
+                    ids.insert(path.clone(), id);
+                }
+                None => missing.push(format!(
+                    "xlbctl: service {}: there is no cgroup {path}: create it first, or correct the path",
+                    service.name
+                )),
+            }
+        }
+    }
+    if missing.is_empty() {
+        Ok(ids)
+    } else {
+        Err(Error::Config(missing))
+    }
+}
+
+/// Services whose blob is not what it would be now.
+fn stale_services<'n>(old: &Document, new: &'n Document) -> Vec<&'n Service> {
+    let before: HashMap<&str, &Service> = old
+        .config
+        .services
+        .iter()
+        .map(|s| (s.name.as_str(), s))
+        .collect();
+    let clusters: HashMap<&str, &Cluster> = old
+        .config
+        .clusters
+        .iter()
+        .map(|c| (c.name.as_str(), c))
+        .collect();
+    let changed: HashSet<&str> = new
+        .config
+        .clusters
+        .iter()
+        .filter(|c| clusters.get(c.name.as_str()) != Some(c))
+        .map(|c| c.name.as_str())
+        .collect();
+    new.config
+        .services
+        .iter()
+        .filter(|service| {
+            old.pending
+                || before.get(service.name.as_str()) != Some(service)
+                || service
+                    .virtual_hosts
+                    .iter()
+                    .flat_map(|host| &host.routes)
+                    .flat_map(|route| &route.clusters)
+                    .any(|target| changed.contains(target.name.as_str()))
+        })
+        .collect()
+}
+
+fn wanted_vips(document: &Document) -> Vec<(xlb_vip_key, xlb_vip)> {
+    let mut vips = Vec::new();
+    for service in &document.config.services {
+        let Some(slot) = document.numbers.slot(&service.name) else {
+            continue;
+        };
+        let cgroup_levels = service
+            .cgroups
+            .iter()
+            .map(|path| cgroup::level_of(path) + 1)
+            .max()
+            .unwrap_or(0);
+        for vip in &service.listen {
+            vips.push((
+                vip_key(*vip),
+                xlb_vip {
+                    service: slot,
+                    cgroup_levels,
+                },
+            ));
+        }
+    }
+    vips
+}
+
+fn vip_key(vip: SocketAddr) -> xlb_vip_key {
+    let mut addr = [0u32; 4];
+    for (word, bytes) in addr.iter_mut().zip(intf::mapped(vip.ip()).chunks_exact(4)) {
+        *word = u32::from_bytes(bytes).unwrap_or(0);
+    }
+    xlb_vip_key {
+        addr,
+        port: vip.port().to_be().into(),
+    }
+}
+
+fn wanted_cgroups(document: &Document) -> Vec<(xlb_cgroup_key, ())> {
+    let mut keys = Vec::new();
+    for service in &document.config.services {
+        let Some(slot) = document.numbers.slot(&service.name) else {
+            continue;
+        };
+        for cgroup_id in service
+            .cgroups
+            .iter()
+            .filter_map(|path| document.cgroups.get(path))
+        {
+            keys.push((
+                xlb_cgroup_key {
+                    cgroup_id: *cgroup_id,
+                    service: slot,
+                    reserved0: 0,
+                },
+                (),
+            ));
+        }
+    }
+    keys
+}
+
+/// Addresses that got requests before and get none any more.
+fn retired_endpoints(old: &Config, new: &Config) -> Vec<SocketAddr> {
+    let eligible = |config: &Config| -> HashSet<SocketAddr> {
+        config
+            .clusters
+            .iter()
+            .flat_map(|cluster| &cluster.endpoints)
+            .filter(|endpoint| endpoint.is_eligible())
+            .map(|endpoint| endpoint.address)
+            .collect()
+    };
+    eligible(old).difference(&eligible(new)).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vip_keys_are_as_bpf_makes_them() {
+        let key = vip_key("10.96.0.10:80".parse().expect("an address"));
+        assert_eq!(
+            &key.bytes()[..16],
+            &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 96, 0, 10]
+        );
+        // bpf_sock_addr.user_port: network order in the first two bytes.
+        assert_eq!(&key.bytes()[16..], &[0, 80, 0, 0]);
+    }
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Questions and orders to the module, through the BPF control program.
+
+use std::mem::{offset_of, MaybeUninit};
+use std::net::SocketAddr;
+
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::ProgramInput;
+
+use crate::error::{Context, Error};
+use crate::intf::{self, xlb_ctl, xlb_ctl_call, xlb_info, xlb_pool_info, xlb_socket_info, Pod};
+
+mod skel {
+    include!(concat!(env!("OUT_DIR"), "/ctl.skel.rs"));
+}
+
+// linux/errno.h
+const EPROTO: i32 = 71;
+
+/// The loaded control program.  Each xlbctl loads it anew: nothing is pinned.
+pub struct Ctl {
+    skel: skel::CtlSkel<'static>,
+}
+
+impl Ctl {
+    pub fn open() -> Result<Ctl, Error> {
+        super::quiet_libbpf();
+        // The skeleton borrows its object; xlbctl opens one and ends.
+        let storage = Box::leak(Box::new(MaybeUninit::uninit()));
+        let skel = skel::CtlSkelBuilder::default()
+            .open(storage)
+            .and_then(OpenSkel::load)
+            .map_err(|err| super::load_error("the control program", &err))?;
+        Ok(Ctl { skel })
+    }
+
+    /// Runs one operation; returns what it wrote.
+    fn call(&self, ctl: &mut xlb_ctl) -> Result<Vec<u8>, Error> {
+        ctl.abi = intf::XLB_ABI;
+        let mut context = vec![0u8; size_of::<xlb_ctl_call>()];
+        let head = ctl.bytes();
+        if let Some(room) = context.get_mut(..head.len()) {
+            room.copy_from_slice(head);
+        }
+        let input = ProgramInput {
+            context_in: Some(&mut context),
+            ..ProgramInput::default()
+        };
+        let output = self
+            .skel
+            .progs
+            .control
+            .test_run(input)
+            .context("cannot ask the module")?;
+        // The program returns 0 or -errno.
+        let status = i32::from_ne_bytes(output.return_value.to_ne_bytes());
+        if status == -EPROTO {
+            return Err(Error::system(format!(
+                "the loaded kernel module speaks another ABI than this xlbctl (ABI {}): \
+                 install both from one build",
+                intf::XLB_ABI
+            )));
+        }
+        if status != 0 {
+            return Err(Error::system(format!(
+                "the module refused operation {}: {}",
+                ctl.op,
+                nix::errno::Errno::from_raw(-status)
+            )));
+        }
+        *ctl = xlb_ctl::from_bytes(&context).unwrap_or(*ctl);
+        Ok(context.split_off(offset_of!(xlb_ctl_call, buf)))
+    }
+
+    pub fn info(&self) -> Result<xlb_info, Error> {
+        let mut ctl = xlb_ctl {
+            op: intf::XLB_CTL_INFO,
+            ..xlb_ctl::default()
+        };
+        let bytes = self.call(&mut ctl)?;
+        xlb_info::from_bytes(&bytes)
+            .ok_or_else(|| Error::system("the module's answer is too short"))
+    }
+
+    pub fn sockets(&self) -> Result<Vec<xlb_socket_info>, Error> {
+        self.list(intf::XLB_CTL_SOCKETS)
+    }
+
+    pub fn pools(&self) -> Result<Vec<xlb_pool_info>, Error> {
+        self.list(intf::XLB_CTL_POOLS)
+    }
+
+    fn list<T: Pod>(&self, op: u32) -> Result<Vec<T>, Error> {
+        let mut ctl = xlb_ctl {
+            op,
+            ..xlb_ctl::default()
+        };
+        let mut records = Vec::new();
+        loop {
+            let bytes = self.call(&mut ctl)?;
+            records.extend(
+                bytes
+                    .chunks_exact(size_of::<T>())
+                    .take(ctl.count as usize)
+                    .filter_map(T::from_bytes),
+            );
+            if ctl.more == 0 {
+                return Ok(records);
+            }
+        }
+    }
+
+    /// Closes idle connections to an endpoint in every pool, and lets running requests end.
+    pub fn close_idle(&self, endpoint: SocketAddr) -> Result<(), Error> {
+        let mut ctl = xlb_ctl {
+            op: intf::XLB_CTL_CLOSE_IDLE,
+            addr: intf::mapped(endpoint.ip()),
+            port: endpoint.port(),
+            ..xlb_ctl::default()
+        };
+        self.call(&mut ctl).map(|_| ())
+    }
+
+    /// An orderly end for the client sockets of a service slot, or of all (`None`).
+    pub fn end_sockets(&self, slot: Option<u32>) -> Result<(), Error> {
+        let mut ctl = xlb_ctl {
+            op: intf::XLB_CTL_END_SOCKETS,
+            service: slot.unwrap_or(intf::XLB_ANY),
+            ..xlb_ctl::default()
+        };
+        self.call(&mut ctl).map(|_| ())
+    }
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Loading, attaching and pinning of the BPF programs.
+//!
+//! Under /sys/fs/bpf/xlb stand the maps, one link for each connect program and one for
+//! the policy.  The links are pinned last and removed first: what is pinned serves.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+
+use super::preflight::{self, BPFFS};
+use crate::error::{Context, Error};
+
+mod connect {
+    include!(concat!(env!("OUT_DIR"), "/connect.skel.rs"));
+}
+mod policy {
+    include!(concat!(env!("OUT_DIR"), "/policy.skel.rs"));
+}
+
+pub const LINKS: [&str; 3] = ["connect4", "connect6", "policy"];
+
+pub fn dir() -> PathBuf {
+    Path::new(BPFFS).join("xlb")
+}
+
+pub fn pin(name: &str) -> PathBuf {
+    dir().join(name)
+}
+
+/// All links are there.
+pub fn are_loaded() -> bool {
+    missing_links().is_empty()
+}
+
+pub fn missing_links() -> Vec<&'static str> {
+    LINKS
+        .into_iter()
+        .filter(|name| !pin(&format!("link_{name}")).exists())
+        .collect()
+}
+
+/// Loads, pins and attaches everything; on failure nothing stays.
+pub fn load() -> Result<(), Error> {
+    let problems = preflight::problems();
+    if !problems.is_empty() {
+        return Err(Error::system(problems.join("\nxlbctl: ")));
+    }
+    // What an interrupted load has left.
+    remove()?;
+    fs::create_dir(dir()).context(dir().display())?;
+    load_all().inspect_err(|_| {
+        // The first error is the one to tell.
+        let _ = remove();
+    })
+}
+
+fn load_all() -> Result<(), Error> {
+    super::quiet_libbpf();
+    let cgroup = preflight::cgroup_root()
+        .ok_or_else(|| Error::system("no cgroup v2 file system is mounted"))?;
+    let cgroup = File::open(&cgroup).context(cgroup.display())?;
+
+    // Skeletons borrow their objects; xlbctl opens each once and ends.
+    let storage = Box::leak(Box::new(MaybeUninit::uninit()));
+    let mut open = policy::PolicySkelBuilder::default()
+        .open(storage)
+        .map_err(|err| super::load_error("the policy", &err))?;
+    if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
+        rodata.epoch = epoch();
+    }
+    let mut policy = open
+        .load()
+        .map_err(|err| super::load_error("the policy", &err))?;
+
+    let storage = Box::leak(Box::new(MaybeUninit::uninit()));
+    let mut connect = connect::ConnectSkelBuilder::default()
+        .open(storage)
+        .and_then(OpenSkel::load)
+        .map_err(|err| super::load_error("the connect programs", &err))?;
+
+    let maps = &mut policy.maps;
+    for (name, map) in [
+        ("services", &mut maps.services),
+        ("document", &mut maps.document),
+        ("states", &mut maps.states),
+        ("stats", &mut maps.stats),
+        ("vips", &mut connect.maps.vips),
+        ("cgroups", &mut connect.maps.cgroups),
+        ("connects", &mut connect.maps.connects),
+    ] {
+        map.pin(pin(name))
+            .context(format!("cannot pin map {name}"))?;
+    }
+
+    let busy = "is another policy attached to the module?";
+    let mut link = maps
+        .policy
+        .attach_struct_ops()
+        .context(format!("cannot attach the policy ({busy})"))?;
+    link.pin(pin("link_policy"))
+        .context("cannot pin the policy")?;
+    for (name, program) in [
+        ("connect4", &connect.progs.connect4),
+        ("connect6", &connect.progs.connect6),
+    ] {
+        let mut link = program
+            .attach_cgroup(cgroup.as_raw_fd())
+            .context(format!("cannot attach {name} to the root cgroup"))?;
+        link.pin(pin(&format!("link_{name}")))
+            .context(format!("cannot pin {name}"))?;
+    }
+    Ok(())
+}
+
+/// Differs from that of any load before: decisions of an earlier one are not counted.
+fn epoch() -> u32 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    // Quarter seconds since 1970, modulo 2^32: the same again after 34 years.
+    u32::try_from((now.as_millis() / 250) & u128::from(u32::MAX))
+        .unwrap_or(1)
+        .max(1)
+}
+
+/// No new sockets from here on.
+pub fn detach_connect() -> Result<(), Error> {
+    unpin("link_connect4")?;
+    unpin("link_connect6")
+}
+
+/// Absence is no error.
+fn unpin(name: &str) -> Result<(), Error> {
+    let path = pin(name);
+    match fs::remove_file(&path) {
+        Err(err) if err.kind() != ErrorKind::NotFound => Err(err).context(path.display()),
+        _ => Ok(()),
+    }
+}
+
+/// Removes everything: first what brings new sockets, then the policy, then the maps.
+pub fn remove() -> Result<(), Error> {
+    detach_connect()?;
+    unpin("link_policy")?;
+    let dir = dir();
+    let entries = match fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(err) if err.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(err) => return Err(err).context(dir.display()),
+    };
+    for entry in entries.flatten() {
+        fs::remove_file(entry.path()).context(entry.path().display())?;
+    }
+    fs::remove_dir(&dir).context(dir.display())
+}

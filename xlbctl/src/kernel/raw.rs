@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Map operations, typed.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+
+use libbpf_rs::{libbpf_sys, MapCore, MapFlags, MapHandle, MapType};
+
+use crate::error::{Context, Error};
+use crate::intf::{Pod, XLB_PAGE_BYTES};
+
+const PAGE: usize = XLB_PAGE_BYTES as usize;
+
+pub fn open(path: &Path) -> Result<MapHandle, Error> {
+    MapHandle::from_pinned_path(path).context(path.display())
+}
+
+pub fn set(map: &impl MapCore, key: &impl Pod, value: &[u8]) -> Result<(), Error> {
+    map.update(key.bytes(), value, MapFlags::ANY)
+        .context(format!("cannot write map {}", map.name().to_string_lossy()))
+}
+
+/// Absence is no error.
+pub fn remove(map: &impl MapCore, key: &impl Pod) -> Result<(), Error> {
+    match map.delete(key.bytes()) {
+        Err(err) if err.kind() != libbpf_rs::ErrorKind::NotFound => Err(err).context(format!(
+            "cannot delete from map {}",
+            map.name().to_string_lossy()
+        )),
+        _ => Ok(()),
+    }
+}
+
+pub fn get<T: Pod>(map: &impl MapCore, key: &impl Pod) -> Option<T> {
+    let bytes = map.lookup(key.bytes(), MapFlags::ANY).ok()??;
+    T::from_bytes(&bytes)
+}
+
+/// One value for each CPU.
+pub fn get_per_cpu<T: Pod>(map: &impl MapCore, key: &impl Pod) -> Vec<T> {
+    map.lookup_percpu(key.bytes(), MapFlags::ANY)
+        .ok()
+        .flatten()
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|bytes| T::from_bytes(bytes))
+        .collect()
+}
+
+/// The same value for each CPU.
+pub fn set_per_cpu<T: Pod>(
+    map: &impl MapCore,
+    key: &impl Pod,
+    value: &T,
+    cpus: usize,
+) -> Result<(), Error> {
+    let values = vec![value.bytes().to_vec(); cpus];
+    map.update_percpu(key.bytes(), &values, MapFlags::ANY)
+        .context(format!("cannot write map {}", map.name().to_string_lossy()))
+}
+
+/// The inner map in a slot of an outer one.
+pub fn inner(outer: &impl MapCore, slot: u32) -> Option<MapHandle> {
+    let id: u32 = get(outer, &slot)?;
+    MapHandle::from_map_id(id).ok()
+}
+
+fn create(
+    kind: MapType,
+    name: &str,
+    value_bytes: usize,
+    entries: usize,
+    flags: u32,
+) -> Result<MapHandle, Error> {
+    let too_many = |_| Error::system(format!("{name}: {entries} entries of {value_bytes} bytes"));
+    let options = libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
+        map_flags: flags,
+        ..Default::default()
+    };
+    MapHandle::create(
+        kind,
+        Some(name),
+        4,
+        u32::try_from(value_bytes).map_err(too_many)?,
+        u32::try_from(entries).map_err(too_many)?,
+        &options,
+    )
+    .context(format!("cannot create map {name}"))
+}
+
+/// An inner map of pages that holds `bytes`.
+pub fn pages(name: &str, bytes: &[u8]) -> Result<MapHandle, Error> {
+    let count = bytes.len().div_ceil(PAGE).max(1);
+    let map = create(
+        MapType::Array,
+        name,
+        PAGE,
+        count,
+        libbpf_sys::BPF_F_INNER_MAP,
+    )?;
+    let mut whole = bytes.to_vec();
+    whole.resize(count * PAGE, 0);
+    let keys: Vec<u8> = (0u32..).take(count).flat_map(u32::to_ne_bytes).collect();
+    let entries = u32::try_from(count).unwrap_or(u32::MAX);
+    map.update_batch(&keys, &whole, entries, MapFlags::ANY, MapFlags::ANY)
+        .context(format!("cannot fill map {name}"))?;
+    Ok(map)
+}
+
+/// The bytes of [`pages`], up to a whole page.
+pub fn read_pages(map: &MapHandle) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    for page in 0..map.max_entries() {
+        let Some(content) = map
+            .lookup(page.bytes(), MapFlags::ANY)
+            .context("cannot read a map")?
+        else {
+            break;
+        };
+        bytes.extend_from_slice(&content);
+    }
+    Ok(bytes)
+}
+
+/// An inner map of `entries` records, zeroed.
+pub fn records<T: Pod>(name: &str, entries: u32, per_cpu: bool) -> Result<MapHandle, Error> {
+    let kind = if per_cpu {
+        MapType::PercpuArray
+    } else {
+        MapType::Array
+    };
+    create(kind, name, size_of::<T>(), entries as usize, 0)
+}
+
+/// Puts inner maps into slots of an outer map, all in one operation.
+///
+/// The kernel waits once for readers of what was there before, not once for each slot.
+pub fn swap(outer: &impl MapCore, slots: &[(u32, &MapHandle)]) -> Result<(), Error> {
+    if slots.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<u8> = slots
+        .iter()
+        .flat_map(|(slot, _)| slot.to_ne_bytes())
+        .collect();
+    let values: Vec<u8> = slots
+        .iter()
+        .flat_map(|(_, map)| map.as_fd().as_raw_fd().to_ne_bytes())
+        .collect();
+    let count = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+    outer
+        .update_batch(&keys, &values, count, MapFlags::ANY, MapFlags::ANY)
+        .context(format!("cannot swap {}", outer.name().to_string_lossy()))
+}

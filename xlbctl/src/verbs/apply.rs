@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `xlbctl apply -f FILE [--dry-run] [--prune]`
+
+use serde::Serialize;
+
+use super::load::ensure_ready;
+use crate::cli::Apply;
+use crate::config::merge::{self, Change, ListChange};
+use crate::config::{self, model::Config};
+use crate::document::Document;
+use crate::error::Error;
+use crate::kernel::commit::Maps;
+use crate::kernel::ctl::Ctl;
+use crate::kernel::lock::Lock;
+use crate::kernel::{preflight, programs};
+use crate::output;
+
+#[derive(Serialize)]
+struct Report<'c> {
+    dry_run: bool,
+    generation: u32,
+    #[serde(flatten)]
+    change: &'c Change,
+}
+
+pub fn run(args: &Apply) -> Result<(), Error> {
+    let source = config::read(&args.file.file)?;
+    if args.dry_run && (preflight::permission().is_some() || !programs::are_loaded()) {
+        // Nothing to compare with: as on a machine where nothing is applied.
+        source.check(&source.config)?;
+        return report(
+            args,
+            &Document::default(),
+            &Change::between(&Config::default(), &source.config),
+        );
+    }
+    // What is wrong with the file itself is told even where the machine is not ready.
+    source.check_alone()?;
+    ensure_ready()?;
+    let _lock = Lock::take()?;
+    let loaded = programs::are_loaded();
+    let old = if loaded {
+        Maps::open()?.document()?
+    } else {
+        Document::default()
+    };
+    let whole = merge::apply(&old.config, &source.config, args.prune);
+    source.check(&whole)?;
+    let change = Change::between(&old.config, &whole);
+    if args.dry_run {
+        return report(args, &old, &change);
+    }
+
+    let ctl = Ctl::open()?;
+    ctl.info()?;
+    if !loaded {
+        programs::load()?;
+    }
+    let new = Maps::open()?.commit(&old, whole, &ctl).inspect_err(|_| {
+        if !loaded {
+            // As it was before; the first error is the one to tell.
+            let _ = programs::remove();
+        }
+    })?;
+    report(args, &new, &change)
+}
+
+fn report(args: &Apply, document: &Document, change: &Change) -> Result<(), Error> {
+    let report = Report {
+        dry_run: args.dry_run,
+        generation: document.generation,
+        change,
+    };
+    output::emit(args.format.output, &report, |_| {
+        let mut text = describe(change);
+        if args.dry_run {
+            text.push_str("dry run: nothing was changed\n");
+        }
+        text
+    })
+}
+
+/// One line for each item that differs.
+pub fn describe(change: &Change) -> String {
+    let mut text = String::new();
+    let mut lines = |kind: &str, list: &ListChange| {
+        for (what, names) in [
+            ("added", &list.added),
+            ("changed", &list.changed),
+            ("removed", &list.removed),
+        ] {
+            for name in names {
+                text.push_str(&format!("{kind} {name} {what}\n"));
+            }
+        }
+    };
+    lines("cluster", &change.clusters);
+    lines("service", &change.services);
+    if text.is_empty() {
+        text.push_str("nothing changed\n");
+    }
+    text
+}

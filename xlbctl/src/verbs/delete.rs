@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `xlbctl delete -f FILE` and `xlbctl delete --all`
+
+use super::applied;
+use super::apply::describe;
+use crate::cli::Delete;
+use crate::config::merge::{self, Change};
+use crate::config::{self, model::Config};
+use crate::error::Error;
+use crate::kernel::ctl::Ctl;
+use crate::kernel::lock::Lock;
+use crate::output;
+
+pub fn run(args: &Delete) -> Result<(), Error> {
+    let source = args.file.as_deref().map(config::read).transpose()?;
+    let _lock = Lock::take()?;
+    let (maps, old) = applied()?;
+    let rest = match &source {
+        Some(source) => {
+            let rest = merge::delete(&old.config, &source.config);
+            source.check(&rest)?;
+            rest
+        }
+        None => Config::default(),
+    };
+    let change = Change::between(&old.config, &rest);
+    maps.commit(&old, rest, &Ctl::open()?)?;
+    output::print(&describe(&change))
+}

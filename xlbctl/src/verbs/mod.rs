@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-2.0
+//! One module for each verb.
+
+pub mod apply;
+pub mod delete;
+pub mod explain;
+pub mod get;
+pub mod load;
+pub mod stats;
+pub mod status;
+pub mod unload;
+pub mod validate;
+
+use crate::document::Document;
+use crate::error::Error;
+use crate::kernel::commit::Maps;
+use crate::kernel::{preflight, programs};
+
+/// The loaded maps and what is applied; an error that says why there is nothing.
+fn applied() -> Result<(Maps, Document), Error> {
+    ready_to_look()?;
+    if !programs::are_loaded() {
+        return Err(Error::system("nothing is loaded: run xlbctl apply -f FILE"));
+    }
+    let maps = Maps::open()?;
+    let document = maps.document()?;
+    Ok((maps, document))
+}
+
+/// Rights and module, for verbs that only look.
+fn ready_to_look() -> Result<(), Error> {
+    match preflight::permission().or_else(preflight::module) {
+        Some(problem) => Err(Error::System(problem)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `xlbctl status`
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::cli::Format;
+use crate::document::Document;
+use crate::error::Error;
+use crate::intf::{xlb_info, Counter, COUNTERS, REASONS};
+use crate::kernel::commit::Maps;
+use crate::kernel::ctl::Ctl;
+use crate::kernel::{cgroup, preflight, programs};
+use crate::output;
+
+#[derive(Default, Serialize)]
+struct Status {
+    active: bool,
+    problems: Vec<String>,
+    warnings: Vec<String>,
+    module: Option<String>,
+    abi: Option<u32>,
+    policy: Option<String>,
+    generation: Option<u32>,
+    services: usize,
+    clusters: usize,
+    connects: BTreeMap<&'static str, u64>,
+    counters: BTreeMap<&'static str, u64>,
+    reasons: BTreeMap<&'static str, u64>,
+    engine_reasons: BTreeMap<&'static str, u64>,
+}
+
+pub fn run(args: &Format) -> Result<(), Error> {
+    let status = look();
+    output::emit(args.output, &status, text)?;
+    if status.active {
+        return Ok(());
+    }
+    Err(Error::system(format!(
+        "layer-7 balancing is not active: {}",
+        status
+            .problems
+            .first()
+            .map_or("unknown reason", String::as_str)
+    )))
+}
+
+fn look() -> Status {
+    let mut status = Status {
+        problems: preflight::problems(),
+        ..Status::default()
+    };
+    if !status.problems.is_empty() {
+        return status;
+    }
+    match Ctl::open().and_then(|ctl| ctl.info()) {
+        Ok(info) => module(&mut status, &info),
+        Err(err) => status.problems.push(plain(&err)),
+    }
+    let missing = programs::missing_links();
+    if missing.len() == programs::LINKS.len() {
+        status
+            .problems
+            .push("nothing is loaded: run xlbctl apply -f FILE".to_owned());
+    } else if !missing.is_empty() {
+        status.problems.push(format!(
+            "not attached: {}: run xlbctl unload, then apply again",
+            missing.join(", ")
+        ));
+    } else {
+        match Maps::open().and_then(|maps| maps.document().map(|document| (maps, document))) {
+            Ok((maps, document)) => applied(&mut status, &maps, &document),
+            Err(err) => status.problems.push(plain(&err)),
+        }
+    }
+    status.active = status.problems.is_empty();
+    status
+}
+
+fn plain(err: &Error) -> String {
+    err.to_string().trim_start_matches("xlbctl: ").to_owned()
+}
+
+fn module(status: &mut Status, info: &xlb_info) {
+    status.module = Some(c_text(&info.module_version));
+    status.abi = Some(info.abi);
+    if info.policy != 0 {
+        status.policy = Some(c_text(&info.policy_name));
+    } else if programs::are_loaded() {
+        status.problems.push(
+            "no policy is attached to the module: run xlbctl unload, then apply again".to_owned(),
+        );
+    }
+    status.counters = COUNTERS.iter().map(|c| c.name).zip(info.counters).collect();
+    status.reasons = REASONS
+        .iter()
+        .map(|r| r.name)
+        .zip(info.reasons)
+        .filter(|(_, n)| *n > 0)
+        .collect();
+    status.engine_reasons = xlb_engine::Reason::ALL
+        .iter()
+        .map(|reason| reason.name())
+        .zip(info.engine_reasons)
+        .filter(|(_, n)| *n > 0)
+        .collect();
+}
+
+fn applied(status: &mut Status, maps: &Maps, document: &Document) {
+    status.generation = Some(document.generation);
+    status.services = document.config.services.len();
+    status.clusters = document.config.clusters.len();
+    let names = ["accepted", "refused", "other_cgroup"];
+    status.connects = names.into_iter().zip(maps.connects()).collect();
+    if document.pending {
+        status
+            .problems
+            .push("the last apply was cut off: apply again".to_owned());
+    }
+    if document.config.services.is_empty() {
+        status
+            .problems
+            .push("no service is configured: run xlbctl apply -f FILE".to_owned());
+    }
+    for (path, id) in &document.cgroups {
+        match cgroup::id_of(path) {
+            Some(now) if now == *id => {}
+            Some(_) => status
+                .problems
+                .push(format!("cgroup {path} was made anew: apply again")),
+            None => status.warnings.push(format!(
+                "cgroup {path} is gone: its service serves no one there"
+            )),
+        }
+    }
+    if status.connects.get("refused").is_some_and(|n| *n > 0) {
+        status.warnings.push(
+            "connects to a VIP were left as plain TCP, for the socket belongs to something else \
+             (sockmap, kTLS, MPTCP, SMC)"
+                .to_owned(),
+        );
+    }
+}
+
+fn c_text(bytes: &[std::ffi::c_char]) -> String {
+    let bytes: Vec<u8> = bytes
+        .iter()
+        .map(|c| c.to_ne_bytes()[0])
+        .take_while(|b| *b != 0)
+        .collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn text(status: &Status) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: &str| out.push_str(&format!("{name:<12} {value}\n"));
+    line(
+        "layer 7",
+        if status.active {
+            "active"
+        } else {
+            "NOT ACTIVE"
+        },
+    );
+    for problem in &status.problems {
+        line("problem", problem);
+    }
+    for warning in &status.warnings {
+        line("warning", warning);
+    }
+    if let (Some(module), Some(abi)) = (&status.module, status.abi) {
+        line("module", &format!("xlb {module}, ABI {abi}"));
+    }
+    line("policy", status.policy.as_deref().unwrap_or("none"));
+    if let Some(generation) = status.generation {
+        line(
+            "applied",
+            &format!(
+                "generation {generation}: {} services, {} clusters",
+                status.services, status.clusters
+            ),
+        );
+    }
+    for (name, n) in &status.connects {
+        line("connects", &format!("{name} {n}"));
+    }
+    for Counter { name, help, .. } in &COUNTERS {
+        if let Some(n) = status.counters.get(name).filter(|n| **n > 0) {
+            out.push_str(&format!("  {name:<16} {n:>14}  {help}\n"));
+        }
+    }
+    for reason in REASONS.iter().skip(1) {
+        if let Some(n) = status.reasons.get(reason.name) {
+            out.push_str(&format!("  {:<16} {n:>14}  {}\n", reason.name, reason.help));
+        }
+    }
+    for (name, n) in &status.engine_reasons {
+        out.push_str(&format!("  {name:<16} {n:>14}  engine\n"));
+    }
+
+    out
+}
