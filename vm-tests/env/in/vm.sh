@@ -127,7 +127,9 @@ if [ -n "$SCRIPT$COMMAND" ]; then
 	[ -z "$SCRIPT" ] || serve case /xlb/case '' --cache=auto
 	devices+=(-chardev stdio,id=out,signal=off -device virtserialport,chardev=out,name=xlb.out)
 	limit=(timeout --foreground "$TIMEOUT")
-	exec 0</dev/null
+	# A standard input that never ends: at its end QEMU would take the port for closed.
+	mkfifo "$run/stdin"
+	exec 0<>"$run/stdin"
 else
 	devices+=(-chardev stdio,id=out,signal=off -device virtconsole,chardev=out)
 	limit=()
@@ -140,7 +142,7 @@ as_xlb_qemu() { machine "${accel[@]}" "${devices[@]}"; }
 saved=$(stty -g 2>/dev/null || true)
 if [ ${#limit[@]} -gt 0 ]; then
 	export -f machine as_xlb
-	as_xlb_qemu &
+	as_xlb_qemu <&0 & # without "<&0" the shell gives a background job /dev/null
 	vm_pid=$!
 	( sleep "$TIMEOUT" && echo timeout >"$run/timeout" && kill "$vm_pid" && sleep 3 && kill -9 "$vm_pid" ) >/dev/null 2>&1 &
 	timer=$!
