@@ -1,0 +1,449 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Slow and hostile peers: memory stays bounded, and other clients keep their latency.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Context, Result};
+
+use crate::ctx::{Ctx, Scenario};
+use crate::http::{find, lossy, Conn};
+use crate::script::{Logging, Server};
+use crate::xlb;
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::xlb("hostile/slowloris_heads", slowloris_heads).within(90),
+    Scenario::xlb("hostile/one_byte_chunks_up", one_byte_chunks_up).within(90),
+    Scenario::xlb("hostile/one_byte_chunks_down", one_byte_chunks_down).within(90),
+    Scenario::xlb(
+        "hostile/mebibyte_of_response_headers",
+        mebibyte_of_response_headers,
+    ),
+    Scenario::xlb(
+        "hostile/endless_interim_responses",
+        endless_interim_responses,
+    ),
+    Scenario::xlb("hostile/backend_answers_twice", backend_answers_twice),
+    Scenario::xlb("hostile/backend_speaks_first", backend_speaks_first),
+    Scenario::xlb(
+        "hostile/bytes_on_an_idle_connection",
+        bytes_on_an_idle_connection,
+    ),
+    Scenario::xlb("hostile/never_ending_response", never_ending_response).within(90),
+    Scenario::xlb(
+        "hostile/pipelined_without_reading",
+        pipelined_without_reading,
+    )
+    .within(90),
+    Scenario::xlb(
+        "hostile/request_with_the_answer_of_another",
+        request_with_the_answer_of_another,
+    ),
+];
+
+const BACKEND: &str = "127.0.1.1:8001";
+const GOOD: &str = "127.0.1.2:8001";
+
+/// A service with a hostile backend behind `/bad` and a good one behind the rest.
+fn good_and_bad(ctx: &mut Ctx, pool: &str) -> Result<SocketAddr> {
+    let yaml = crate::ctx::shop_yaml(&[BACKEND], "round_robin", pool).replace(
+        "  - cluster: items\n",
+        "  - {match: {path: {prefix: /bad}}, cluster: items}\n  - cluster: good\n",
+    ) + &format!("- {{name: good, lb: round_robin, endpoints: [\"{GOOD}\"]}}\n");
+    ctx.apply(&yaml)?;
+    Ok(crate::ctx::VIP4.parse()?)
+}
+
+/// The median time of a small GET, in microseconds.
+fn latency(ctx: &Ctx, vip: SocketAddr) -> Result<u128> {
+    let mut conn = ctx.open(vip)?;
+    let mut times = Vec::new();
+    for _ in 0..100 {
+        let begin = Instant::now();
+        conn.get("/good")?.expect(200)?;
+        times.push(begin.elapsed().as_micros());
+    }
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().context("times")
+}
+
+/// Free memory of the machine, in bytes.
+fn available() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo")?;
+    let line = text
+        .lines()
+        .find(|l| l.starts_with("MemAvailable:"))
+        .context("MemAvailable")?;
+    let kib: u64 = line
+        .split_whitespace()
+        .nth(1)
+        .context("MemAvailable")?
+        .parse()?;
+    Ok(kib << 10)
+}
+
+/// Fails when others got much slower, or memory is gone.
+fn check_others(
+    ctx: &Ctx,
+    vip: SocketAddr,
+    before_us: u128,
+    memory_before: u64,
+    allowed: u64,
+) -> Result<()> {
+    let now = latency(ctx, vip)?;
+    println!("latency {before_us} -> {now} us");
+    ensure!(
+        now < before_us * 4 + 2000,
+        "others' median latency went from {before_us} to {now} us"
+    );
+    let used = memory_before.saturating_sub(available()?);
+    println!("memory used: {} KiB", used >> 10);
+    ensure!(
+        used < allowed,
+        "{used} bytes of memory went, allowed are {allowed}"
+    );
+    Ok(())
+}
+
+/// A thousand clients that send a head byte by byte.
+fn slowloris_heads(ctx: &mut Ctx) -> Result<()> {
+    let backend = Logging::start(BACKEND)?;
+    let _good = Logging::start(GOOD)?;
+    let vip = good_and_bad(ctx, "")?;
+    let (before, memory) = (latency(ctx, vip)?, available()?);
+    let mut slow = Vec::new();
+    for _ in 0..1000 {
+        let mut conn = ctx.open(vip)?;
+        conn.send("GET /bad HTTP/1.1\r\nHost: a\r\nX-Slow: ")?;
+        slow.push(conn);
+    }
+    for _ in 0..20 {
+        for conn in &mut slow {
+            conn.send("a")?;
+        }
+    }
+    check_others(ctx, vip, before, memory, 64 << 20)?;
+    ensure!(
+        backend.count() == 0 && backend.accepted() == 0,
+        "a connection was taken for half a head"
+    );
+    let counters = xlb::counters()?;
+    println!(
+        "{} bytes for each",
+        counters.get("psock_bytes")? / counters.get("psocks")?
+    );
+    // One of them ends its head after all.
+    let conn = slow.first_mut().context("slow")?;
+    conn.send("\r\n\r\n")?;
+    conn.response("GET")?.expect(200)?;
+    Ok(())
+}
+
+fn one_byte_chunks_up(ctx: &mut Ctx) -> Result<()> {
+    let backend = Logging::start(BACKEND)?;
+    let _good = Logging::start(GOOD)?;
+    let vip = good_and_bad(ctx, "")?;
+    let (before, memory) = (latency(ctx, vip)?, available()?);
+    let mut conn = ctx.open(vip)?;
+    conn.send("POST /bad HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+    // 100,000 chunks, some alone in their write.
+    for round in 0..100 {
+        conn.send("1\r\nx\r\n".repeat(990))?;
+        for _ in 0..10 {
+            conn.send("1\r\nx\r\n")?;
+        }
+        if round == 50 {
+            check_others(ctx, vip, before, memory, 64 << 20)?;
+        }
+    }
+    conn.send("0\r\n\r\n")?;
+    conn.response("POST")?.expect(200)?;
+    let body = backend.requests().first().map(|s| s.message.body.len());
+    ensure!(body == Some(100_000), "{body:?}");
+    Ok(())
+}
+
+fn one_byte_chunks_down(ctx: &mut Ctx) -> Result<()> {
+    let _server = Server::start(BACKEND, |mut conn, _| {
+        while conn.request_read()?.is_some() {
+            conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            for _ in 0..2000 {
+                conn.send("1\r\nx\r\n")?;
+            }
+            conn.send("1\r\nx\r\n".repeat(98_000))?;
+            conn.send("0\r\n\r\n")?;
+        }
+        Ok(())
+    })?;
+    let _good = Logging::start(GOOD)?;
+    let vip = good_and_bad(ctx, "")?;
+    let (before, memory) = (latency(ctx, vip)?, available()?);
+    let mut conn = ctx.open(vip)?;
+    conn.request("GET", "/bad", "", b"")?;
+    thread::sleep(Duration::from_millis(500));
+    check_others(ctx, vip, before, memory, 64 << 20)?;
+    let body = conn.response("GET")?.body.len();
+    ensure!(body == 100_000, "{body}");
+    conn.get("/bad")?.expect(200)?;
+    Ok(())
+}
+
+fn mebibyte_of_response_headers(ctx: &mut Ctx) -> Result<()> {
+    let _server = Server::start(BACKEND, |mut conn, _| {
+        while conn.request_read()?.is_some() {
+            conn.send("HTTP/1.1 200 OK\r\n")?;
+            for number in 0..1024 {
+                conn.send(format!("X-{number}: {}\r\n", "h".repeat(1014)))?;
+            }
+            conn.send("Content-Length: 0\r\n\r\n")?;
+        }
+        Ok(())
+    })?;
+    let _good = Logging::start(GOOD)?;
+    let vip = good_and_bad(ctx, "")?;
+    let (before, memory) = (latency(ctx, vip)?, available()?);
+    let mut conns = Vec::new();
+    for _ in 0..20 {
+        let mut conn = ctx.open(vip)?;
+        conn.request("GET", "/bad", "", b"")?;
+        conns.push(conn);
+    }
+    for conn in &mut conns {
+        conn.response("GET")?
+            .expect_reply(502, "upstream_protocol")?;
+        conn.get("/good")
+            .context("the connection stays usable")?
+            .expect(200)?;
+    }
+    check_others(ctx, vip, before, memory, 64 << 20)
+}
+
+fn endless_interim_responses(ctx: &mut Ctx) -> Result<()> {
+    let _server = Server::start(BACKEND, |mut conn, _| {
+        conn.request_read()?;
+        for _ in 0..200_000 {
+            conn.send("HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n".repeat(10))?;
+        }
+        Ok(())
+    })?;
+    let vip = ctx.shop(&[BACKEND])?;
+    let mut conn = ctx.open(vip)?;
+    conn.request("GET", "/", "", b"")?;
+    // Either a 502 after some of them, or the end of the connection.
+    if let Ok(answer) = conn.response("GET") {
+        answer.expect_reply(502, "upstream_protocol")?;
+        ensure!(
+            answer.interim.len() < 10_000,
+            "{} interim responses were passed on",
+            answer.interim.len()
+        );
+    }
+    Ok(())
+}
+
+/// Two responses to one request: the second belongs to nobody.
+fn backend_answers_twice(ctx: &mut Ctx) -> Result<()> {
+    let second_later = Arc::new(AtomicBool::new(false));
+    let later = Arc::clone(&second_later);
+    let _server = Server::start(BACKEND, move |mut conn, number| {
+        while let Some(request) = conn.request_read()? {
+            let path = request.path().to_owned();
+            let text = format!("for {path}");
+            let one = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}",
+                text.len()
+            );
+            let two =
+                format!("HTTP/1.1 200 OK\r\nContent-Length: 6\r\nX-Conn: {number}\r\n\r\nPOISON");
+            if later.load(Ordering::SeqCst) {
+                conn.send(one)?;
+                thread::sleep(Duration::from_millis(30));
+                conn.send(two)?;
+            } else {
+                conn.send(one + &two)?;
+            }
+        }
+        Ok(())
+    })?;
+    let vip = ctx.shop_with(
+        &[BACKEND],
+        "round_robin",
+        "  pool: {max: 1, max_pending: 100}\n",
+    )?;
+    for round in 0..60 {
+        second_later.store(round % 2 == 1, Ordering::SeqCst);
+        for client in ["a", "b"] {
+            let path = format!("/{client}{round}");
+            let mut conn = ctx.open(vip)?;
+            let answer = conn.get(&path)?;
+            // A request that met the poison on its way may fail; it may never get another's answer.
+            if answer.status() == 200 {
+                ensure!(
+                    answer.text() == format!("for {path}"),
+                    "{path} got {:?}",
+                    answer.text()
+                );
+            } else {
+                ensure!(answer.field("x-xlb-reason").is_some(), "{answer:?}");
+            }
+            let (more, _) = conn.rest(Duration::from_millis(5))?;
+            ensure!(
+                find(&more, b"POISON").is_none(),
+                "{path}: a second response came through: {:?}",
+                lossy(&more)
+            );
+        }
+        thread::sleep(Duration::from_millis(40));
+    }
+    ensure!(xlb::counters()?.get("desync")? > 0, "no desync was counted");
+    Ok(())
+}
+
+/// A backend that answers before it was asked.
+fn backend_speaks_first(ctx: &mut Ctx) -> Result<()> {
+    let _server = Server::start(BACKEND, |mut conn, _| {
+        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON")?;
+        while conn.request_read()?.is_some() {
+            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+        }
+        Ok(())
+    })?;
+    let vip = ctx.shop(&[BACKEND])?;
+    for _ in 0..20 {
+        let mut conn = ctx.open(vip)?;
+        let answer = conn.get("/")?;
+        ensure!(
+            answer.status() >= 500 || answer.text() == "ok" || answer.text() == "POISON",
+            "{answer:?}"
+        );
+        if answer.status() == 200 {
+            // The first answer may have been taken for this request's: then the connection ends there.
+            let again = conn.get("/")?;
+            ensure!(
+                answer.text() == "POISON" || again.text() != "POISON",
+                "{answer:?} {again:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn bytes_on_an_idle_connection(ctx: &mut Ctx) -> Result<()> {
+    let _server = Server::start(BACKEND, |mut conn, _| {
+        while let Some(request) = conn.request_read()? {
+            let text = request.path().to_owned();
+            conn.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}",
+                text.len()
+            ))?;
+            thread::sleep(Duration::from_millis(50));
+            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON")?;
+        }
+        Ok(())
+    })?;
+    let vip = ctx.shop(&[BACKEND])?;
+    let mut conn = ctx.open(vip)?;
+    for round in 0..20 {
+        let path = format!("/{round}");
+        let answer = conn.get(&path)?;
+        ensure!(answer.expect(200)?.text() == path, "{answer:?}");
+        thread::sleep(Duration::from_millis(100));
+    }
+    ensure!(
+        xlb::counters()?.get("desync")? >= 15,
+        "desync {}",
+        xlb::counters()?.get("desync")?
+    );
+    Ok(())
+}
+
+/// Endless bodies to clients that do not read.
+fn never_ending_response(ctx: &mut Ctx) -> Result<()> {
+    let _server = Server::start(BACKEND, |mut conn, _| {
+        conn.request_read()?;
+        conn.send("HTTP/1.1 200 OK\r\n\r\n")?;
+        loop {
+            conn.send([b'x'; 65536])?;
+        }
+    })?;
+    let _good = Logging::start(GOOD)?;
+    let vip = good_and_bad(ctx, "")?;
+    let (before, memory) = (latency(ctx, vip)?, available()?);
+    let mut conns: Vec<Conn> = Vec::new();
+    for _ in 0..10 {
+        let mut conn = ctx.open(vip)?;
+        conn.request("GET", "/bad", "", b"")?;
+        conns.push(conn);
+    }
+    thread::sleep(Duration::from_secs(3));
+    check_others(ctx, vip, before, memory, 200 << 20)?;
+    drop(conns);
+    ctx.until("all gone", || Ok(xlb::counters()?.get("psocks")? == 0))
+}
+
+/// A client that writes requests for ever and reads nothing.
+fn pipelined_without_reading(ctx: &mut Ctx) -> Result<()> {
+    let _backend = Logging::start(BACKEND)?;
+    let _good = Logging::start(GOOD)?;
+    let vip = good_and_bad(ctx, "")?;
+    let (before, memory) = (latency(ctx, vip)?, available()?);
+    let mut conn = ctx.open(vip)?;
+    conn.stream
+        .set_write_timeout(Some(Duration::from_secs(2)))?;
+    let requests = "GET /bad HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1000);
+    let mut sent = 0;
+    while sent < 200 << 20 && conn.send(&requests).is_ok() {
+        sent += requests.len();
+    }
+    println!("{} KiB of requests were taken", sent >> 10);
+    ensure!(sent < 64 << 20, "requests are queued without limit");
+    check_others(ctx, vip, before, memory, 64 << 20)
+}
+
+/// Two clients in turn over one pooled connection, each with a marker: neither ever sees the other's.
+fn request_with_the_answer_of_another(ctx: &mut Ctx) -> Result<()> {
+    let _backend = crate::backend::python(ctx, BACKEND, "b1")?;
+    let vip = ctx.shop_with(
+        &[BACKEND],
+        "round_robin",
+        "  pool: {max: 2, max_pending: 1000}\n",
+    )?;
+    let limit = ctx.secs(30);
+    let threads: Vec<_> = (0..8)
+        .map(|client| {
+            thread::spawn(move || -> Result<()> {
+                for round in 0..15 {
+                    let mark = format!("client-{client}-round-{round}");
+                    let mut conn = Conn::open(vip, limit)?;
+                    let size = (client * 7919 + round * 104_729) % 70_000;
+                    let body = format!("{mark} {}", "y".repeat(size));
+                    conn.request(
+                        "POST",
+                        &format!("/mirror/{mark}"),
+                        &format!("X-Mark: {mark}\r\n"),
+                        body.as_bytes(),
+                    )?;
+                    if round % 4 == 3 {
+                        continue; // goes away in the middle
+                    }
+                    let answer = conn.response("POST")?;
+                    ensure!(
+                        answer.body == body.as_bytes(),
+                        "{mark} got {:?}",
+                        lossy(&answer.body)
+                    );
+                }
+                Ok(())
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread
+            .join()
+            .map_err(|_| anyhow::anyhow!("a client thread died"))??;
+    }
+    Ok(())
+}

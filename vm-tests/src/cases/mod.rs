@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The scenarios, one file for each group.
+
+use crate::ctx::Scenario;
+
+mod balance;
+mod bodies;
+mod clients;
+mod config;
+mod hostile;
+mod life;
+mod pool;
+mod replies;
+mod routes;
+pub mod smuggle;
+mod socket_api;
+mod socket_io;
+
+const ALL: &[&[Scenario]] = &[
+    socket_api::SCENARIOS,
+    socket_io::SCENARIOS,
+    bodies::SCENARIOS,
+    clients::SCENARIOS,
+    balance::SCENARIOS,
+    routes::SCENARIOS,
+    pool::SCENARIOS,
+    replies::SCENARIOS,
+    config::SCENARIOS,
+    life::SCENARIOS,
+    hostile::SCENARIOS,
+    smuggle::SCENARIOS,
+];
+
+/// The scenarios with this text in their name, or all.
+pub fn matching(filter: Option<&str>) -> Vec<&'static Scenario> {
+    ALL.iter()
+        .copied()
+        .flatten()
+        .filter(|s| filter.is_none_or(|text| s.name.contains(text)))
+        .collect()
+}
+
+pub fn named(name: &str) -> Option<&'static Scenario> {
+    ALL.iter().copied().flatten().find(|s| s.name == name)
+}

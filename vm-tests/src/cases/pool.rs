@@ -1,0 +1,440 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Connections to endpoints: reuse, limits, and what happens when one is dead.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Context, Result};
+
+use crate::ctx::{Ctx, Scenario};
+use crate::script::{Logging, Server};
+use crate::xlb;
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::xlb(
+        "pool/one_connection_for_many_requests",
+        one_connection_for_many_requests,
+    ),
+    Scenario::xlb("pool/last_in_first_out", last_in_first_out),
+    Scenario::xlb("pool/max_and_pending", max_and_pending),
+    Scenario::xlb(
+        "pool/pending_does_not_block_others",
+        pending_does_not_block_others,
+    ),
+    Scenario::xlb("pool/min_idle", min_idle),
+    Scenario::xlb("pool/idle_timeout", idle_timeout),
+    Scenario::xlb("pool/max_requests", max_requests),
+    Scenario::xlb(
+        "pool/backend_restarts_between_requests",
+        backend_restarts_between_requests,
+    ),
+    Scenario::xlb(
+        "pool/dead_connection_is_replayed_once",
+        dead_connection_is_replayed_once,
+    ),
+    Scenario::xlb("pool/post_is_not_replayed", post_is_not_replayed),
+    Scenario::xlb("pool/close_by_the_backend", close_by_the_backend),
+    Scenario::xlb("pool/separate_for_each_cgroup", separate_for_each_cgroup),
+    Scenario::xlb(
+        "pool/client_gone_closes_its_connection",
+        client_gone_closes_its_connection,
+    ),
+];
+
+const BACKEND: &str = "127.0.1.1:8001";
+
+fn one_connection_for_many_requests(ctx: &mut Ctx) -> Result<()> {
+    let backend = Logging::start(BACKEND)?;
+    let vip = ctx.shop(&[BACKEND])?;
+    for _ in 0..20 {
+        let mut conn = ctx.open(vip)?;
+        for _ in 0..5 {
+            conn.get("/")?.expect(200)?;
+        }
+    }
+    ensure!(
+        backend.accepted() == 1,
+        "{} connections for clients in turn",
+        backend.accepted()
+    );
+    let counters = xlb::counters()?;
+    ensure!(
+        counters.get("requests")? == 100 && counters.get("reused")? == 99,
+        "requests {}, reused {}",
+        counters.get("requests")?,
+        counters.get("reused")?
+    );
+    ensure!(
+        counters.get("isocks_idle")? == 1,
+        "idle {}",
+        counters.get("isocks_idle")?
+    );
+    let pools = xlb::json(&["get", "pools"])?;
+    ensure!(pools.to_string().contains("8001"), "{pools}");
+    Ok(())
+}
+
+fn last_in_first_out(ctx: &mut Ctx) -> Result<()> {
+    let backend = Logging::start(BACKEND)?;
+    let vip = ctx.shop(&[BACKEND])?;
+    // Three connections, given back one after the other.
+    let mut conns = Vec::new();
+    for ms in [100, 400, 700] {
+        let mut conn = ctx.open(vip)?;
+        conn.request("GET", &format!("/sleep/{ms}"), "", b"")?;
+        conns.push(conn);
+    }
+    for conn in &mut conns {
+        conn.response("GET")?.expect(200)?;
+    }
+    ensure!(
+        backend.accepted() == 3,
+        "{} connections for three at once",
+        backend.accepted()
+    );
+    let last = backend
+        .requests()
+        .iter()
+        .find(|s| s.message.path() == "/sleep/700")
+        .map(|s| s.connection);
+    backend.clear();
+    for _ in 0..10 {
+        ctx.open(vip)?.get("/")?.expect(200)?;
+    }
+    let used: Vec<usize> = backend.requests().iter().map(|s| s.connection).collect();
+    ensure!(
+        used.iter().all(|c| Some(*c) == last),
+        "last given back: {last:?}; used: {used:?}"
+    );
+    Ok(())
+}
+
+fn max_and_pending(ctx: &mut Ctx) -> Result<()> {
+    let backend = Logging::start(BACKEND)?;
+    let vip = ctx.shop_with(
+        &[BACKEND],
+        "round_robin",
+        "  pool: {max: 2, max_pending: 3}\n",
+    )?;
+    let mut conns = Vec::new();
+    for _ in 0..5 {
+        let mut conn = ctx.open(vip)?;
+        conn.request("GET", "/sleep/800", "", b"")?;
+        conns.push(conn);
+    }
+    thread::sleep(Duration::from_millis(300));
+    ensure!(
+        xlb::counters()?.get("pending")? == 3,
+        "pending {}",
+        xlb::counters()?.get("pending")?
+    );
+    let mut above = ctx.open(vip)?;
+    above.get("/")?.expect_reply(503, "pool_overflow")?;
+    for conn in &mut conns {
+        conn.response("GET")?.expect(200)?;
+    }
+    ensure!(
+        backend.accepted() == 2,
+        "{} connections with max: 2",
+        backend.accepted()
+    );
+    above
+        .get("/")
+        .context("the refused connection is still usable")?
+        .expect(200)?;
+    ensure!(xlb::counters()?.get("pending")? == 0, "pending stays");
+    // A client that gives up while it waits leaves the queue.
+    let mut conns = Vec::new();
+    for _ in 0..5 {
+        let mut conn = ctx.open(vip)?;
+        conn.request("GET", "/sleep/500", "", b"")?;
+        conns.push(conn);
+    }
+    thread::sleep(Duration::from_millis(100));
+    conns.truncate(2);
+    ctx.until("no pending request", || {
+        Ok(xlb::counters()?.get("pending")? == 0)
+    })?;
+    ctx.open(vip)?.get("/")?.expect(200)?;
+    Ok(())
+}
+
+/// A request that waits for a full pool holds up neither other sockets nor a non-blocking writer.
+fn pending_does_not_block_others(ctx: &mut Ctx) -> Result<()> {
+    let _slow = Logging::start(BACKEND)?;
+    let _other = Logging::start("127.0.1.2:8001")?;
+    let yaml = crate::ctx::shop_yaml(
+        &[BACKEND],
+        "round_robin",
+        "  pool: {max: 1, max_pending: 100}\n",
+    ) + "- {name: other, lb: round_robin, endpoints: [\"127.0.1.2:8001\"]}\n";
+    ctx.apply(&yaml.replace(
+        "  - cluster: items\n",
+        "  - {match: {path: {prefix: /other}}, cluster: other}\n  - cluster: items\n",
+    ))?;
+    let vip = crate::ctx::VIP4.parse()?;
+    let mut holder = ctx.open(vip)?;
+    holder.request("GET", "/sleep/3000", "", b"")?;
+    thread::sleep(Duration::from_millis(100));
+    let begin = Instant::now();
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        let mut conn = ctx.open(vip)?;
+        conn.stream.set_nonblocking(true)?;
+        conn.request("GET", "/", "", b"")
+            .context("a non-blocking write of a request that has to wait")?;
+        conn.stream.set_nonblocking(false)?;
+        waiting.push(conn);
+    }
+    let mut other = ctx.open(vip)?;
+    for _ in 0..20 {
+        other.get("/other")?.expect(200)?;
+    }
+    ensure!(
+        begin.elapsed() < Duration::from_millis(2500),
+        "others were held up: {:?}",
+        begin.elapsed()
+    );
+    holder.response("GET")?.expect(200)?;
+    for conn in &mut waiting {
+        conn.response("GET")?.expect(200)?;
+    }
+    Ok(())
+}
+
+fn min_idle(ctx: &mut Ctx) -> Result<()> {
+    let backend = Logging::start(BACKEND)?;
+    let vip = ctx.shop_with(
+        &[BACKEND],
+        "round_robin",
+        "  pool: {min_idle: 5, max: 20}\n",
+    )?;
+    ctx.open(vip)?.get("/")?.expect(200)?;
+    ctx.until("five idle connections", || {
+        Ok(xlb::counters()?.get("isocks_idle")? >= 5)
+    })?;
+    thread::sleep(Duration::from_millis(300));
+    ensure!(
+        backend.open() <= 7,
+        "{} connections for min_idle: 5",
+        backend.open()
+    );
+    Ok(())
+}
+
+fn idle_timeout(ctx: &mut Ctx) -> Result<()> {
+    let backend = Logging::start(BACKEND)?;
+    let vip = ctx.shop_with(&[BACKEND], "round_robin", "  pool: {idle_timeout: 1s}\n")?;
+    ctx.open(vip)?.get("/")?.expect(200)?;
+    thread::sleep(Duration::from_millis(200));
+    ensure!(backend.open() == 1, "closed at once");
+    ctx.until("the idle connection's end", || Ok(backend.open() == 0))?;
+    let counters = xlb::counters()?;
+    ensure!(
+        counters.get("isocks")? == 0 && counters.get("idle_expired")? == 1,
+        "isocks {} expired {}",
+        counters.get("isocks")?,
+        counters.get("idle_expired")?
+    );
+    ctx.open(vip)?.get("/")?.expect(200)?;
+    Ok(())
+}
+
+fn max_requests(ctx: &mut Ctx) -> Result<()> {
+    let backend = Logging::start(BACKEND)?;
+    let vip = ctx.shop_with(&[BACKEND], "round_robin", "  pool: {max_requests: 10}\n")?;
+    let mut conn = ctx.open(vip)?;
+    for _ in 0..95 {
+        conn.get("/")?.expect(200)?;
+    }
+    ensure!(
+        backend.accepted() == 10,
+        "{} connections for 95 requests, 10 each",
+        backend.accepted()
+    );
+    Ok(())
+}
+
+/// The backend goes away and comes back while connections to it are idle: no request may notice.
+fn backend_restarts_between_requests(ctx: &mut Ctx) -> Result<()> {
+    let vip = ctx.shop(&[BACKEND])?;
+    let mut backend = crate::backend::python(ctx, BACKEND, "b1")?;
+    let mut conns = Vec::new();
+    for _ in 0..5 {
+        conns.push(ctx.open(vip)?);
+    }
+    for round in 0..4 {
+        for conn in &mut conns {
+            conn.get("/sleep/20")
+                .with_context(|| format!("round {round}"))?
+                .expect(200)?;
+        }
+        backend.proc.kill();
+        backend = crate::backend::python(ctx, BACKEND, "b1")?;
+    }
+    for conn in &mut conns {
+        conn.get("/")?.expect(200)?;
+    }
+    let counters = xlb::counters()?;
+    ensure!(
+        counters.get("idle_closed")? > 0,
+        "no idle connection was seen closed"
+    );
+    Ok(())
+}
+
+/// The backend accepts a request on an old connection and closes without a byte of an answer: the race that
+/// cannot be seen beforehand. An idempotent request goes out again, once.
+fn dead_connection_is_replayed_once(ctx: &mut Ctx) -> Result<()> {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&seen);
+    let _server = Server::start(BACKEND, move |mut conn, _| {
+        // One good answer, then the second request of each connection is dropped.
+        while let Some(request) = conn.request_read()? {
+            let number = counter.fetch_add(1, Ordering::SeqCst);
+            if request.path() == "/drop" && number > 0 {
+                return Ok(());
+            }
+            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+            if conn.request_read()?.is_some() {
+                counter.fetch_add(1, Ordering::SeqCst);
+                return Ok(());
+            }
+        }
+        Ok(())
+    })?;
+    let vip = ctx.shop(&[BACKEND])?;
+    let mut conn = ctx.open(vip)?;
+    conn.get("/first")?.expect(200)?;
+    conn.get("/second")
+        .context("a GET that met a dying connection")?
+        .expect(200)?;
+    ensure!(
+        seen.load(Ordering::SeqCst) == 3,
+        "the backend saw {} requests",
+        seen.load(Ordering::SeqCst)
+    );
+    ensure!(
+        xlb::counters()?.get("replayed")? == 1,
+        "replayed {}",
+        xlb::counters()?.get("replayed")?
+    );
+    // A fresh connection that closes without an answer is no dead pooled connection: no second try.
+    let before = seen.load(Ordering::SeqCst);
+    let mut fresh = ctx.open(vip)?;
+    let answer = fresh.get("/drop")?;
+    answer.expect_reply(502, "upstream_reset")?;
+    ensure!(
+        seen.load(Ordering::SeqCst) <= before + 2,
+        "tried {} times",
+        seen.load(Ordering::SeqCst) - before
+    );
+    Ok(())
+}
+
+fn post_is_not_replayed(ctx: &mut Ctx) -> Result<()> {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&seen);
+    let _server = Server::start(BACKEND, move |mut conn, _| {
+        conn.request_read()?;
+        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+        if conn.request_read()?.is_some() {
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    })?;
+    let vip = ctx.shop(&[BACKEND])?;
+    let mut conn = ctx.open(vip)?;
+    conn.get("/")?.expect(200)?;
+    conn.request("POST", "/pay", "", b"money")?;
+    conn.response("POST")?.expect_reply(502, "upstream_reset")?;
+    ensure!(
+        seen.load(Ordering::SeqCst) == 1,
+        "the POST was sent {} times",
+        seen.load(Ordering::SeqCst)
+    );
+    conn.get("/")
+        .context("the connection stays usable")?
+        .expect(200)?;
+    Ok(())
+}
+
+/// `Connection: close` from the backend ends its connection, not the client's.
+fn close_by_the_backend(ctx: &mut Ctx) -> Result<()> {
+    let server = Server::start(BACKEND, |mut conn, _| {
+        conn.request_read()?;
+        conn.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+    })?;
+    let vip = ctx.shop(&[BACKEND])?;
+    let mut conn = ctx.open(vip)?;
+    for _ in 0..5 {
+        let answer = conn.get("/")?;
+        answer.expect(200)?;
+        let connection = answer.field("connection").unwrap_or("");
+        ensure!(
+            !connection.eq_ignore_ascii_case("close"),
+            "the backend's Connection: close was passed on"
+        );
+    }
+    ensure!(server.accepted() == 5, "{} connections", server.accepted());
+    ctx.until("no connection left", || {
+        Ok(xlb::counters()?.get("isocks")? == 0)
+    })
+}
+
+fn separate_for_each_cgroup(ctx: &mut Ctx) -> Result<()> {
+    let backend = Logging::start(BACKEND)?;
+    let vip = ctx.shop(&[BACKEND])?;
+    let own = std::fs::read_to_string("/proc/self/cgroup")?;
+    let own = own.trim().rsplit(':').next().context("cgroup")?.to_owned();
+    let url = format!("{}/", ctx.url(vip));
+    for name in ["a", "b", "a"] {
+        let folder = format!("/sys/fs/cgroup{own}/{name}");
+        std::fs::create_dir_all(&folder)?;
+        ctx.run_ok(
+            "sh",
+            &[
+                "-c",
+                &format!("echo $$ > {folder}/cgroup.procs && exec curl -sS {url}"),
+            ],
+        )?;
+    }
+    let used: Vec<usize> = backend.requests().iter().map(|s| s.connection).collect();
+    ensure!(
+        used == [0, 1, 0],
+        "connections used by cgroups a, b, a: {used:?}"
+    );
+    let pools = xlb::counters()?.get("pools")?;
+    ensure!(pools == 2, "{pools} pools");
+    Ok(())
+}
+
+/// A connection whose client went away in mid-response is closed: its rest must not reach the next client.
+fn client_gone_closes_its_connection(ctx: &mut Ctx) -> Result<()> {
+    let backend = Logging::start(BACKEND)?;
+    let vip = ctx.shop_with(
+        &[BACKEND],
+        "round_robin",
+        "  pool: {max: 1, max_pending: 10}\n",
+    )?;
+    for round in 0..10 {
+        let mut conn = ctx.open(vip)?;
+        conn.request("GET", &format!("/sleep/{}", round * 20), "", b"")?;
+        thread::sleep(Duration::from_millis(round * 15));
+        drop(conn);
+        let mut next = ctx.open(vip)?;
+        let answer = next.get("/mine")?;
+        ensure!(
+            answer.text().ends_with("GET /mine"),
+            "round {round}: {:?}",
+            answer.text()
+        );
+    }
+    ensure!(
+        backend.accepted() > 1,
+        "the connection of a client that went away was used again"
+    );
+    Ok(())
+}

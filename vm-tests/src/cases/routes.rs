@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Routes by host, path, method and header, and how paths are read before they are matched.
+
+use anyhow::{ensure, Context, Result};
+
+use crate::backend::{self, Echo};
+use crate::ctx::{Ctx, Scenario, VIP4};
+use crate::http::Conn;
+use crate::script::Logging;
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::xlb("routes/match_table", match_table),
+    Scenario::xlb("routes/hosts", hosts),
+    Scenario::xlb("routes/first_match_wins", first_match_wins),
+    Scenario::xlb("routes/no_way_around", no_way_around),
+    Scenario::xlb("routes/forwarded_bytes", forwarded_bytes),
+    Scenario::xlb("routes/thousands", thousands).within(120),
+    Scenario::xlb("routes/two_services", two_services),
+    Scenario::xlb("routes/cgroups", cgroups),
+];
+
+const THREE: [&str; 3] = ["127.0.1.1:8001", "127.0.1.2:8001", "127.0.1.3:8001"];
+
+/// Three clusters c1, c2, c3 of one logging backend each.
+fn clusters() -> String {
+    let mut yaml = String::from("clusters:\n");
+    for (number, address) in THREE.iter().enumerate() {
+        yaml += &format!(
+            "- {{name: c{}, lb: round_robin, endpoints: [\"{address}\"]}}\n",
+            number + 1
+        );
+    }
+    yaml
+}
+
+fn backends() -> Result<Vec<Logging>> {
+    THREE
+        .iter()
+        .enumerate()
+        .map(|(n, address)| Logging::named(address, &format!("c{}", n + 1)))
+        .collect()
+}
+
+/// Who answers: c1, c2, c3, or "404" and the like.
+fn who(conn: &mut Conn, method: &str, path: &str, fields: &str) -> Result<String> {
+    let host = if fields.to_ascii_lowercase().contains("host:") {
+        ""
+    } else {
+        "Host: shop.example\r\n"
+    };
+    conn.send(format!("{method} {path} HTTP/1.1\r\n{host}{fields}\r\n"))?;
+    let answer = conn
+        .response(method)
+        .with_context(|| format!("{method} {path} {fields:?}"))?;
+    if answer.status() != 200 {
+        return Ok(answer.status().to_string());
+    }
+    Ok(answer.text().lines().next().unwrap_or("").to_owned())
+}
+
+fn check(conn: &mut Conn, method: &str, path: &str, fields: &str, wanted: &str) -> Result<()> {
+    let got = who(conn, method, path, fields)?;
+    ensure!(
+        got == wanted,
+        "{method} {path} {fields:?}: {got} instead of {wanted}"
+    );
+    Ok(())
+}
+
+fn match_table(ctx: &mut Ctx) -> Result<()> {
+    let _backends = backends()?;
+    ctx.apply(&format!(
+        "version: 1\nservices:\n- name: shop\n  listen: [\"{VIP4}\"]\n  routes:\n\
+         \x20 - {{match: {{path: {{exact: /only}}, method: [POST, PUT]}}, cluster: c3}}\n\
+         \x20 - {{match: {{path: {{prefix: /v2}}, headers: [{{name: X-User, exact: jason}}]}}, cluster: c3}}\n\
+         \x20 - {{match: {{path: {{prefix: /v2}}}}, cluster: c2}}\n\
+         \x20 - {{match: {{path: {{exact: /exact}}}}, cluster: c1}}\n\
+         \x20 - {{match: {{path: {{prefix: /a/b}}, method: [GET]}}, cluster: c1}}\n{}",
+        clusters()
+    ))?;
+    let mut conn = ctx.open(VIP4.parse()?)?;
+    for (method, path, fields, wanted) in [
+        ("GET", "/v2", "", "c2"),
+        ("GET", "/v2/", "", "c2"),
+        ("GET", "/v2/a/b", "", "c2"),
+        ("GET", "/v2?x=1", "", "c2"),
+        ("DELETE", "/v2/x", "", "c2"),
+        // By whole segments, from the start of the path, and nowhere else.
+        ("GET", "/v2x", "", "404"),
+        ("GET", "/foo/v2/example", "", "404"),
+        ("GET", "/", "Referer: /v2\r\n", "404"),
+        ("GET", "/?next=/v2", "", "404"),
+        // Header values are exact, names without case.
+        ("GET", "/v2", "x-user: jason\r\n", "c3"),
+        ("GET", "/v2", "X-USER:jason  \r\n", "c3"),
+        ("GET", "/v2", "x-user: jasonx\r\n", "c2"),
+        ("GET", "/v2", "x-user: Jason\r\n", "c2"),
+        ("GET", "/v2", "x-user: jaso\r\n", "c2"),
+        ("GET", "/v2", "x-userx: jason\r\n", "c2"),
+        // Repeated fields are one value.
+        ("GET", "/v2", "x-user: jason\r\nx-user: jason\r\n", "c2"),
+        ("GET", "/exact", "", "c1"),
+        ("GET", "/exact?q", "", "c1"),
+        ("GET", "/exact/", "", "404"),
+        ("GET", "/exac", "", "404"),
+        ("GET", "/Exact", "", "404"),
+        ("POST", "/only", "Content-Length: 0\r\n", "c3"),
+        ("PUT", "/only", "Content-Length: 0\r\n", "c3"),
+        ("GET", "/only", "", "404"),
+        ("GET", "/a/b/c", "", "c1"),
+        ("POST", "/a/b/c", "Content-Length: 0\r\n", "404"),
+        ("GET", "/a", "", "404"),
+        ("GET", "/", "", "404"),
+        // The connection is still usable after all those 404s.
+        ("GET", "/v2", "", "c2"),
+    ] {
+        check(&mut conn, method, path, fields, wanted)?;
+    }
+    Ok(())
+}
+
+fn hosts(ctx: &mut Ctx) -> Result<()> {
+    let _backends = backends()?;
+    ctx.apply(&format!(
+        "version: 1\nservices:\n- name: shop\n  listen: [\"{VIP4}\"]\n  virtual_hosts:\n\
+         \x20 - {{domains: [\"shop.example\"], routes: [{{cluster: c1}}]}}\n\
+         \x20 - {{domains: [\"*.example\"], routes: [{{cluster: c2}}]}}\n\
+         \x20 - {{domains: [\"*.deep.example\", \"shop.*\"], routes: [{{cluster: c3}}]}}\n{}",
+        clusters()
+    ))?;
+    let mut conn = ctx.open(VIP4.parse()?)?;
+    for (host, wanted) in [
+        ("shop.example", "c1"),
+        ("SHOP.Example", "c1"),
+        ("shop.example:80", "c1"),
+        ("shop.example:8080", "c1"),
+        ("other.example", "c2"),
+        ("a.b.example", "c2"),
+        ("a.deep.example", "c3"),
+        ("shop.net", "c3"),
+        ("example", "404"),
+        ("10.96.0.10", "404"),
+        ("evil-shop.example.net", "404"),
+    ] {
+        check(&mut conn, "GET", "/", &format!("Host: {host}\r\n"), wanted)?;
+    }
+    // An absolute target names the host.
+    check(
+        &mut conn,
+        "GET",
+        "http://other.example/x",
+        "Host: other.example\r\n",
+        "c2",
+    )
+}
+
+fn first_match_wins(ctx: &mut Ctx) -> Result<()> {
+    let _backends = backends()?;
+    ctx.apply(&format!(
+        "version: 1\nservices:\n- name: shop\n  listen: [\"{VIP4}\"]\n  routes:\n\
+         \x20 - {{match: {{path: {{prefix: /a}}}}, cluster: c1}}\n\
+         \x20 - {{match: {{path: {{prefix: /a/b}}}}, cluster: c2}}\n\
+         \x20 - {{match: {{path: {{exact: /a/b}}}}, cluster: c2}}\n\
+         \x20 - {{cluster: c3}}\n\
+         \x20 - {{match: {{path: {{exact: /z}}}}, cluster: c2}}\n{}",
+        clusters()
+    ))?;
+    let mut conn = ctx.open(VIP4.parse()?)?;
+    for (path, wanted) in [
+        ("/a", "c1"),
+        ("/a/b", "c1"),
+        ("/a/b/c", "c1"),
+        ("/z", "c3"),
+        ("/", "c3"),
+        ("*", "c3"),
+    ] {
+        check(
+            &mut conn,
+            if path == "*" { "OPTIONS" } else { "GET" },
+            path,
+            "",
+            wanted,
+        )?;
+    }
+    Ok(())
+}
+
+/// `/admin` is refused; no spelling of it gets through to the open cluster.
+fn no_way_around(ctx: &mut Ctx) -> Result<()> {
+    let backends = backends()?;
+    ctx.apply(&format!(
+        "version: 1\nservices:\n- name: shop\n  listen: [\"{VIP4}\"]\n  routes:\n\
+         \x20 - {{match: {{path: {{prefix: /admin}}}}, cluster: c2}}\n\
+         \x20 - {{cluster: c1}}\n{}",
+        clusters()
+    ))?;
+    for path in [
+        "/admin",
+        "/admin/",
+        "//admin",
+        "/./admin",
+        "/x/../admin",
+        "/x/./../admin/y",
+        "/%61dmin",
+        "/%61%64min/x",
+        "/admin%2Fx",
+        "/admin%2f..%2fadmin",
+        "/x%2f..%2fadmin",
+        "/%2e/admin",
+        "/x/%2e%2e/admin",
+        "/x/%2E%2e/admin",
+        "/a/b/../../admin",
+        "///admin",
+        "/admin//x",
+        "/admin/../admin",
+        "/admin;v=1",
+        "/\\admin",
+        "/x\\..\\admin",
+        "/admin%00",
+        "/admin%",
+        "/ad%6Din",
+        "http://shop.example/admin",
+        "http://shop.example//admin",
+    ] {
+        let mut conn = ctx.open(VIP4.parse()?)?;
+        // c2 or a refusal; c1 is allowed only for what is no spelling of /admin at its end.
+        let got = who(&mut conn, "GET", path, "").unwrap_or_else(|error| format!("{error:#}"));
+        println!("{path}: {got}");
+        let other_name = matches!(
+            path,
+            "/admin;v=1"
+                | "/\\admin"
+                | "/x\\..\\admin"
+                | "/admin%2Fx"
+                | "/admin%2f..%2fadmin"
+                | "/x%2f..%2fadmin"
+        );
+        ensure!(got != "c1" || other_name, "{path} reached the open cluster");
+    }
+    // What did reach the open cluster must not be read as /admin by a server that decodes once.
+    for seen in backends.first().map(Logging::requests).unwrap_or_default() {
+        let path = seen.message.path().to_owned();
+        ensure!(
+            !decodes_to_admin(&path),
+            "{path} reached the open cluster, and means /admin"
+        );
+    }
+    Ok(())
+}
+
+/// How a lenient server reads a path: percent-decoded, back-slashes as slashes, dot segments resolved.
+fn decodes_to_admin(path: &str) -> bool {
+    let mut decoded = Vec::new();
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let digits = [bytes.next().unwrap_or(b'0'), bytes.next().unwrap_or(b'0')];
+            let value = std::str::from_utf8(&digits)
+                .ok()
+                .and_then(|d| u8::from_str_radix(d, 16).ok());
+            decoded.push(value.unwrap_or(b'?'));
+        } else {
+            decoded.push(byte);
+        }
+    }
+    let text = String::from_utf8_lossy(&decoded).into_owned();
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in text.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => {
+                segments.pop();
+            }
+            other => segments.push(other),
+        }
+    }
+    segments.first() == Some(&"admin")
+}
+
+/// A head that XLB does not change arrives byte for byte; hop-by-hop fields do not arrive.
+fn forwarded_bytes(ctx: &mut Ctx) -> Result<()> {
+    let _python = backend::python(ctx, THREE[0], "b1")?;
+    let vip = ctx.shop(&[THREE[0]])?;
+    let mut conn = ctx.open(vip)?;
+    conn.send(
+        "GET /echo/x HTTP/1.1\r\nhOsT: shop.example:80\r\nX-Empty:\r\nUser-Agent:  a  b \r\nAccept: */*\r\n\
+         Connection: X-Private, keep-alive\r\nX-Private: secret\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\n\
+         TE: gzip\r\nX-Last: z\r\n\r\n",
+    )?;
+    let echo = Echo::parse(&conn.response("GET")?.expect(200)?.body)?;
+    let has = |name: &str| {
+        echo.headers
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v.trim().to_owned())
+    };
+    for gone in ["x-private", "keep-alive", "proxy-connection", "te"] {
+        ensure!(
+            has(gone).is_none(),
+            "{gone} was forwarded: {:?}",
+            echo.headers
+        );
+    }
+    ensure!(
+        has("host").as_deref() == Some("shop.example:80"),
+        "{:?}",
+        echo.headers
+    );
+    ensure!(
+        has("user-agent").as_deref() == Some("a  b"),
+        "{:?}",
+        echo.headers
+    );
+    ensure!(
+        has("x-empty").as_deref() == Some("") && has("x-last").as_deref() == Some("z"),
+        "{:?}",
+        echo.headers
+    );
+    ensure!(
+        echo.headers.iter().any(|(n, _)| n == "hOsT"),
+        "names keep their case: {:?}",
+        echo.headers
+    );
+    Ok(())
+}
+
+/// Ten thousand routes, and the last is found as well as the first.
+fn thousands(ctx: &mut Ctx) -> Result<()> {
+    let _backends = backends()?;
+    let mut yaml =
+        format!("version: 1\nservices:\n- name: shop\n  listen: [\"{VIP4}\"]\n  routes:\n");
+    for number in 0..10_000 {
+        yaml += &format!(
+            "  - {{match: {{path: {{prefix: /item/{number}}}}}, cluster: c{}}}\n",
+            number % 3 + 1
+        );
+    }
+    ctx.apply(&(yaml + &clusters()))?;
+    let mut conn = ctx.open(VIP4.parse()?)?;
+    for number in [0, 1, 2, 4_999, 9_997, 9_998, 9_999] {
+        check(
+            &mut conn,
+            "GET",
+            &format!("/item/{number}/x"),
+            "",
+            &format!("c{}", number % 3 + 1),
+        )?;
+    }
+    check(&mut conn, "GET", "/item/10000", "", "404")
+}
+
+fn two_services(ctx: &mut Ctx) -> Result<()> {
+    let _backends = backends()?;
+    ctx.apply(&format!(
+        "version: 1\nservices:\n\
+         - {{name: one, listen: [\"10.96.0.11:80\", \"10.96.0.11:8080\"], routes: [{{cluster: c1}}]}}\n\
+         - {{name: two, listen: [\"10.96.0.12:80\"], routes: [{{cluster: c2}}]}}\n{}",
+        clusters()
+    ))?;
+    for (address, wanted) in [
+        ("10.96.0.11:80", "c1"),
+        ("10.96.0.11:8080", "c1"),
+        ("10.96.0.12:80", "c2"),
+    ] {
+        check(&mut ctx.open(address.parse()?)?, "GET", "/", "", wanted)?;
+    }
+    Ok(())
+}
+
+/// A service for one cgroup only: processes elsewhere do not see it.
+fn cgroups(ctx: &mut Ctx) -> Result<()> {
+    let _backends = backends()?;
+    let own = std::fs::read_to_string("/proc/self/cgroup")?;
+    let own = own.trim().rsplit(':').next().context("cgroup")?.to_owned();
+    let served = format!("{own}/served");
+    let root = "/sys/fs/cgroup";
+    std::fs::create_dir_all(format!("{root}{served}"))?;
+    ctx.apply(&format!(
+        "version: 1\nservices:\n- {{name: shop, listen: [\"{VIP4}\"], cgroups: [{served}], routes: [{{cluster: c1}}]}}\n{}",
+        clusters()
+    ))?;
+    let url = format!("http://{VIP4}/");
+    let outside = ctx.run("curl", &["-sS", "-m", "5", &url])?;
+    ensure!(
+        outside.code != Some(0),
+        "a process outside the cgroup was served: {}",
+        outside.all()
+    );
+    let line = format!("echo $$ > {root}{served}/cgroup.procs && exec curl -sS -m 10 {url}");
+    let inside = ctx.run_ok("sh", &["-c", &line])?;
+    ensure!(inside.starts_with("c1"), "{inside}");
+    // A child of the cgroup counts as inside.
+    std::fs::create_dir_all(format!("{root}{served}/child"))?;
+    let line = line.replace("served/", "served/child/");
+    let inside = ctx.run_ok("sh", &["-c", &line])?;
+    ensure!(inside.starts_with("c1"), "{inside}");
+    Ok(())
+}

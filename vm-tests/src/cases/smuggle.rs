@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Smuggling: an attacker and a victim share one pooled connection to a real server.
+//!
+//! For each request of the corpus the attacker sends it with a marker, then the victim sends plain requests over
+//! the same connection to the backend (`max: 1`). The victim must get exactly the answers to its own requests, and
+//! the marker must be in none of them, nor the victim's in anything that the attacker reads.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{ensure, Context, Result};
+
+use crate::backend::{self, Echo};
+use crate::corpus::{self, Expect};
+use crate::ctx::{Ctx, Scenario, VIP4};
+use crate::http::{find, lossy, Conn};
+use crate::script::Server;
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::xlb("smuggle/python", python).within(240),
+    Scenario::xlb("smuggle/node", node).within(240),
+    Scenario::xlb("smuggle/nginx", nginx).within(240),
+    Scenario::xlb("smuggle/haproxy", haproxy).within(240),
+    Scenario::xlb("smuggle/responses", responses).within(240),
+];
+
+pub const REQUESTS: &str = include_str!("../../corpus/smuggled-requests.txt");
+pub const RESPONSES: &str = include_str!("../../corpus/smuggled-responses.txt");
+
+const BACKEND: &str = "127.0.1.1:8001";
+const BEHIND: &str = "127.0.1.1:9001";
+
+fn python(ctx: &mut Ctx) -> Result<()> {
+    let _python = backend::python(ctx, BACKEND, "b1")?;
+    attack(ctx)
+}
+
+fn node(ctx: &mut Ctx) -> Result<()> {
+    let _node = backend::node(ctx, BACKEND, "b1")?;
+    attack(ctx)
+}
+
+/// nginx as a proxy: one more parser that could be made to disagree with XLB and with what is behind it.
+fn nginx(ctx: &mut Ctx) -> Result<()> {
+    let _python = backend::python(ctx, BEHIND, "b1")?;
+    let more = format!("location /v {{ proxy_pass http://{BEHIND}; proxy_http_version 1.1; proxy_request_buffering off; }}");
+    let _nginx = backend::nginx_with(ctx, BACKEND, "n1", &more)?;
+    attack(ctx)
+}
+
+fn haproxy(ctx: &mut Ctx) -> Result<()> {
+    let _python = backend::python(ctx, BEHIND, "b1")?;
+    let _haproxy = backend::haproxy(ctx, BACKEND, BEHIND)?;
+    attack(ctx)
+}
+
+fn attack(ctx: &mut Ctx) -> Result<()> {
+    let vip = ctx.shop_with(
+        &[BACKEND],
+        "round_robin",
+        "  pool: {max: 1, max_pending: 100}\n",
+    )?;
+    let entries = corpus::parse(REQUESTS)?;
+    let mut problems = Vec::new();
+    for (number, entry) in entries.iter().enumerate() {
+        let mark = format!("ATTACKER{number}X");
+        if let Err(error) = one_attack(ctx, vip, entry, number, &mark) {
+            problems.push(format!("{}: {error:#}", entry.name));
+        }
+    }
+    println!("{} messages", entries.len());
+    ensure!(
+        problems.is_empty(),
+        "{} of {}:\n{}",
+        problems.len(),
+        entries.len(),
+        problems.join("\n")
+    );
+    Ok(())
+}
+
+fn one_attack(
+    ctx: &Ctx,
+    vip: std::net::SocketAddr,
+    entry: &corpus::Entry,
+    number: usize,
+    mark: &str,
+) -> Result<()> {
+    // The victim's connection is there before the attack, and used after it.
+    let mut victim = ctx.open(vip)?;
+    let mut attacker = ctx.open(vip)?;
+    // A reply may come while the rest is still being written.
+    let _ = attacker.send(entry.bytes(mark)?);
+    let (first, closed) = attacker.rest(Duration::from_millis(150))?;
+    drop(attacker);
+    for round in 0..2 {
+        let path = format!("/v/VICTIM{number}R{round}");
+        victim.request("POST", &path, "X-Victim: VICTIM\r\n", b"VICTIMBODY")?;
+        let answer = victim
+            .response("POST")
+            .with_context(|| format!("the victim's request {round}"))?;
+        answer.expect(200).context("the victim's request")?;
+        ensure!(
+            find(&answer.body, mark.as_bytes()).is_none(),
+            "the victim's answer holds the attacker's marker: {}",
+            answer.text()
+        );
+        let echo = Echo::parse(&answer.body)?;
+        ensure!(
+            echo.path == path && echo.method == "POST" && echo.body == "VICTIMBODY",
+            "the backend saw {} {} {:?} instead of the victim's request",
+            echo.method,
+            echo.path,
+            echo.body
+        );
+    }
+    ensure!(
+        find(&first, b"VICTIM").is_none(),
+        "the attacker read the victim's data: {:?}",
+        lossy(&first)
+    );
+    let text = lossy(&first);
+    if entry.expect == Expect::Reject {
+        let refused = text.starts_with("HTTP/1.1 4") || text.starts_with("HTTP/1.1 5");
+        ensure!(
+            find(&first, b"HTTP/1.1 2").is_none() && (refused || closed),
+            "not refused: {text:?}"
+        );
+    }
+    Ok(())
+}
+
+/// A hostile backend: whatever it sends in answer to the attacker's request, the victim gets its own answer or an
+/// error that XLB made.
+fn responses(ctx: &mut Ctx) -> Result<()> {
+    let entries = Arc::new(corpus::parse(RESPONSES)?);
+    let current = Arc::new(Mutex::new(0usize));
+    let (corpus, index) = (Arc::clone(&entries), Arc::clone(&current));
+    let _server = Server::start(BACKEND, move |mut conn, _| {
+        while let Some(request) = conn.request_read()? {
+            if request.path().starts_with("/attack") {
+                let number = *index.lock().unwrap_or_else(PoisonError::into_inner);
+                let entry = corpus.get(number).context("entry")?;
+                conn.send(entry.bytes("POISON")?)?;
+                thread::sleep(Duration::from_millis(20));
+            } else {
+                let text = format!("answer to {}", request.path());
+                conn.send(format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}",
+                    text.len()
+                ))?;
+            }
+        }
+        Ok(())
+    })?;
+    ctx.shop_with(
+        &[BACKEND],
+        "round_robin",
+        "  pool: {max: 1, max_pending: 100}\n",
+    )?;
+    let mut problems = Vec::new();
+    for (number, entry) in entries.iter().enumerate() {
+        *current.lock().unwrap_or_else(PoisonError::into_inner) = number;
+        // At once after the attacker's answer, and after the rest had time to arrive.
+        for wait_ms in [0, 60] {
+            if let Err(error) = one_response(ctx, entry, number, wait_ms) {
+                problems.push(format!("{} ({wait_ms} ms): {error:#}", entry.name));
+            }
+        }
+    }
+    ensure!(
+        problems.is_empty(),
+        "{} problems:\n{}",
+        problems.len(),
+        problems.join("\n")
+    );
+    Ok(())
+}
+
+fn one_response(ctx: &Ctx, entry: &corpus::Entry, number: usize, wait_ms: u64) -> Result<()> {
+    let vip = VIP4.parse()?;
+    let mut victim = ctx.open(vip)?;
+    let mut attacker = ctx.open(vip)?;
+    let method = if entry.name.contains("HEAD") {
+        "HEAD"
+    } else {
+        "GET"
+    };
+    attacker.request(method, &format!("/attack/{number}"), "", b"")?;
+    // Its first answer, of whatever kind; the attacker then keeps its connection for a while.
+    let first = read_some(&mut attacker, Duration::from_millis(200))?;
+    thread::sleep(Duration::from_millis(wait_ms));
+    if wait_ms > 0 {
+        drop(attacker);
+    }
+    for round in 0..2 {
+        let path = format!("/v/{number}/{round}");
+        let answer = victim
+            .get(&path)
+            .with_context(|| format!("the victim's request {round}"))?;
+        if answer.status() == 200 {
+            ensure!(
+                answer.text() == format!("answer to {path}"),
+                "the victim got {:?}",
+                answer.text()
+            );
+        } else {
+            ensure!(
+                answer.field("x-xlb-reason").is_some(),
+                "the victim got {answer:?}"
+            );
+        }
+        ensure!(
+            !format!("{answer:?}").contains("POISON"),
+            "the victim got {answer:?}"
+        );
+    }
+    if entry.expect == Expect::Reject {
+        let text = lossy(&first);
+        ensure!(
+            text.starts_with("HTTP/1.1 502 ") && !text.contains("POISON"),
+            "not refused: {text:?}"
+        );
+    }
+    Ok(())
+}
+
+/// What comes until it is quiet.
+fn read_some(conn: &mut Conn, quiet: Duration) -> Result<Vec<u8>> {
+    Ok(conn.rest(quiet)?.0)
+}

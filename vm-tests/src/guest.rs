@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Inside the VM: runs the scenarios one by one, each with a freshly loaded module.
+//!
+//! A scenario runs in a process of its own, in a cgroup of its own, so that whatever it started can be ended.
+//! Afterwards the configuration is deleted, the policy unloaded and the module removed; counters that do not go
+//! back to zero, a module that stays and a kernel log with a complaint all fail it.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context, Result};
+use clap::Parser;
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+
+use crate::cases;
+use crate::ctx::{Ctx, Needs, Scenario};
+use crate::kmsg;
+use crate::xlb;
+
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// How long sockets and connections may take to go away after a scenario.
+const SETTLE: Duration = Duration::from_secs(10);
+
+#[derive(Parser)]
+pub struct Options {
+    /// Only scenarios with this text in their name
+    filter: Option<String>,
+    /// Without XLB: clients speak to a backend
+    #[arg(long)]
+    direct: bool,
+    /// Run only these, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// How many times slower than a plain emulated machine this one is; 0: guessed from the kernel
+    #[arg(long, default_value_t = 0)]
+    scale: u32,
+    /// Print what a scenario printed even when it passes
+    #[arg(long)]
+    verbose: bool,
+}
+
+/// There on a kernel that was built to find leaks.
+const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
+
+impl Options {
+    fn scale(&self) -> u32 {
+        match self.scale {
+            0 if self.is_debug_kernel() => 4,
+            0 => 1,
+            scale => scale,
+        }
+    }
+
+    fn is_debug_kernel(&self) -> bool {
+        !self.direct && Path::new(KMEMLEAK).exists()
+    }
+}
+
+#[derive(Parser)]
+pub struct ScenarioOptions {
+    name: String,
+    #[arg(long)]
+    dir: PathBuf,
+    #[arg(long)]
+    direct: bool,
+    #[arg(long, default_value_t = 1)]
+    scale: u32,
+}
+
+/// Runs one scenario in this process.
+pub fn run_scenario(options: &ScenarioOptions) -> Result<bool> {
+    let scenario =
+        cases::named(&options.name).with_context(|| format!("no scenario {}", options.name))?;
+    raise_file_limit()?;
+    let mut ctx = Ctx::new(options.dir.clone(), options.direct, options.scale);
+    match (scenario.run)(&mut ctx) {
+        Ok(()) => Ok(true),
+        Err(error) => {
+            println!("{error:#}");
+            Ok(false)
+        }
+    }
+}
+
+/// Ten thousand sockets need as many files.
+fn raise_file_limit() -> Result<()> {
+    use nix::sys::resource::{getrlimit, setrlimit, Resource};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = 65536;
+    if setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted)).is_err() {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(())
+}
+
+/// Runs all that match, prints a line for each and the totals; true when all passed.
+pub fn run(options: &Options) -> Result<bool> {
+    let mut passed = 0;
+    let mut failed = Vec::new();
+    let chosen: Vec<&Scenario> = cases::matching(options.filter.as_deref())
+        .into_iter()
+        .filter(|s| options.only.is_empty() || options.only.iter().any(|name| name == s.name))
+        .filter(|s| !options.direct || s.needs == Needs::Http)
+        .collect();
+    ensure!(!chosen.is_empty(), "no scenario matches");
+    if !options.direct {
+        clear_machine()?;
+    }
+    for scenario in chosen {
+        println!("... {}", scenario.name);
+        let begin = Instant::now();
+        let outcome = run_one(scenario, options);
+        let seconds = begin.elapsed().as_secs_f32();
+        match outcome {
+            Ok(()) => {
+                passed += 1;
+                println!("ok {} {seconds:.1}s", scenario.name);
+            }
+            Err(error) => {
+                failed.push(scenario.name);
+                println!("FAIL {} {seconds:.1}s: {error:#}", scenario.name);
+            }
+        }
+    }
+    if options.is_debug_kernel() {
+        match scan_leaks() {
+            Ok(()) => println!("ok kmemleak"),
+            Err(error) => {
+                failed.push("kmemleak");
+                println!("FAIL kmemleak: {error:#}");
+            }
+        }
+    }
+    for name in &failed {
+        println!("failed: {name}");
+    }
+    println!("{passed} passed, {} failed", failed.len());
+    Ok(failed.is_empty())
+}
+
+/// The VM comes with the module loaded; each scenario loads its own.
+fn clear_machine() -> Result<()> {
+    if xlb::is_loaded() {
+        xlb::xlbctl(&["unload", "--force"])?;
+        let out = xlb::rmmod()?;
+        ensure!(
+            out.code == Some(0),
+            "rmmod before the first scenario: {}",
+            out.all()
+        );
+    }
+    Ok(())
+}
+
+fn run_one(scenario: &Scenario, options: &Options) -> Result<()> {
+    let dir = PathBuf::from(format!("/tmp/vm-tests/{}", scenario.name));
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir)?;
+    let mut log = if options.direct {
+        None
+    } else {
+        Some(kmsg::Log::from_now()?)
+    };
+    let mut problems = Vec::new();
+    let with_module = !options.direct && scenario.needs != Needs::BareKernel;
+    if with_module {
+        let out = xlb::insmod(&[])?;
+        ensure!(out.code == Some(0), "insmod: {}", out.all());
+    }
+    let cgroup = if options.direct {
+        None
+    } else {
+        Some(make_cgroup(scenario.name)?)
+    };
+    if let Err(error) = run_child(scenario, options, &dir, cgroup.as_deref()) {
+        problems.push(format!("{error:#}"));
+    }
+    if let Some(cgroup) = &cgroup {
+        if let Err(error) = end_cgroup(cgroup) {
+            problems.push(format!("{error:#}"));
+        }
+    }
+    if !options.direct {
+        if let Err(error) = remove_xlb() {
+            problems.push(format!("afterwards: {error:#}"));
+        }
+    }
+    if let Some(log) = &mut log {
+        if let Some(lines) = log.complaints()? {
+            problems.push(format!("kernel log:\n{lines}"));
+        }
+    }
+    let _ = fs::remove_dir_all(&dir);
+    ensure!(problems.is_empty(), "{}", problems.join("\n"));
+    Ok(())
+}
+
+fn run_child(
+    scenario: &Scenario,
+    options: &Options,
+    dir: &Path,
+    cgroup: Option<&Path>,
+) -> Result<()> {
+    let said = dir.join("said");
+    let out = fs::File::create(&said)?;
+    let mut command = match cgroup {
+        // The shell moves itself into the cgroup and becomes the scenario.
+        Some(path) => {
+            let mut shell = Command::new("sh");
+            shell
+                .args([
+                    "-c",
+                    "echo $$ > \"$1/cgroup.procs\" && shift && exec \"$@\"",
+                    "sh",
+                ])
+                .arg(path);
+            shell.arg(std::env::current_exe()?);
+            shell
+        }
+        None => Command::new(std::env::current_exe()?),
+    };
+    let mut child = command
+        .args(["scenario", scenario.name, "--dir"])
+        .arg(dir)
+        .args(["--scale", &options.scale().to_string()])
+        .args(options.direct.then_some("--direct"))
+        .stdin(Stdio::null())
+        .stdout(out.try_clone()?)
+        .stderr(out)
+        .process_group(0)
+        .spawn()?;
+    let end = Instant::now() + Duration::from_secs(scenario.timeout_s * u64::from(options.scale()));
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break Some(status);
+        }
+        if Instant::now() > end {
+            break None;
+        }
+        sleep(Duration::from_millis(10));
+    };
+    let stacks = if status.is_none() {
+        kernel_stacks(child.id())
+    } else {
+        String::new()
+    };
+    let _ = kill(Pid::from_raw(-(child.id() as i32)), Signal::SIGKILL);
+    let said = fs::read_to_string(&said).unwrap_or_default();
+    if options.verbose {
+        print!("{said}");
+    }
+    match status {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => bail!(
+            "{}{}",
+            said.trim_end(),
+            if status.code() == Some(1) {
+                String::new()
+            } else {
+                format!(" ({status})")
+            }
+        ),
+        None => bail!(
+            "no end within {} s\n{}{stacks}",
+            scenario.timeout_s * u64::from(options.scale()),
+            said
+        ),
+    }
+}
+
+/// Where the threads of a process that does not end are in the kernel.
+fn kernel_stacks(pid: u32) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        let stack = fs::read_to_string(entry.path().join("stack")).unwrap_or_default();
+        text += &format!("{} {}{stack}", entry.file_name().to_string_lossy(), name);
+    }
+    text
+}
+
+fn make_cgroup(name: &str) -> Result<PathBuf> {
+    let path = Path::new(CGROUPS).join(format!("t-{}", name.replace('/', "-")));
+    fs::create_dir_all(&path).with_context(|| format!("make cgroup {}", path.display()))?;
+    Ok(path)
+}
+
+/// Kills what is left in the cgroup and removes it.
+fn end_cgroup(path: &Path) -> Result<()> {
+    fs::write(path.join("cgroup.kill"), "1")?;
+    let end = Instant::now() + SETTLE;
+    loop {
+        remove_children(path);
+        match fs::remove_dir(path) {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() > end => {
+                let pids = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+                let stacks: String = pids
+                    .lines()
+                    .filter_map(|p| p.parse().ok())
+                    .map(kernel_stacks)
+                    .collect();
+                bail!("processes that do not die: {error}; {pids}\n{stacks}");
+            }
+            Err(_) => sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+fn remove_children(path: &Path) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_children(&entry.path());
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+/// Deletes the configuration, checks that nothing is left, unloads policy and module.
+fn remove_xlb() -> Result<()> {
+    if !xlb::is_loaded() {
+        return Ok(());
+    }
+    let mut problems = Vec::new();
+    let deleted = xlb::xlbctl(&["delete", "--all"])?;
+    // A scenario may have unloaded the policy already.
+    let has_policy = Path::new("/sys/fs/bpf/xlb").exists();
+    if has_policy && deleted.code != Some(0) {
+        problems.push(format!("xlbctl delete --all: {}", deleted.all()));
+    }
+    if has_policy {
+        if let Err(error) = wait_empty() {
+            problems.push(format!("{error:#}"));
+        }
+        let unloaded = xlb::xlbctl(&["unload"])?;
+        if unloaded.code != Some(0) {
+            problems.push(format!("xlbctl unload: {}", unloaded.all()));
+            xlb::xlbctl(&["unload", "--force"])?;
+        }
+    }
+    let end = Instant::now() + SETTLE;
+    loop {
+        let out = xlb::rmmod()?;
+        if out.code == Some(0) {
+            break;
+        }
+        if Instant::now() > end {
+            problems.push(format!("rmmod: {}", out.all()));
+            break;
+        }
+        sleep(Duration::from_millis(100));
+    }
+    ensure!(problems.is_empty(), "{}", problems.join("; "));
+    Ok(())
+}
+
+/// Waits until no p-sock and no i-sock is left.
+fn wait_empty() -> Result<()> {
+    let end = Instant::now() + SETTLE;
+    loop {
+        let counters = xlb::counters()?;
+        let (psocks, isocks) = (counters.get("psocks")?, counters.get("isocks")?);
+        if psocks == 0 && isocks == 0 {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < end,
+            "left over: {psocks} psocks, {isocks} isocks"
+        );
+        sleep(Duration::from_millis(50));
+    }
+}
+
+/// kmemleak needs two scans some seconds apart before it reports.
+fn scan_leaks() -> Result<()> {
+    for _ in 0..2 {
+        fs::write(KMEMLEAK, "scan").context("kmemleak")?;
+        sleep(Duration::from_secs(6));
+    }
+    let report = fs::read_to_string(KMEMLEAK)?;
+    ensure!(report.trim().is_empty(), "{report}");
+    Ok(())
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The module and xlbctl, as an administrator uses them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{ensure, Context, Result};
+use serde_json::Value;
+
+use crate::ctx::{run_for, Output};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Where the VM keeps the module, unless the environment says otherwise.
+pub fn module_path() -> String {
+    std::env::var("XLB_KO").unwrap_or_else(|_| "/lib/xlb/xlb.ko".to_owned())
+}
+
+pub fn is_loaded() -> bool {
+    Path::new("/sys/module/xlb").exists()
+}
+
+pub fn insmod(args: &[&str]) -> Result<Output> {
+    let path = module_path();
+    let mut all = vec![path.as_str()];
+    all.extend(args);
+    run_for(LIMIT, "insmod", &all)
+}
+
+pub fn rmmod() -> Result<Output> {
+    run_for(LIMIT, "rmmod", &["xlb"])
+}
+
+pub fn xlbctl(args: &[&str]) -> Result<Output> {
+    run_for(LIMIT, "xlbctl", args)
+}
+
+/// `xlbctl ... -o json`, parsed.
+pub fn json(args: &[&str]) -> Result<Value> {
+    let mut all = args.to_vec();
+    all.extend(["-o", "json"]);
+    let out = xlbctl(&all)?;
+    serde_json::from_str(&out.stdout).with_context(|| format!("xlbctl {all:?}: {}", out.all()))
+}
+
+/// The module's counters, by the names of `XLB_COUNTERS` and `XLB_REASONS`.
+pub struct Counters(BTreeMap<String, u64>);
+
+impl Counters {
+    pub fn get(&self, name: &str) -> Result<u64> {
+        self.0
+            .get(name)
+            .copied()
+            .with_context(|| format!("xlbctl status has no counter {name}: {:?}", self.0.keys()))
+    }
+}
+
+/// Reads the counters from `xlbctl status -o json`.
+pub fn counters() -> Result<Counters> {
+    let status = json(&["status"])?;
+    let mut all = BTreeMap::new();
+    collect(&status, &mut all);
+    ensure!(
+        !all.is_empty(),
+        "xlbctl status -o json holds no number: {status}"
+    );
+    Ok(Counters(all))
+}
+
+/// Gathers every number of the document under its own key: where in the document counters stand is xlbctl's affair.
+fn collect(value: &Value, into: &mut BTreeMap<String, u64>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                if let Some(number) = value.as_u64() {
+                    into.insert(key.clone(), number);
+                } else {
+                    collect(value, into);
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect(item, into)),
+        _ => {}
+    }
+}
