@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{Context, Result};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::ctx::{run_for, Output};
@@ -44,43 +45,30 @@ pub fn json(args: &[&str]) -> Result<Value> {
     serde_json::from_str(&out.stdout).with_context(|| format!("xlbctl {all:?}: {}", out.all()))
 }
 
-/// The module's counters, by the names of `XLB_COUNTERS` and `XLB_REASONS`.
-pub struct Counters(BTreeMap<String, u64>);
+/// The module's counters, by the names of `XLB_COUNTERS`, and reasons, by those of `XLB_REASONS`.
+#[derive(Deserialize)]
+pub struct Counters {
+    counters: BTreeMap<String, u64>,
+    reasons: BTreeMap<String, u64>,
+}
 
 impl Counters {
     pub fn get(&self, name: &str) -> Result<u64> {
-        self.0
+        let counters = &self.counters;
+        counters
             .get(name)
             .copied()
-            .with_context(|| format!("xlbctl status has no counter {name}: {:?}", self.0.keys()))
+            .with_context(|| format!("xlbctl status has no counter {name}: {counters:?}"))
+    }
+
+    /// A reason that never was is not listed.
+    pub fn reason(&self, name: &str) -> u64 {
+        self.reasons.get(name).copied().unwrap_or(0)
     }
 }
 
 /// Reads the counters from `xlbctl status -o json`.
 pub fn counters() -> Result<Counters> {
     let status = json(&["status"])?;
-    let mut all = BTreeMap::new();
-    collect(&status, &mut all);
-    ensure!(
-        !all.is_empty(),
-        "xlbctl status -o json holds no number: {status}"
-    );
-    Ok(Counters(all))
-}
-
-/// Gathers every number of the document under its own key: where in the document counters stand is xlbctl's affair.
-fn collect(value: &Value, into: &mut BTreeMap<String, u64>) {
-    match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                if let Some(number) = value.as_u64() {
-                    into.insert(key.clone(), number);
-                } else {
-                    collect(value, into);
-                }
-            }
-        }
-        Value::Array(items) => items.iter().for_each(|item| collect(item, into)),
-        _ => {}
-    }
+    serde_json::from_value(status.clone()).with_context(|| format!("xlbctl status: {status}"))
 }

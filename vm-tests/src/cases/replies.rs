@@ -26,7 +26,7 @@ pub const SCENARIOS: &[Scenario] = &[
 const BACKEND: &str = "127.0.1.1:8001";
 
 fn reason_counted(name: &str) -> Result<u64> {
-    xlb::counters()?.get(name)
+    Ok(xlb::counters()?.reason(name))
 }
 
 fn no_route(ctx: &mut Ctx) -> Result<()> {
