@@ -41,6 +41,9 @@ bind() { # FROM NAME [ro]
 	[ "${3:-}" != ro ] || mount -o remount,bind,ro "$2"
 }
 if [ -n "${XLB_WRITE:-}" ]; then bind "$XLB_REPO" repo; else bind "$XLB_REPO" repo ro; fi
+# The scripts of the environment, readable by all and the same until the command ends.
+cp -r --no-preserve=ownership "$XLB_REPO/vm-tests/env" "$XLB_REPO/kconfig" "$XLB_REPO/patches" .
+chmod -R a+rX env kconfig patches
 bind "$XLB_WORK" work
 bind "$XLB_KERNELS" kernels
 bind "$XLB_DEBUGS" debugs

@@ -8,7 +8,7 @@
 #   root-HASH/       the build root; also, read-only, the file system of the machines
 #   kernel-HASH/V/   a stock kernel V: prepared tree (build/), packages (pkg/), vmlinux
 #   debug-HASH/V/    the debug kernel of V's sources, in the same shape
-#   work/ID/         for each checkout: copied sources, build results, machines' logs
+#   work/ID/         for each checkout: copies of the sources, build results, machines' logs
 #   apt/ cargo/      package lists, crates
 #   mnt/             empty; where each command mounts the root in a namespace of its own
 #
@@ -57,11 +57,7 @@ setup_root() {
 	owned_dirs "$kernels" "$debugs" "$cache/apt" "$cache/cargo" "$cache/work" "$work"
 }
 
-# The checkout is copied, so that the build user can read it and never writes to it, and
-# so that an edit does not change what a running build sees.
-sync_sources() { inside root bash /xlb/repo/vm-tests/env/in/sync.sh; }
-
-script() { printf '/xlb/repo/vm-tests/env/in/%s' "$1"; }
+script() { printf '/xlb/env/in/%s' "$1"; }
 
 # Sets `version`: what KERNEL asks for, or the newest; remembered until asked for anew.
 choose_kernel() {
@@ -96,12 +92,19 @@ setup() {
 	fi
 }
 
-# build WHAT...: in the copied sources, one at a time for each checkout.
-build_locked() {
-	sync_sources
-	inside xlb XLB_KERNEL="$kernel" V="${V:-}" bash /xlb/work/src/vm-tests/env/in/build.sh "$@"
+# build WHAT...: each in the copy of the sources that its tool works in, under the lock of
+# that copy: Kbuild need not wait for cargo.
+build_locked() { # COPY WHAT
+	inside root COPY="$1" bash "$(script sync.sh)"
+	inside xlb COPY="$1" XLB_KERNEL="$kernel" V="${V:-}" bash "$(script build.sh)" "$2"
 }
-build() { locked "$work/lock" build_locked "$@"; }
+build() {
+	local what copy
+	for what in "$@"; do
+		case $what in kmod) copy=kmod ;; *) copy=cargo ;; esac
+		locked "$work/lock-$copy" build_locked "$copy" "$what" || return
+	done
+}
 
 copy_out() { # FILE-IN-WORK FILE-IN-CHECKOUT
 	[ -e "$work/$1" ] || return 0
@@ -120,12 +123,11 @@ vm() { # [SCRIPT]; or COMMAND, which runs in the machine without a folder of its
 		case_dir=$(cd "$(dirname "$1")" && pwd -P)
 		name=$(basename "$1")
 	fi
-	sync_sources
 	XLB_CASE=$case_dir inside root XLB_KERNEL="$kernel" XLB_KMOD="$(kdir)" SCRIPT="$name" \
 		COMMAND="${COMMAND:-}" ARGS="${ARGS:-}" CPUS="${CPUS:-2}" MEM="${MEM:-2G}" ICOUNT="${ICOUNT:-}" DEBUG="${DEBUG:-}" \
 		NOMODULE="${NOMODULE:-}" QUICK="${QUICK:-}" TIMEOUT="${TIMEOUT:-900}" APPEND="${APPEND:-}" \
 		COLUMNS="${COLUMNS:-}" LINES="${LINES:-}" \
-		bash /xlb/work/src/vm-tests/env/in/vm.sh
+		bash "$(script vm.sh)"
 }
 
 vm_test() { TIMEOUT=${TIMEOUT:-2400} COMMAND="vm-tests guest ${FILTER:-}" vm; }
@@ -190,7 +192,11 @@ main() {
 	test) test_all ;;
 	install) setup && install_all "${1:-}" ;;
 	shell) setup_root && inside "${1:-xlb}" bash ;;
-	exec) setup && sync_sources && inside xlb XLB_KERNEL="$kernel" sh -c 'cd /xlb/work/src && exec "$@"' sh "$@" ;;
+	exec)
+		setup
+		inside root COPY=cargo bash "$(script sync.sh)"
+		inside xlb XLB_KERNEL="$kernel" CARGO_TARGET_DIR=/xlb/work/target sh -c 'cd /xlb/work/src-cargo && exec "$@"' sh "$@"
+		;;
 	fmt) setup_root && XLB_WRITE=1 inside root bash "$(script fmt.sh)" ;;
 	clean) rm -rf --one-file-system "$work" "$repo/kmod/xlb.ko" "$repo/target" ;;
 	help | --help) usage ;;

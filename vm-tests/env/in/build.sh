@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-# Builds and checks in the copied sources, as the build user: build.sh WHAT...
+# Builds and checks in a copy of the sources, as the build user: build.sh WHAT
 #
 # Results that others use go to /xlb/work: kmod-V/xlb.ko (one folder for each kernel) and
 # bin/ (on PATH in the machines).
 set -euo pipefail
-src=/xlb/work/src
+src=/xlb/work/src-$COPY
 out=/xlb/work
-env=$src/vm-tests/env
 export CARGO_TARGET_DIR=$out/target CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
 export KBUILD_BUILD_USER=xlb KBUILD_BUILD_HOST=xlb KBUILD_BUILD_TIMESTAMP=@0
 mkdir -p "$out/bin"
@@ -45,6 +44,8 @@ kbuild_() {
 	shift
 	mkdir -p "$folder"
 	pahole_wrapper
+	# A module is compiled by what compiled its kernel.
+	! grep -qx CONFIG_CC_IS_CLANG=y "$XLB_KERNEL/build/.config" || set -- LLVM=1 "$@"
 	make -C "$XLB_KERNEL/build" M="$src/kmod" MO="$folder" PAHOLE="$tools/pahole" \
 		"-j$(nproc)" ${V:+V=$V} --no-print-directory "$@"
 }
@@ -118,18 +119,16 @@ do_doc() {
 	rm -rf "$out/doc" && cp -r "$CARGO_TARGET_DIR/doc" "$out/doc"
 }
 
-for what in "$@"; do
-	case $what in
-	kmod) do_kmod ;;
-	bpf) do_bpf ;;
-	xlbctl) do_xlbctl ;;
-	vm-tests) do_vm_tests ;;
-	unit) do_unit ;;
-	lint) do_lint ;;
-	doc) do_doc ;;
-	*)
-		echo "error: nothing known as '$what'" >&2
-		exit 2
-		;;
-	esac
-done
+case $1 in
+kmod) do_kmod ;;
+bpf) do_bpf ;;
+xlbctl) do_xlbctl ;;
+vm-tests) do_vm_tests ;;
+unit) do_unit ;;
+lint) do_lint ;;
+doc) do_doc ;;
+*)
+	echo "error: nothing known as '$1'" >&2
+	exit 2
+	;;
+esac

@@ -2,10 +2,10 @@
 # Builds in $OUT a debug kernel from the sources of the stock kernel $VERSION, in the same
 # shape as in/kernel.sh makes a stock one.
 set -euo pipefail
-. /xlb/repo/vm-tests/env/in/kernel-lib.sh
+. /xlb/env/in/kernel-lib.sh
 v=$VERSION
 s=$(series "$v")
-fragment=/xlb/repo/kconfig/debug.config
+fragment=/xlb/kconfig/debug.config
 
 mkdir -p "$OUT/build"
 cd "$OUT"
@@ -16,8 +16,10 @@ tar xf src/usr/src/linux-source-*.tar.xz -C build --strip-components=1 \
 	--exclude='*/drivers/gpu/drm/amd/*.[ch]'
 rm -rf debs src
 cd build
-for p in /xlb/repo/patches/"$s"/*.patch; do [ ! -e "$p" ] || patch -p1 <"$p"; done
+for p in /xlb/patches/"$s"/*.patch; do [ ! -e "$p" ] || patch -p1 <"$p"; done
 
+# Kconfig offers KASAN together with Rust to clang only.
+export LLVM=1
 make defconfig
 make kvm_guest.config
 scripts/kconfig/merge_config.sh -m .config "$fragment"

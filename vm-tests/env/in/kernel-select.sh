@@ -2,7 +2,7 @@
 # Writes to $RESULT the version of the newest stock kernel that matches $KERNEL ("", "7.3"
 # or a full version), has all the packages that a Rust module needs, and has Rust.
 set -euo pipefail
-. /xlb/repo/vm-tests/env/in/kernel-lib.sh
+. /xlb/env/in/kernel-lib.sh
 
 versions_of() { apt-cache "${apt_own[@]}" show "$1" 2>/dev/null | sed -n 's/^Version: //p'; }
 

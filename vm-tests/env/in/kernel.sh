@@ -5,7 +5,7 @@
 # shipped kernel; what else identifies the build (symbols, types, version) is taken from
 # the headers package.
 set -euo pipefail
-. /xlb/repo/vm-tests/env/in/kernel-lib.sh
+. /xlb/env/in/kernel-lib.sh
 v=$VERSION
 s=$(series "$v")
 binary=linux-binary-$v

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-# Copies the checkout to /xlb/work/src, readable by the build user.  Times are kept, so
-# that only what changed is compiled again.
+# Copies the checkout to /xlb/work/src-$COPY, where the build user can read it and where an
+# edit does not reach a running build.  What differs gets the present time: with the time
+# of its edit, a file that was edited during a build would look older than its object.
 set -eu
-exec rsync -rlt --delete --delete-excluded --chmod=D755,F644,Fa+rX --executability \
-	--exclude=/.git --exclude=/target --exclude='*.ko' --exclude=node_modules --exclude=__pycache__ \
-	--exclude='/kmod/engine/fuzz/target' --exclude='/kmod/engine/fuzz/corpus-work' \
-	/xlb/repo/ /xlb/work/src/
+exec rsync -rlc --delete --delete-excluded --executability --chmod=D755,F644,Fa+rX \
+	--exclude=/.git --exclude=/target --exclude=target --exclude='*.ko' --exclude=node_modules \
+	--exclude=__pycache__ --exclude=corpus-work \
+	/xlb/repo/ "/xlb/work/src-$COPY/"

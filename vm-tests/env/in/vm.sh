@@ -10,7 +10,7 @@
 # Exit:       the script's status; 97 when the kernel log has a finding, 98 when the
 #             machine ended without saying how, 124 after TIMEOUT seconds.
 set -euo pipefail
-env=/xlb/work/src/vm-tests/env
+env=/xlb/env
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 as_xlb() { setpriv --reuid="$XLB_UID" --regid="$XLB_UID" --clear-groups --no-new-privs --inh-caps=-all "$@"; }
@@ -33,7 +33,7 @@ if [ -z "$module" ]; then
 	if [ -e "$ko" ]; then cp "$ko" "$run/xlb.ko"; else module=1; say "==> no module is built for $release: booting without"; fi
 fi
 cp -r "$env/guest" "$run/guest"
-cp -r /xlb/work/src/vm-tests "$run/vm-tests"
+cp -r /xlb/repo/vm-tests "$run/vm-tests"
 mount -t tmpfs -o mode=755 xlb /xlb/rootfs/xlb
 mkdir -p /xlb/rootfs/xlb/run /xlb/rootfs/xlb/kernel /xlb/rootfs/xlb/home
 mount --bind "$run" /xlb/rootfs/xlb/run
