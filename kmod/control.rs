@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What xlbctl asks of the module, through a BPF program of type SYSCALL: `bpf_xlb_ctl()`.
+//!
+//! Process context, may sleep. Records are written to the caller's buffer; the cursor is
+//! `shard or bucket << 32 | place in it`, so a list that changes between two calls may show an
+//! entry twice or miss one, but never goes wrong.
+
+use kernel::prelude::*;
+
+use crate::pool;
+use crate::psock;
+use crate::sys;
+
+/// # Safety
+///
+/// Called by `bpf_xlb_ctl()`: `ctl` is valid, `buf` for `len` bytes.
+#[no_mangle]
+unsafe extern "C" fn xlb_control(ctl: *mut sys::xlb_ctl, buf: *mut u8, len: u32) -> i32 {
+    // SAFETY: By the contract; BPF gives each call its own memory.
+    let ctl = unsafe { &mut *ctl };
+    if ctl.abi != sys::XLB_ABI {
+        return -(kernel::bindings::EPROTO as i32);
+    }
+    let mut out = Records { buf, left: len as usize, count: 0 };
+    let result = match ctl.op {
+        sys::XLB_CTL_INFO => info(&mut out),
+        sys::XLB_CTL_SOCKETS => sockets(ctl, &mut out),
+        sys::XLB_CTL_POOLS => pools(ctl, &mut out),
+        sys::XLB_CTL_CLOSE_IDLE => {
+            pool::retire_endpoint(&ctl.addr, ctl.port);
+            Ok(())
+        }
+        sys::XLB_CTL_END_SOCKETS => {
+            psock::end_all(ctl.service);
+            Ok(())
+        }
+        _ => Err(EINVAL),
+    };
+    ctl.count = out.count;
+    match result {
+        Ok(()) => 0,
+        Err(e) => e.to_errno(),
+    }
+}
+
+/// A buffer that records of one type are written to.
+struct Records {
+    buf: *mut u8,
+    left: usize,
+    count: u32,
+}
+
+impl Records {
+    /// Appends `record`; false when it does not fit.
+    fn push<T: Copy>(&mut self, record: &T) -> bool {
+        let size = size_of::<T>();
+        if self.left < size {
+            return false;
+        }
+        // SAFETY: `left` bytes are valid behind `buf`; `T` is a C structure without padding that
+        // BPF reads as bytes.
+        unsafe {
+            core::ptr::copy_nonoverlapping(core::ptr::from_ref(record).cast::<u8>(), self.buf, size);
+            self.buf = self.buf.add(size);
+        }
+        self.left -= size;
+        self.count += 1;
+        true
+    }
+}
+
+fn info(out: &mut Records) -> Result {
+    let mut info = KBox::new(sys::xlb_info::default(), GFP_KERNEL)?;
+    info.abi = sys::XLB_ABI;
+    // SAFETY: 16 bytes, as the function wants.
+    info.policy = u32::from(unsafe { sys::xlb_policy_name(info.policy_name.as_mut_ptr()) } != 0);
+    for (to, from) in info.module_version.iter_mut().zip(crate::VERSION.as_bytes()) {
+        *to = *from as _;
+    }
+    // SAFETY: Adds to the arrays of `info`.
+    unsafe { sys::xlb_counters_read(&mut *info) };
+    if out.push(&*info) {
+        Ok(())
+    } else {
+        Err(ENOSPC)
+    }
+}
+
+fn sockets(ctl: &mut sys::xlb_ctl, out: &mut Records) -> Result {
+    let (mut shard, mut skip) = split(ctl.cursor);
+    while shard < psock::shards() {
+        let mut full = false;
+        psock::for_each_in(shard, skip, |p| {
+            full = !out.push(&psock::info_of(p));
+            skip += usize::from(!full);
+            !full
+        })?;
+        if full {
+            ctl.cursor = join(shard, skip);
+            ctl.more = 1;
+            return Ok(());
+        }
+        shard += 1;
+        skip = 0;
+    }
+    ctl.more = 0;
+    Ok(())
+}
+
+fn pools(ctl: &mut sys::xlb_ctl, out: &mut Records) -> Result {
+    let (mut bucket, mut nth) = split(ctl.cursor);
+    while let Ok(pool) = pool::nth(bucket, nth) {
+        let Some(pool) = pool else {
+            bucket += 1;
+            nth = 0;
+            continue;
+        };
+        if !out.push(&pool.info()) {
+            ctl.cursor = join(bucket, nth);
+            ctl.more = 1;
+            return Ok(());
+        }
+        nth += 1;
+    }
+    ctl.more = 0;
+    Ok(())
+}
+
+fn split(cursor: u64) -> (usize, usize) {
+    ((cursor >> 32) as usize, (cursor & 0xffff_ffff) as usize)
+}
+
+fn join(shard: usize, place: usize) -> u64 {
+    ((shard as u64) << 32) | place as u64
+}

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! i-socks: the module's own connections to endpoints.
+//!
+//! An i-sock has exactly one owner at a time: its pool while it is idle or being opened ahead, or
+//! one p-sock from the moment the request is bound to it until the response has ended. Ownership
+//! is the `KBox`; dropping it closes the connection, which needs process context.
+//!
+//! TCP's callbacks find the [`Isock`] through `sk_user_data` and run with the i-sock's own lock
+//! held (`bh_lock_sock` in softirq, or the backlog of its owner). They do two things only: wake
+//! the p-sock that owns it, or tell the pool that an idle connection is no longer good. No byte is
+//! framed in softirq: the client reads the i-sock's queue in its own system call.
+//!
+//! `owner` is read by callbacks without the p-sock's lock. It is valid there because a p-sock
+//! clears it before it goes, and because p-socks carry `SOCK_RCU_FREE`: a `struct sock` that was
+//! seen inside an RCU section stays one until its end.
+
+use kernel::prelude::*;
+use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
+use kernel::sync::Arc;
+
+use crate::count;
+use crate::pool::Pool;
+use crate::psock;
+use crate::sys;
+
+/// One TCP connection to an endpoint.
+///
+/// # Invariants
+///
+/// `sock` is a kernel TCP socket that this object owns; its `sk_user_data` is this object from
+/// [`Isock::open`] until drop, so the object does not move (it lives in a `KBox`).
+pub(crate) struct Isock {
+    sock: *mut sys::socket,
+    sk: *mut sys::sock,
+    owner: Atomic<*mut sys::sock>,
+    /// The pool it belongs to.
+    pub(crate) pool: Arc<Pool>,
+    /// Requests that were sent over it.
+    pub(crate) requests: u32,
+    /// The pool's generation when it was opened; see [`Pool::retire`].
+    pub(crate) generation: u32,
+    /// When it became idle, or when its connect began, in milliseconds of uptime.
+    pub(crate) since_ms: u64,
+    /// Reset the connection instead of ending it in order.
+    pub(crate) abort: bool,
+    /// The next one of the list of the dead.
+    pub(crate) next: Option<KBox<Isock>>,
+}
+
+// SAFETY: The raw pointers are owned; what callbacks share is atomic or under the socket's lock.
+unsafe impl Send for Isock {}
+// SAFETY: As above.
+unsafe impl Sync for Isock {}
+
+impl Isock {
+    /// Creates a socket in the pool's netns, charged to the current task's memory cgroup, and
+    /// begins to connect it to the pool's endpoint for `owner`. The handshake may be over already
+    /// when this returns (loopback): see [`Isock::is_connected`]. May sleep.
+    ///
+    /// Errors are those of `socket(2)` and `connect(2)`, but for `EINPROGRESS`.
+    pub(crate) fn open(pool: Arc<Pool>, generation: u32, owner: *mut sys::sock) -> Result<KBox<Self>> {
+        let mut sock = core::ptr::null_mut();
+        let key = &pool.key;
+        // SAFETY: The caller holds the netns: it acts for a p-sock of it.
+        let err = unsafe { sys::xlb_isk_create(key.net(), key.family(), &mut sock) };
+        if err != 0 {
+            pool.forget_one();
+            return Err(Error::from_errno(err));
+        }
+        // SAFETY: `sock` was just created, its `sk` does not change.
+        let sk = unsafe { sys::xlb_socket_sk(sock) };
+        let this = KBox::new(
+            Self {
+                sock,
+                sk,
+                owner: Atomic::new(owner),
+                pool: pool.clone(),
+                requests: 0,
+                generation,
+                since_ms: now_ms(),
+                abort: false,
+                next: None,
+            },
+            GFP_KERNEL,
+        );
+        let this = match this {
+            Ok(this) => this,
+            Err(e) => {
+                // SAFETY: `sock` is ours and no callback knows it.
+                unsafe { sys::xlb_isk_release(sock, 1) };
+                pool.forget_one();
+                return Err(e.into());
+            }
+        };
+        count::inc(sys::XLB_COUNTER_ISOCKS);
+        count::add(sys::XLB_COUNTER_ISOCK_BYTES, size_of::<Self>() as i64);
+        count::inc(sys::XLB_COUNTER_CONNECTS);
+        // SAFETY: `this` is boxed: the address given to callbacks stays until drop.
+        unsafe { sys::xlb_isk_start(sock, (&raw const *this).cast_mut().cast()) };
+        let key = &this.pool.key;
+        // SAFETY: `sock` is ours; `addr` is 16 bytes.
+        let err = unsafe { sys::xlb_isk_connect(sock, key.addr.as_ptr(), key.port) };
+        if err != 0 && err != -(kernel::bindings::EINPROGRESS as i32) {
+            count::inc(sys::XLB_COUNTER_CONNECT_ERRORS);
+            return Err(Error::from_errno(err));
+        }
+        Ok(this)
+    }
+
+    /// The `struct sock`, valid as long as `self`.
+    pub(crate) fn sk(&self) -> *mut sys::sock {
+        self.sk
+    }
+
+    /// Wakes `owner` from now on; null for nobody.
+    pub(crate) fn set_owner(&self, owner: *mut sys::sock) {
+        self.owner.store(owner, Release);
+    }
+
+    /// Whether the handshake is over and the connection has not ended.
+    pub(crate) fn is_connected(&self) -> bool {
+        // SAFETY: `sk` is valid as long as `self`; the state is read atomically.
+        unsafe { sys::xlb_sk_state(self.sk) == kernel::bindings::BPF_TCP_ESTABLISHED as i32 }
+    }
+
+    /// Whether the connection cannot be used any more: reset, refused, or ended by the endpoint.
+    pub(crate) fn is_dead(&self) -> bool {
+        // SAFETY: As above.
+        unsafe { sys::xlb_isk_fin(self.sk) != 0 }
+    }
+
+    /// Whether a dead connection was ended by a FIN.
+    pub(crate) fn end_in_order(&self) -> bool {
+        // SAFETY: As above.
+        unsafe { sys::xlb_isk_reset(self.sk) == 0 }
+    }
+
+    /// Whether a request may be sent over it: established, and nothing was received that nobody
+    /// asked for.
+    pub(crate) fn is_clean(&self) -> bool {
+        // SAFETY: As above.
+        unsafe { sys::xlb_isk_idle_ok(self.sk) != 0 }
+    }
+
+    /// Takes the lock of the i-sock. Lock order 2.
+    pub(crate) fn lock(&self) -> IsockGuard<'_> {
+        // SAFETY: `sk` is valid as long as `self`; process context.
+        unsafe { sys::xlb_lock_sock(self.sk) };
+        IsockGuard { isock: self }
+    }
+
+    /// Receives into `buf`, at most `len` bytes, without waiting; `MSG_TRUNC` drops them instead
+    /// (`buf` may be null then). Returns the number of bytes, 0 at the end, or `-errno`.
+    ///
+    /// # Safety
+    ///
+    /// `buf` is valid for writes of `len` bytes unless `flags` has `MSG_TRUNC`.
+    pub(crate) unsafe fn recv_buf(&self, buf: *mut u8, len: usize, flags: i32) -> i32 {
+        // SAFETY: By the function's contract; takes the i-sock's lock itself.
+        unsafe { sys::xlb_isk_recv_buf(self.sk, buf.cast(), len, flags) }
+    }
+
+    /// Receives into the user's message, as [`Isock::recv_buf`].
+    pub(crate) fn recv_msg(&self, msg: *mut sys::msghdr, len: usize, flags: i32) -> i32 {
+        // SAFETY: `msg` is the message of the current system call.
+        unsafe { sys::xlb_isk_recv_msg(self.sk, msg, len, flags) }
+    }
+
+    /// Bytes received and not read.
+    pub(crate) fn inq(&self) -> usize {
+        // SAFETY: `sk` is valid as long as `self`.
+        usize::try_from(unsafe { sys::xlb_isk_inq(self.sk) }).unwrap_or(0)
+    }
+
+    /// Ends our side of the connection.
+    pub(crate) fn shut_write(&self) {
+        // SAFETY: `sock` is ours; process context.
+        unsafe { sys::xlb_isk_shutdown(self.sock, 1) }
+    }
+}
+
+impl Drop for Isock {
+    fn drop(&mut self) {
+        self.owner.store(core::ptr::null_mut(), Relaxed);
+        // SAFETY: `sock` is ours. After `stop` no callback runs or will run on this object; then
+        // the socket goes, with a FIN, or a RST when `abort` is set or bytes are unread.
+        unsafe {
+            sys::xlb_isk_stop(self.sock);
+            sys::xlb_isk_release(self.sock, i32::from(self.abort));
+        }
+        count::dec(sys::XLB_COUNTER_ISOCKS);
+        count::add(sys::XLB_COUNTER_ISOCK_BYTES, -(size_of::<Self>() as i64));
+        self.pool.forget_one();
+    }
+}
+
+/// Holds an i-sock's lock.
+pub(crate) struct IsockGuard<'a> {
+    isock: &'a Isock,
+}
+
+impl IsockGuard<'_> {
+    /// Queues `bytes`; `more` says that other bytes follow at once. Returns how many were taken,
+    /// or `-errno`; never waits.
+    pub(crate) fn send(&self, bytes: &[u8], more: bool) -> i32 {
+        let flags = if more { MSG_MORE } else { 0 };
+        // SAFETY: The lock is held; `bytes` is valid for the call, which copies it.
+        unsafe { sys::xlb_isk_send_buf(self.isock.sk, bytes.as_ptr().cast(), bytes.len(), flags) }
+    }
+
+    /// Queues at most `len` bytes of the user's message, as [`IsockGuard::send`].
+    pub(crate) fn send_msg(&self, msg: *mut sys::msghdr, len: usize, more: bool) -> i32 {
+        // SAFETY: The lock is held; `msg` is the message of the current system call.
+        unsafe { sys::xlb_isk_send_msg(self.isock.sk, msg, len, i32::from(more)) }
+    }
+
+    /// The contiguous bytes that begin `off` bytes into what was received and not read.
+    pub(crate) fn peek(&self, off: u32) -> &[u8] {
+        let mut data = core::ptr::null();
+        // SAFETY: The lock is held.
+        let len = unsafe { sys::xlb_isk_peek(self.isock.sk, off, &mut data) };
+        if len == 0 || data.is_null() {
+            return &[];
+        }
+        // SAFETY: `data` points into an skb of the receive queue, which stays as it is until the
+        // lock is released, and the slice borrows this guard.
+        unsafe { core::slice::from_raw_parts(data, len) }
+    }
+}
+
+impl Drop for IsockGuard<'_> {
+    fn drop(&mut self) {
+        // SAFETY: This guard holds the lock.
+        unsafe { sys::xlb_release_sock(self.isock.sk) }
+    }
+}
+
+/// `MSG_MORE` of `include/linux/socket.h`.
+const MSG_MORE: i32 = 0x8000;
+
+/// Uptime in milliseconds.
+pub(crate) fn now_ms() -> u64 {
+    // SAFETY: Reads jiffies.
+    unsafe { sys::xlb_now_ms() }
+}
+
+/// TCP's callbacks of an i-sock.
+///
+/// # Safety
+///
+/// `isock` is the live [`Isock`] of a socket whose lock is held, inside an RCU section: what
+/// `isk_event()` in `shim/sock.c` does.
+#[no_mangle]
+unsafe extern "C" fn xlb_isock_event(isock: *mut sys::xlb_isock, event: sys::xlb_isock_event) {
+    // SAFETY: By the function's contract.
+    let isock = unsafe { &*isock.cast::<Isock>() };
+    let owner = isock.owner.load(Acquire);
+    if owner.is_null() {
+        // Idle, opened ahead, or changing hands; the pool knows.
+        if event != sys::XLB_ISOCK_SPACE {
+            isock.pool.idle_event(isock);
+        }
+        return;
+    }
+    // SAFETY: `owner` was a p-sock when it was read, and we are in RCU; see the top of the file.
+    unsafe { psock::wake(owner, event) };
+}

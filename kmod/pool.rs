@@ -1,0 +1,743 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pools: the i-socks of one (cgroup, netns, endpoint), and the requests that wait for one.
+//!
+//! Objects: a [`Pool`] is an `Arc`, found through a table of buckets and remembered by the p-socks
+//! that used it last, so that the common request takes one lock, the pool's. The table's
+//! reference goes when the pool has been empty for a while; `closed` then tells late users to look
+//! again.
+//!
+//! Contexts: everything runs in process context but [`Pool::idle_event`], which TCP's callbacks
+//! call in softirq with the i-sock locked. Locks (numbers as in `lock.rs`): bucket (3), then pool
+//! (4), then the list of the dead (5). Under them nothing is allocated and no i-sock is dropped:
+//! idle slots are reserved before a connection is opened, and what must close is moved out first,
+//! or onto the list of the dead, which the reaper closes.
+//!
+//! A waiting p-sock is a link in the pool's queue. Whoever gives a connection back hands it, or
+//! the right to open a new one, to the first waiter and kicks its work. Both sides hold the pool's
+//! lock, and a p-sock leaves the queue before it goes, so the link is always live.
+
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use crate::count;
+use crate::isock::{now_ms, Isock};
+use crate::lock::BhLock;
+use crate::psock::Psock;
+use crate::sys;
+
+/// What a pool is for. The netns is compared by address and is never followed after it has gone:
+/// [`net_gone`] closes the pools of a netns before that.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) cgroup_id: u64,
+    net: usize,
+    pub(crate) addr: [u8; 16],
+    pub(crate) port: u16,
+}
+
+impl Key {
+    pub(crate) fn new(cgroup_id: u64, net: *mut sys::net, addr: [u8; 16], port: u16) -> Self {
+        Self { cgroup_id, net: net as usize, addr, port }
+    }
+
+    /// The netns, valid as long as the caller holds a socket of it.
+    pub(crate) fn net(&self) -> *mut sys::net {
+        self.net as *mut sys::net
+    }
+
+    /// `AF_INET` for IPv4-mapped addresses, else `AF_INET6`.
+    pub(crate) fn family(&self) -> i32 {
+        const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+        if self.addr.starts_with(&MAPPED) {
+            kernel::bindings::AF_INET as i32
+        } else {
+            kernel::bindings::AF_INET6 as i32
+        }
+    }
+
+    fn bucket(&self) -> usize {
+        let h = xlb_engine::hash::Fnv1a::new()
+            .update(self.addr.get(12..).unwrap_or(&[]))
+            .update(&self.port.to_ne_bytes())
+            .update(&self.cgroup_id.to_ne_bytes())
+            .update(&self.net.to_ne_bytes())
+            .finish();
+        ((h ^ (h >> 32)) as usize) % BUCKETS
+    }
+}
+
+/// See the top of the file.
+pub(crate) struct Pool {
+    pub(crate) key: Key,
+    netns: u32,
+    inner: BhLock<Inner>,
+}
+
+struct Inner {
+    /// Ready for a request; taken from the end, so the warmest first and the oldest in front.
+    idle: KVec<KBox<Isock>>,
+    /// Opened ahead, not connected yet.
+    warming: KVec<KBox<Isock>>,
+    /// All connections of this pool, and permits to open one, wherever they are.
+    total: u32,
+    waiters: Queue,
+    limits: sys::xlb_pool_limits,
+    generation: u32,
+    created: u64,
+    reused: u64,
+    used_ms: u64,
+    closed: bool,
+}
+
+/// What [`Pool::acquire`] found.
+pub(crate) enum Got {
+    /// A connection that was idle; it may have died since, see [`Isock::is_clean`].
+    Ready(KBox<Isock>),
+    /// The right to open one, for [`Isock::open`] with this generation.
+    Permit(u32),
+    /// The p-sock is queued; its work is kicked when its turn comes.
+    Queued,
+    /// `max` and `max_pending` are reached.
+    Overflow,
+    /// The pool has left the table: look it up again.
+    Closed,
+}
+
+/// A p-sock's place in the queue; accessed under the pool's lock only.
+pub(crate) struct Link {
+    next: *const Psock,
+    prev: *const Psock,
+    turn: Turn,
+}
+
+enum Turn {
+    /// Not queued, and nothing was given.
+    None,
+    Queued,
+    Ready(KBox<Isock>),
+    Permit(u32),
+}
+
+impl Link {
+    pub(crate) const fn new() -> Self {
+        Self { next: core::ptr::null(), prev: core::ptr::null(), turn: Turn::None }
+    }
+}
+
+/// First come, first served, linked through [`Psock::link`].
+struct Queue {
+    head: *const Psock,
+    tail: *const Psock,
+    len: u32,
+}
+
+// SAFETY: The pointers are followed under the pool's lock only, and queued p-socks are live.
+unsafe impl Send for Queue {}
+
+impl Queue {
+    /// # Safety
+    ///
+    /// The pool's lock is held and `p` is live and not queued.
+    unsafe fn push(&mut self, p: &Psock) {
+        // SAFETY: Links are ours under the pool's lock.
+        let link = unsafe { &mut *p.link.get() };
+        link.turn = Turn::Queued;
+        link.next = core::ptr::null();
+        link.prev = self.tail;
+        if self.tail.is_null() {
+            self.head = p;
+        } else {
+            // SAFETY: A queued p-sock is live.
+            unsafe { (*(*self.tail).link.get()).next = p };
+        }
+        self.tail = p;
+        self.len += 1;
+        count::inc(sys::XLB_COUNTER_PENDING);
+    }
+
+    /// # Safety
+    ///
+    /// The pool's lock is held and `p` is queued here.
+    unsafe fn unlink(&mut self, p: &Psock) {
+        // SAFETY: Links are ours under the pool's lock.
+        let link = unsafe { &mut *p.link.get() };
+        link.turn = Turn::None;
+        if link.prev.is_null() {
+            self.head = link.next;
+        } else {
+            // SAFETY: Neighbours are queued, hence live.
+            unsafe { (*(*link.prev).link.get()).next = link.next };
+        }
+        if link.next.is_null() {
+            self.tail = link.prev;
+        } else {
+            // SAFETY: As above.
+            unsafe { (*(*link.next).link.get()).prev = link.prev };
+        }
+        link.next = core::ptr::null();
+        link.prev = core::ptr::null();
+        self.len -= 1;
+        count::dec(sys::XLB_COUNTER_PENDING);
+    }
+
+    /// Gives `turn` to the first waiter; gives it back when nobody waits.
+    ///
+    /// # Safety
+    ///
+    /// The pool's lock is held.
+    unsafe fn serve(&mut self, turn: Turn) -> Option<Turn> {
+        if self.head.is_null() {
+            return Some(turn);
+        }
+        // SAFETY: Queued, hence live until it takes the pool's lock to leave.
+        let p = unsafe { &*self.head };
+        // SAFETY: It is the head of this queue.
+        unsafe { self.unlink(p) };
+        // SAFETY: Links are ours under the pool's lock.
+        unsafe { (*p.link.get()).turn = turn };
+        p.kick(0);
+        None
+    }
+}
+
+const NO_LIMITS: sys::xlb_pool_limits = sys::xlb_pool_limits {
+    min_idle: 0,
+    max: 0,
+    max_pending: 0,
+    idle_timeout_ms: 0,
+    connect_timeout_ms: 0,
+    max_requests: 0,
+};
+
+impl Pool {
+    /// The pool of `key`, made if there is none. May sleep.
+    pub(crate) fn get(key: &Key) -> Result<Arc<Self>> {
+        let bucket = TABLE.get(key.bucket()).ok_or(EINVAL)?;
+        let found = find(&bucket.lock(), key);
+        if let Some(pool) = found {
+            return Ok(pool);
+        }
+        // SAFETY: The caller acts for a p-sock of this netns.
+        let netns = unsafe { sys::xlb_net_inum(key.net()) };
+        let new = Arc::new(
+            Pool {
+                key: key.clone(),
+                netns,
+                inner: BhLock::new(Inner {
+                    idle: KVec::new(),
+                    warming: KVec::new(),
+                    total: 0,
+                    waiters: Queue { head: core::ptr::null(), tail: core::ptr::null(), len: 0 },
+                    limits: NO_LIMITS,
+                    generation: 0,
+                    created: 0,
+                    reused: 0,
+                    used_ms: now_ms(),
+                    closed: false,
+                }),
+            },
+            GFP_KERNEL,
+        )?;
+        // SAFETY: First use, and an Arc's contents do not move.
+        unsafe { new.inner.init(sys::XLB_LOCK_POOL) };
+        let mut room = KVec::new();
+        loop {
+            let mut guard = bucket.lock();
+            if let Some(pool) = find(&guard, key) {
+                return Ok(pool);
+            }
+            if guard.len() < guard.capacity() {
+                // There is room, so this cannot fail.
+                let _ = guard.push_within_capacity(new.clone());
+                drop(guard);
+                count::inc(sys::XLB_COUNTER_POOLS);
+                count::add(sys::XLB_COUNTER_ISOCK_BYTES, size_of::<Pool>() as i64);
+                reaper_soon();
+                return Ok(new);
+            }
+            let want = guard.len() + 4;
+            move_into(&mut guard, &mut room);
+            drop(guard);
+            room = KVec::with_capacity(want, GFP_KERNEL)?;
+        }
+    }
+
+    /// Takes an idle connection, the right to open one, or a place in the queue for `psock`.
+    /// May sleep (to reserve the slot for a new connection).
+    pub(crate) fn acquire(&self, psock: &Psock, limits: &sys::xlb_pool_limits) -> Got {
+        self.reserve();
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return Got::Closed;
+        }
+        inner.limits = *limits;
+        inner.used_ms = now_ms();
+        if inner.waiters.len == 0 {
+            if let Some(isock) = inner.idle.pop() {
+                inner.reused += 1;
+                drop(inner);
+                count::dec(sys::XLB_COUNTER_ISOCKS_IDLE);
+                return Got::Ready(isock);
+            }
+            if limits.max == 0 || inner.total < limits.max {
+                inner.total += 1;
+                inner.created += 1;
+                return Got::Permit(inner.generation);
+            }
+        }
+        if inner.waiters.len >= limits.max_pending {
+            return Got::Overflow;
+        }
+        // SAFETY: The lock is held; `psock` has no connection, so it is not queued.
+        unsafe { inner.waiters.push(psock) };
+        Got::Queued
+    }
+
+    /// What a queued `psock` was given: [`Got::Queued`] when its turn has not come.
+    pub(crate) fn take_turn(&self, psock: &Psock) -> Got {
+        let _inner = self.inner.lock();
+        // SAFETY: Links are ours under the pool's lock.
+        let link = unsafe { &mut *psock.link.get() };
+        match core::mem::replace(&mut link.turn, Turn::None) {
+            Turn::Ready(isock) => Got::Ready(isock),
+            Turn::Permit(generation) => Got::Permit(generation),
+            Turn::Queued => {
+                link.turn = Turn::Queued;
+                Got::Queued
+            }
+            Turn::None => Got::Closed,
+        }
+    }
+
+    /// Takes `psock` out of the queue, and passes on what it may have been given.
+    pub(crate) fn cancel(&self, psock: &Psock) {
+        let mut inner = self.inner.lock();
+        // SAFETY: Links are ours under the pool's lock.
+        let turn = core::mem::replace(unsafe { &mut (*psock.link.get()).turn }, Turn::None);
+        match turn {
+            Turn::None => {}
+            Turn::Queued => {
+                // SAFETY: It is queued here.
+                unsafe { inner.waiters.unlink(psock) };
+            }
+            Turn::Ready(isock) => {
+                drop(inner);
+                self.release(isock, true);
+            }
+            Turn::Permit(_) => {
+                drop(inner);
+                self.forget_one();
+            }
+        }
+    }
+
+    /// Takes a connection back whose exchange is over: for the next waiter, into the pool, or to
+    /// be closed when `keep` is false or it is no longer good. May sleep.
+    pub(crate) fn release(&self, isock: KBox<Isock>, keep: bool) {
+        isock.set_owner(core::ptr::null_mut());
+        let mut inner = self.inner.lock();
+        let l = &inner.limits;
+        if !keep
+            || inner.closed
+            || isock.generation != inner.generation
+            || (l.max_requests != 0 && isock.requests >= l.max_requests)
+        {
+            drop(inner);
+            drop(isock);
+            return;
+        }
+        // SAFETY: The lock is held.
+        let Some(Turn::Ready(mut isock)) = (unsafe { inner.waiters.serve(Turn::Ready(isock)) }) else {
+            return;
+        };
+        isock.since_ms = now_ms();
+        // A FIN or a stray byte that came before this line is seen here; one that comes later
+        // finds the connection in the pool, for its callback takes our lock.
+        if isock.is_clean() && inner.idle.len() < inner.idle.capacity() {
+            let _ = inner.idle.push_within_capacity(isock);
+            drop(inner);
+            count::inc(sys::XLB_COUNTER_ISOCKS_IDLE);
+            return;
+        }
+        drop(inner);
+        count_lost(&isock);
+        drop(isock);
+    }
+
+    /// Opens connections ahead until `min_idle` are idle or on their way. Runs for a p-sock of
+    /// the pool's netns and cgroup. May sleep.
+    pub(crate) fn warm(self: &Arc<Self>) {
+        // Bounded by the first look at `min_idle`.
+        let mut budget = self.inner.lock().limits.min_idle.min(MAX_WARM);
+        while budget > 0 {
+            budget -= 1;
+            self.reserve();
+            let generation = {
+                let mut inner = self.inner.lock();
+                let ahead = (inner.idle.len() + inner.warming.len()) as u32;
+                let l = &inner.limits;
+                if inner.closed
+                    || ahead >= l.min_idle
+                    || (l.max != 0 && inner.total >= l.max)
+                    || inner.warming.len() == inner.warming.capacity()
+                {
+                    return;
+                }
+                inner.total += 1;
+                inner.created += 1;
+                inner.generation
+            };
+            let Ok(isock) = Isock::open(self.clone(), generation, core::ptr::null_mut()) else {
+                return;
+            };
+            let mut inner = self.inner.lock();
+            // As in `release`: the state is looked at under the lock that its callback takes.
+            if isock.is_connected() {
+                drop(inner);
+                self.release(isock, true);
+            } else if isock.is_dead() {
+                drop(inner);
+                drop(isock);
+                return;
+            } else if let Err(e) = inner.warming.push_within_capacity(isock) {
+                drop(inner);
+                drop(e);
+                return;
+            }
+        }
+    }
+
+    /// A connection or a permit is gone; a waiter may open another.
+    pub(crate) fn forget_one(&self) {
+        let mut inner = self.inner.lock();
+        let generation = inner.generation;
+        // SAFETY: The lock is held.
+        if unsafe { inner.waiters.serve(Turn::Permit(generation)) }.is_some() {
+            inner.total = inner.total.saturating_sub(1);
+        } else {
+            inner.created += 1;
+        }
+    }
+
+    /// Something happened to a connection that no p-sock owns. Softirq, the i-sock's lock held.
+    pub(crate) fn idle_event(&self, isock: &Isock) {
+        let mut inner = self.inner.lock();
+        if let Some(at) = position(&inner.warming, isock) {
+            if isock.is_connected() || isock.is_dead() {
+                let Ok(mut taken) = inner.warming.remove(at) else { return };
+                if taken.is_connected() {
+                    taken.since_ms = now_ms();
+                    // SAFETY: The lock is held.
+                    let back = unsafe { inner.waiters.serve(Turn::Ready(taken)) };
+                    if let Some(Turn::Ready(isock)) = back {
+                        if inner.idle.len() < inner.idle.capacity() {
+                            let _ = inner.idle.push_within_capacity(isock);
+                            count::inc(sys::XLB_COUNTER_ISOCKS_IDLE);
+                        } else {
+                            bury(isock);
+                        }
+                    }
+                } else {
+                    count::inc(sys::XLB_COUNTER_CONNECT_ERRORS);
+                    bury(taken);
+                }
+            }
+        } else if let Some(at) = position(&inner.idle, isock) {
+            if isock.is_clean() {
+                return;
+            }
+            let Ok(taken) = inner.idle.remove(at) else { return };
+            count::dec(sys::XLB_COUNTER_ISOCKS_IDLE);
+            count_lost(&taken);
+            bury(taken);
+        }
+    }
+
+    /// Closes what is idle now, and what is running when it ends. May sleep.
+    fn retire(&self) {
+        let mut none = KVec::new();
+        let mut inner = self.inner.lock();
+        inner.generation = inner.generation.wrapping_add(1);
+        let idle = core::mem::replace(&mut inner.idle, KVec::new());
+        core::mem::swap(&mut none, &mut inner.warming);
+        drop(inner);
+        count::add(sys::XLB_COUNTER_ISOCKS_IDLE, -(idle.len() as i64));
+        drop(idle);
+        drop(none);
+    }
+
+    /// Makes sure that every connection, and one more, has a slot in `idle` and in `warming`.
+    /// Without memory the connection is simply not kept.
+    fn reserve(&self) {
+        loop {
+            let want = {
+                let inner = self.inner.lock();
+                let need = inner.total as usize + 1;
+                if need <= inner.idle.capacity() && need <= inner.warming.capacity() {
+                    return;
+                }
+                need.next_power_of_two().max(8)
+            };
+            let (Ok(mut idle), Ok(mut warming)) =
+                (KVec::with_capacity(want, GFP_KERNEL), KVec::with_capacity(want, GFP_KERNEL))
+            else {
+                return;
+            };
+            let mut inner = self.inner.lock();
+            if want > inner.idle.capacity() {
+                move_into(&mut inner.idle, &mut idle);
+            }
+            if want > inner.warming.capacity() {
+                move_into(&mut inner.warming, &mut warming);
+            }
+            drop(inner);
+            // The old vectors are empty now and are freed here, outside the lock.
+        }
+    }
+
+    /// Moves connections that have been idle too long, or did not connect in time, into `out`;
+    /// returns whether the pool is empty and unused.
+    fn expire(&self, now: u64, out: &mut KVec<KBox<Isock>>) -> bool {
+        let mut inner = self.inner.lock();
+        let l = inner.limits;
+        while out.len() < out.capacity() {
+            let spare = inner.idle.len() as u32 > l.min_idle;
+            let old = inner.idle.first().is_some_and(|i| {
+                l.idle_timeout_ms != 0 && now.saturating_sub(i.since_ms) >= u64::from(l.idle_timeout_ms)
+            });
+            // Nobody keeps the spare ones of a pool that is not used any more.
+            let unused = now.saturating_sub(inner.used_ms) >= u64::from(l.idle_timeout_ms).max(UNUSED_MS);
+            if old && (spare || unused) {
+                let Ok(isock) = inner.idle.remove(0) else { break };
+                count::dec(sys::XLB_COUNTER_ISOCKS_IDLE);
+                count::inc(sys::XLB_COUNTER_IDLE_EXPIRED);
+                let _ = out.push_within_capacity(isock);
+                continue;
+            }
+            let late = inner.warming.first().is_some_and(|i| {
+                l.connect_timeout_ms != 0
+                    && now.saturating_sub(i.since_ms) >= u64::from(l.connect_timeout_ms)
+            });
+            if !late {
+                break;
+            }
+            let Ok(isock) = inner.warming.remove(0) else { break };
+            let _ = out.push_within_capacity(isock);
+        }
+        inner.total == 0 && inner.waiters.len == 0 && now.saturating_sub(inner.used_ms) >= UNUSED_MS
+    }
+
+    /// For `xlbctl get pools`.
+    pub(crate) fn info(&self) -> sys::xlb_pool_info {
+        let inner = self.inner.lock();
+        let idle = inner.idle.len() as u32;
+        let connecting = inner.warming.len() as u32;
+        sys::xlb_pool_info {
+            cgroup_id: self.key.cgroup_id,
+            created: inner.created,
+            reused: inner.reused,
+            netns: self.netns,
+            idle,
+            active: inner.total.saturating_sub(idle + connecting),
+            connecting,
+            pending: inner.waiters.len,
+            port: self.key.port,
+            reserved0: 0,
+            addr: self.key.addr,
+        }
+    }
+}
+
+fn position(list: &[KBox<Isock>], isock: &Isock) -> Option<usize> {
+    list.iter().position(|i| core::ptr::eq(&**i, isock))
+}
+
+/// Moves all of `from` into `to`, which has the larger capacity, and swaps the two.
+fn move_into<T>(from: &mut KVec<T>, to: &mut KVec<T>) {
+    if to.capacity() <= from.capacity() {
+        return;
+    }
+    for item in from.drain_all() {
+        // Fits: the capacity is larger.
+        let _ = to.push_within_capacity(item);
+    }
+    core::mem::swap(from, to);
+}
+
+fn count_lost(isock: &Isock) {
+    if isock.inq() > 0 {
+        count::inc(sys::XLB_COUNTER_DESYNC);
+    } else {
+        count::inc(sys::XLB_COUNTER_IDLE_CLOSED);
+    }
+}
+
+/// Buckets of the table, a few KiB of static memory.
+const BUCKETS: usize = 1024;
+/// Connections opened ahead in one go: the caller's system call pays for them.
+const MAX_WARM: u32 = 64;
+/// An empty pool is forgotten after this time, in milliseconds.
+const UNUSED_MS: u64 = 10_000;
+/// How often the reaper looks, in milliseconds.
+const REAP_MS: u64 = 1000;
+/// Connections closed in one go by the reaper.
+const REAP_BATCH: usize = 64;
+
+type Bucket = BhLock<KVec<Arc<Pool>>>;
+
+static TABLE: [Bucket; BUCKETS] = [const { BhLock::new(KVec::new()) }; BUCKETS];
+
+/// i-socks that a callback found dead; the reaper closes them.
+static DEAD: BhLock<Option<KBox<Isock>>> = BhLock::new(None);
+
+kernel::sync::global_lock! {
+    // SAFETY: Initialised in `init`, before first use.
+    /// Held while connections are closed that no p-sock owns. They hold no reference to their
+    /// netns, so [`net_gone`] waits here until the reaper has let go of them.
+    unsafe(uninit) static CLOSING: Mutex<()> = ();
+}
+
+fn find(bucket: &KVec<Arc<Pool>>, key: &Key) -> Option<Arc<Pool>> {
+    bucket.iter().find(|p| p.key == *key).cloned()
+}
+
+fn bury(mut isock: KBox<Isock>) {
+    isock.set_owner(core::ptr::null_mut());
+    let mut dead = DEAD.lock();
+    isock.next = dead.take();
+    *dead = Some(isock);
+    drop(dead);
+    // SAFETY: Queues work; any context.
+    unsafe { sys::xlb_reaper_kick(0) };
+}
+
+fn reaper_soon() {
+    // SAFETY: Queues work; any context.
+    unsafe { sys::xlb_reaper_kick(REAP_MS) };
+}
+
+/// Prepares the table; once, at load.
+pub(crate) fn init() {
+    // SAFETY: Once, before first use; statics do not move.
+    unsafe {
+        CLOSING.init();
+        DEAD.init(sys::XLB_LOCK_DEAD);
+        for bucket in &TABLE {
+            bucket.init(sys::XLB_LOCK_TABLE);
+        }
+    }
+}
+
+fn close_dead() {
+    loop {
+        let mut dead = DEAD.lock();
+        let Some(mut isock) = dead.take() else { return };
+        *dead = isock.next.take();
+        drop(dead);
+        drop(isock);
+    }
+}
+
+/// Calls `f` for every pool, without a lock held.
+pub(crate) fn for_each(mut f: impl FnMut(&Arc<Pool>)) {
+    for bucket in &TABLE {
+        let mut at = 0;
+        loop {
+            let pool = bucket.lock().get(at).cloned();
+            let Some(pool) = pool else { break };
+            f(&pool);
+            at += 1;
+        }
+    }
+}
+
+/// The `n`-th pool of bucket `bucket`; `Err` when there is no such bucket.
+pub(crate) fn nth(bucket: usize, n: usize) -> Result<Option<Arc<Pool>>> {
+    Ok(TABLE.get(bucket).ok_or(EINVAL)?.lock().get(n).cloned())
+}
+
+/// Closes the idle connections to an endpoint in all pools; running exchanges end first.
+pub(crate) fn retire_endpoint(addr: &[u8; 16], port: u16) {
+    let _closing = CLOSING.lock();
+    for_each(|pool| {
+        if pool.key.addr == *addr && pool.key.port == port {
+            pool.retire();
+        }
+    });
+}
+
+/// Removes the pools that `gone` names from the table, whose connections must be closed then.
+fn remove_if(mut gone: impl FnMut(&Pool) -> bool) {
+    for bucket in &TABLE {
+        let mut at = 0;
+        loop {
+            let mut guard = bucket.lock();
+            let Some(pool) = guard.get(at) else { break };
+            if !gone(pool) {
+                at += 1;
+                continue;
+            }
+            let Ok(pool) = guard.remove(at) else { break };
+            pool.inner.lock().closed = true;
+            drop(guard);
+            pool.retire();
+            count::dec(sys::XLB_COUNTER_POOLS);
+            count::add(sys::XLB_COUNTER_ISOCK_BYTES, -(size_of::<Pool>() as i64));
+        }
+    }
+}
+
+/// Closes what a netns still has; its p-sockets are gone by now.
+fn net_gone(net: *mut sys::net) {
+    let _closing = CLOSING.lock();
+    close_dead();
+    remove_if(|pool| pool.key.net == net as usize);
+    close_dead();
+}
+
+/// Closes everything; at unload, when no p-sock is left.
+pub(crate) fn close_all() {
+    let _closing = CLOSING.lock();
+    close_dead();
+    remove_if(|_| true);
+    close_dead();
+}
+
+/// Periodic work: closes the dead and the expired, forgets unused pools.
+#[no_mangle]
+extern "C" fn xlb_reap() {
+    let _closing = CLOSING.lock();
+    close_dead();
+    let now = now_ms();
+    let mut pools = 0usize;
+    let mut empty = false;
+    for_each(|pool| {
+        pools += 1;
+        let Ok(mut out) = KVec::with_capacity(REAP_BATCH, GFP_KERNEL) else { return };
+        loop {
+            empty |= pool.expire(now, &mut out);
+            if out.is_empty() {
+                break;
+            }
+            out.clear();
+        }
+    });
+    if empty {
+        remove_if(|pool| {
+            let inner = pool.inner.lock();
+            inner.total == 0
+                && inner.waiters.len == 0
+                && now.saturating_sub(inner.used_ms) >= UNUSED_MS
+        });
+    }
+    if pools > 0 {
+        reaper_soon();
+    }
+}
+
+/// `pre_exit` of a network namespace.
+#[no_mangle]
+extern "C" fn xlb_net_exit(net: *mut sys::net) {
+    net_gone(net);
+}

@@ -1,0 +1,692 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! p-sockets: the application's own sockets, served by XLB.
+//!
+//! A [`Psock`] hangs on a socket as its upper layer protocol data, from the first `connect()` to a
+//! VIP until the socket is destroyed. Its parts, and what protects them:
+//!
+//! | part | protected by |
+//! |---|---|
+//! | [`Inner`]: the exchange, buffers, the bound i-sock | the socket lock (1): only through [`Locked`] |
+//! | `link`: place in a pool's queue | that pool's lock (4) |
+//! | `node`: place in the list of all p-sockets | the shard's lock (5) |
+//! | `poll`, `rx`, and what `get sockets` shows | atomics: poll(2) and i-sock callbacks take no lock |
+//! | `view` | the socket lock, and only during a call of the BPF policy |
+//!
+//! Contexts: the proto operations and the work run in process context. i-sock callbacks (softirq)
+//! reach a p-sock through [`wake`] alone, inside an RCU section: they wake its waiters and may
+//! queue its work. The memory of a `Psock` is freed after a grace period.
+//!
+//! Teardown, in order: [`xlb_psock_close`] ends the exchange (so no i-sock and no pool knows the
+//! p-sock), takes it off the list, and then waits for its work; TCP's own close follows and calls
+//! [`xlb_psock_free`] through the ULP.
+
+use core::cell::UnsafeCell;
+use core::mem::{offset_of, MaybeUninit};
+use core::ops::{Deref, DerefMut};
+use core::ptr;
+use kernel::bindings;
+use kernel::prelude::*;
+use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
+
+use crate::count;
+use crate::exchange::{Inner, Phase};
+use crate::fields::View;
+use crate::lock::BhLock;
+use crate::pool::Link;
+use crate::sys;
+
+/// What poll(2) and callbacks must know, as bits of [`Psock::poll`].
+pub(crate) mod bits {
+    /// Bytes or an end for the client are there, whatever the i-sock has.
+    pub(crate) const READY: u32 = 1;
+    /// The response comes from the i-sock in `rx`.
+    pub(crate) const RELAY: u32 = 2;
+    /// No room for bytes of the client.
+    pub(crate) const FULL: u32 = 4;
+    /// Bytes of the client go straight to the i-sock in `rx`.
+    pub(crate) const STREAM: u32 = 8;
+    /// Events of the i-sock are for the work: a connect, or a head that did not fit.
+    pub(crate) const KICK: u32 = 16;
+}
+
+/// See the top of the file.
+#[repr(C)]
+pub(crate) struct Psock {
+    /// Room for the RCU head of `kfree_rcu()`: first, see `xlb_kfree_rcu()`.
+    rcu: [usize; 2],
+    /// The request as BPF sees it; the kfuncs come back from here.
+    req: UnsafeCell<sys::xlb_request>,
+    pub(crate) view: UnsafeCell<View>,
+    pub(crate) sk: *mut sys::sock,
+    work: UnsafeCell<MaybeUninit<bindings::delayed_work>>,
+    pub(crate) link: UnsafeCell<Link>,
+    node: UnsafeCell<Node>,
+    poll: Atomic<u32>,
+    ours: Atomic<bool>,
+    /// Unload with force: end after the running exchange.
+    ending: Atomic<bool>,
+    /// The `struct sock` of the bound i-sock.
+    rx: Atomic<*mut sys::sock>,
+    state: Atomic<u32>,
+    endpoint: Atomic<u32>,
+    requests: Atomic<u64>,
+    service: Atomic<u32>,
+    inner: UnsafeCell<Inner>,
+}
+
+// SAFETY: See the table at the top of the file.
+unsafe impl Sync for Psock {}
+
+/// A link of the list of p-sockets, and what does not change while it is there.
+struct Node {
+    next: *mut Psock,
+    prev: *mut Psock,
+    shard: usize,
+    listed: bool,
+    pid: u32,
+    vip: [u8; 16],
+    vip_port: u16,
+}
+
+/// The list is cut into shards by CPU, so that connects on different CPUs take different locks.
+const SHARDS: usize = 64;
+
+struct Head(*mut Psock);
+
+// SAFETY: Followed under the shard's lock only.
+unsafe impl Send for Head {}
+
+static LIST: [BhLock<Head>; SHARDS] = [const { BhLock::new(Head(ptr::null_mut())) }; SHARDS];
+
+/// Prepares the list; once, at load.
+pub(crate) fn init() {
+    for shard in &LIST {
+        // SAFETY: Once, before first use; statics do not move.
+        unsafe { shard.init(sys::XLB_LOCK_SOCKETS) };
+    }
+}
+
+impl Psock {
+    /// The p-sock that `req` is part of.
+    ///
+    /// # Safety
+    ///
+    /// `req` is the pointer that the policy was called with, during that call.
+    pub(crate) unsafe fn of_request<'a>(req: *const sys::xlb_request) -> &'a Psock {
+        // SAFETY: By the contract `req` is the field `req` of a live Psock.
+        unsafe { &*req.byte_sub(offset_of!(Psock, req)).cast::<Psock>() }
+    }
+
+    /// The request that BPF is shown.
+    pub(crate) fn request(&self) -> *mut sys::xlb_request {
+        self.req.get()
+    }
+
+    /// Takes the socket lock. Lock order 1.
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        // SAFETY: A Psock that can be named has a live socket; process context.
+        unsafe { sys::xlb_lock_sock(self.sk) };
+        Locked { psock: self, release: true }
+    }
+
+    /// # Safety
+    ///
+    /// The caller holds the socket lock for longer than `'a` and has no other [`Locked`].
+    unsafe fn assume_locked(&self) -> Locked<'_> {
+        Locked { psock: self, release: false }
+    }
+
+    /// Runs the work in `delay_ms`, or at once for 0. Any context.
+    pub(crate) fn kick(&self, delay_ms: u64) {
+        // SAFETY: `work` was initialised at creation; once it is disabled this does nothing.
+        unsafe { sys::xlb_work_kick(self.work.get().cast(), delay_ms) }
+    }
+
+    /// Says which i-sock the client polls; null for none.
+    pub(crate) fn set_rx(&self, sk: *mut sys::sock) {
+        self.rx.store(sk, Release);
+    }
+
+    /// Wants i-sock events to kick the work, from before the next event.
+    pub(crate) fn want_kick(&self) {
+        self.poll.store(self.poll.load(Relaxed) | bits::KICK, Release);
+    }
+
+    /// The endpoint shown by `get sockets`.
+    pub(crate) fn show_endpoint(&self, endpoint: u32) {
+        self.endpoint.store(endpoint, Relaxed);
+    }
+
+    /// Counts a request.
+    pub(crate) fn count_request(&self) {
+        self.requests.store(self.requests.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// The service that the client connected to.
+    pub(crate) fn service(&self) -> u32 {
+        self.service.load(Relaxed)
+    }
+
+    /// Whether the socket must end after the running exchange.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(Relaxed)
+    }
+
+    /// Tells readers that something is there.
+    pub(crate) fn wake_reader(&self) {
+        // SAFETY: The socket is live.
+        unsafe { sys::xlb_sk_data_ready(self.sk) }
+    }
+
+    /// Tells writers that there is room.
+    pub(crate) fn wake_writer(&self) {
+        // SAFETY: The socket is live.
+        unsafe { sys::xlb_sk_write_space(self.sk) }
+    }
+
+    /// Whether a write can make progress; lock-free.
+    fn is_writable(&self) -> bool {
+        let poll = self.poll.load(Acquire);
+        if poll & bits::STREAM != 0 {
+            let rx = self.rx.load(Acquire);
+            // SAFETY: In RCU; TCP sockets are SLAB_TYPESAFE_BY_RCU, so what `rx` points at is
+            // some TCP socket until the section ends.
+            return rx.is_null() || unsafe { sys::xlb_isk_writable(rx) } != 0;
+        }
+        poll & bits::FULL == 0
+    }
+
+    /// Whether a read can make progress; lock-free.
+    fn is_readable(&self) -> bool {
+        let poll = self.poll.load(Acquire);
+        if poll & bits::READY != 0 {
+            return true;
+        }
+        let rx = self.rx.load(Acquire);
+        // SAFETY: As in `is_writable`.
+        poll & bits::RELAY != 0 && !rx.is_null() && unsafe { sys::xlb_isk_readable(rx) } != 0
+    }
+
+    fn enlist(&self, vip: [u8; 16], vip_port: u16) {
+        // SAFETY: Any CPU number does.
+        let shard = unsafe { sys::xlb_cpu() } as usize % SHARDS;
+        let Some(head) = LIST.get(shard) else { return };
+        let this = ptr::from_ref(self).cast_mut();
+        let mut head = head.lock();
+        // SAFETY: The shard's lock is held, and an unlisted node is ours (socket lock).
+        unsafe {
+            let node = &mut *self.node.get();
+            node.shard = shard;
+            node.listed = true;
+            node.pid = sys::xlb_current_tgid();
+            node.vip = vip;
+            node.vip_port = vip_port;
+            node.prev = ptr::null_mut();
+            node.next = head.0;
+            if !head.0.is_null() {
+                (*(*head.0).node.get()).prev = this;
+            }
+        }
+        head.0 = this;
+    }
+
+    fn delist(&self) {
+        // SAFETY: `shard` and `listed` change under the socket lock only, which is held.
+        let (shard, listed) = unsafe { ((*self.node.get()).shard, (*self.node.get()).listed) };
+        let Some(head) = LIST.get(shard) else { return };
+        if !listed {
+            return;
+        }
+        let mut head = head.lock();
+        // SAFETY: The shard's lock is held; neighbours are listed, hence live.
+        unsafe {
+            let node = &mut *self.node.get();
+            if node.prev.is_null() {
+                head.0 = node.next;
+            } else {
+                (*(*node.prev).node.get()).next = node.next;
+            }
+            if !node.next.is_null() {
+                (*(*node.next).node.get()).prev = node.prev;
+            }
+            node.listed = false;
+        }
+    }
+
+    /// For `xlbctl get sockets`; the shard's lock is held.
+    fn info(&self) -> sys::xlb_socket_info {
+        // SAFETY: The shard's lock is held, so the node stays as it is.
+        let node = unsafe { &*self.node.get() };
+        let mut endpoint = [0; 16];
+        let mut endpoint_port = 0;
+        let (mut receive, mut send) = (0, 0);
+        let rx = self.rx.load(Acquire);
+        if !rx.is_null() {
+            // SAFETY: BHs are off and we hold a spinlock, which is an RCU section; see
+            // `is_writable` for what `rx` points at.
+            unsafe {
+                sys::xlb_sk_peer(rx, endpoint.as_mut_ptr(), &mut endpoint_port);
+                receive = sys::xlb_isk_inq(rx);
+                send = sys::xlb_isk_outq(rx);
+            }
+        }
+        // SAFETY: A listed p-sock has a live socket.
+        let (id, cgroup_id, netns) = unsafe {
+            (
+                sys::xlb_sk_cookie(self.sk),
+                sys::xlb_sk_cgroup_id(self.sk),
+                sys::xlb_net_inum(sys::xlb_sk_net(self.sk)),
+            )
+        };
+        sys::xlb_socket_info {
+            id,
+            cgroup_id,
+            requests: self.requests.load(Relaxed),
+            pid: node.pid,
+            service: self.service(),
+            netns,
+            state: self.state.load(Relaxed),
+            receive_bytes: u32::try_from(receive).unwrap_or(0),
+            send_bytes: u32::try_from(send).unwrap_or(0),
+            vip: node.vip,
+            endpoint,
+            vip_port: node.vip_port,
+            endpoint_port,
+            endpoint_id: self.endpoint.load(Relaxed),
+        }
+    }
+}
+
+/// Calls `f` with each p-sock of shard `shard` from the `skip`-th on, until it returns false.
+/// `f` runs under the shard's lock. `Err` when there is no such shard.
+pub(crate) fn for_each_in(
+    shard: usize,
+    skip: usize,
+    mut f: impl FnMut(&Psock) -> bool,
+) -> Result {
+    let head = LIST.get(shard).ok_or(EINVAL)?.lock();
+    let mut at = head.0;
+    let mut n = 0;
+    while !at.is_null() {
+        // SAFETY: The shard's lock is held; listed p-sockets are live.
+        let psock = unsafe { &*at };
+        if n >= skip && !f(psock) {
+            break;
+        }
+        n += 1;
+        // SAFETY: As above.
+        at = unsafe { (*psock.node.get()).next };
+    }
+    Ok(())
+}
+
+/// Number of shards for [`for_each_in`].
+pub(crate) const fn shards() -> usize {
+    SHARDS
+}
+
+/// What `xlbctl get sockets` shows of a p-sock given by [`for_each_in`].
+pub(crate) fn info_of(psock: &Psock) -> sys::xlb_socket_info {
+    psock.info()
+}
+
+/// Asks the p-sockets of `service` (or of all) to end in order.
+pub(crate) fn end_all(service: u32) {
+    for shard in 0..SHARDS {
+        let _ = for_each_in(shard, 0, |psock| {
+            if service == sys::XLB_ANY || psock.service() == service {
+                psock.ending.store(true, Relaxed);
+                // A listed p-sock waits for its work before it goes.
+                psock.kick(0);
+            }
+            true
+        });
+    }
+}
+
+/// Tells the owner of an i-sock that something happened to it.
+///
+/// # Safety
+///
+/// In an RCU section that began before `sk` was found to be the owner; see `isock.rs`.
+pub(crate) unsafe fn wake(sk: *mut sys::sock, event: sys::xlb_isock_event) {
+    // SAFETY: `sk` has SOCK_RCU_FREE, so it is a socket until the section ends; its Psock is freed
+    // after a grace period too.
+    unsafe {
+        if event != sys::XLB_ISOCK_SPACE {
+            sys::xlb_sk_data_ready(sk);
+        }
+        if event != sys::XLB_ISOCK_DATA {
+            sys::xlb_sk_write_space(sk);
+        }
+        let psock = sys::xlb_sk_psock(sk).cast::<Psock>();
+        if !psock.is_null() && (*psock).poll.load(Acquire) & bits::KICK != 0 {
+            (*psock).kick(0);
+        }
+    }
+}
+
+/// The socket lock of a p-sock, and with it [`Inner`].
+pub(crate) struct Locked<'a> {
+    pub(crate) psock: &'a Psock,
+    release: bool,
+}
+
+impl Locked<'_> {
+    /// Publishes what lock-free readers need, and counts memory that has changed.
+    fn publish(&mut self) {
+        let psock = self.psock;
+        let inner = &mut **self;
+        let (poll, state) = inner.public();
+        psock.poll.store(poll, Release);
+        psock.state.store(state, Relaxed);
+        let memory = inner.memory();
+        if memory != inner.counted {
+            count::add(sys::XLB_COUNTER_PSOCK_BYTES, memory as i64 - inner.counted as i64);
+            inner.counted = memory;
+        }
+    }
+
+    /// Sleeps without the lock until a read may make progress. `Err` is for the caller.
+    pub(crate) fn wait_readable(&mut self, timeo: &mut isize) -> Result<(), i32> {
+        self.publish();
+        // SAFETY: The lock is held, and is again on return.
+        let err = unsafe { sys::xlb_sk_wait_readable(self.psock.sk, timeo) };
+        if err < 0 {
+            return Err(err);
+        }
+        self.interrupted(*timeo)
+    }
+
+    /// Sleeps without the lock until a write may make progress. `Err` is for the caller.
+    pub(crate) fn wait_writable(&mut self, timeo: &mut isize) -> Result<(), i32> {
+        self.publish();
+        // SAFETY: The lock is held, and is again on return.
+        let err = unsafe { sys::xlb_sk_wait_writable(self.psock.sk, timeo) };
+        if err < 0 {
+            return Err(err);
+        }
+        self.interrupted(*timeo)
+    }
+
+    fn interrupted(&self, timeo: isize) -> Result<(), i32> {
+        // SAFETY: About the current task.
+        if unsafe { sys::xlb_signal_pending() } != 0 {
+            // SAFETY: A computation.
+            return Err(unsafe { sys::xlb_intr_errno(timeo) });
+        }
+        Ok(())
+    }
+
+    /// The pending error of the socket, cleared; 0 for none, else `-errno`.
+    pub(crate) fn take_error(&mut self) -> i32 {
+        // SAFETY: The lock is held.
+        unsafe { sys::xlb_sk_take_error(self.psock.sk) }
+    }
+}
+
+impl Deref for Locked<'_> {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        // SAFETY: The socket lock is held.
+        unsafe { &*self.psock.inner.get() }
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Inner {
+        // SAFETY: The socket lock is held, and `&mut self` makes this the only reference.
+        unsafe { &mut *self.psock.inner.get() }
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.publish();
+        if self.release {
+            // SAFETY: Taken by `Psock::lock`.
+            unsafe { sys::xlb_release_sock(self.psock.sk) }
+        }
+    }
+}
+
+/// # Safety
+///
+/// `psock` is live: what every entry from `shim/proto.c` gives us.
+pub(crate) unsafe fn from_c<'a>(psock: *const sys::xlb_psock) -> &'a Psock {
+    // SAFETY: By the function's contract.
+    unsafe { &*psock.cast::<Psock>() }
+}
+
+/// A new p-sock for `sk`; null without memory. In RCU, so it must not sleep.
+#[no_mangle]
+extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_psock {
+    let psock = KBox::new(
+        Psock {
+            rcu: [0; 2],
+            req: UnsafeCell::new(sys::xlb_request::default()),
+            view: UnsafeCell::new(View::EMPTY),
+            sk,
+            work: UnsafeCell::new(MaybeUninit::zeroed()),
+            link: UnsafeCell::new(Link::new()),
+            node: UnsafeCell::new(Node {
+                next: ptr::null_mut(),
+                prev: ptr::null_mut(),
+                shard: 0,
+                listed: false,
+                pid: 0,
+                vip: [0; 16],
+                vip_port: 0,
+            }),
+            poll: Atomic::new(0),
+            ours: Atomic::new(false),
+            ending: Atomic::new(false),
+            rx: Atomic::new(ptr::null_mut()),
+            state: Atomic::new(sys::XLB_SOCKET_IDLE),
+            endpoint: Atomic::new(0),
+            requests: Atomic::new(0),
+            service: Atomic::new(service),
+            inner: UnsafeCell::new(Inner::new()),
+        },
+        GFP_ATOMIC,
+    );
+    let Ok(psock) = psock else { return ptr::null_mut() };
+    let psock = KBox::into_raw(psock);
+    // SAFETY: Just made, and nobody else knows it.
+    unsafe {
+        sys::xlb_work_init((*psock).work.get().cast());
+        (*(*psock).inner.get()).armed = true;
+    }
+    count::inc(sys::XLB_COUNTER_PSOCKS);
+    count::add(sys::XLB_COUNTER_PSOCK_BYTES, size_of::<Psock>() as i64);
+    psock.cast()
+}
+
+/// Says whether the connect that goes on now is for XLB.
+///
+/// # Safety
+///
+/// Called by `shim/proto.c` with the socket lock held.
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_arm(psock: *mut sys::xlb_psock, service: u32, armed: i32) {
+    // SAFETY: By the contract.
+    let psock = unsafe { from_c(psock) };
+    // SAFETY: By the contract.
+    let mut locked = unsafe { psock.assume_locked() };
+    locked.armed = armed != 0;
+    if armed != 0 {
+        psock.service.store(service, Relaxed);
+    }
+}
+
+/// # Safety
+///
+/// As [`xlb_psock_arm`].
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_take_armed(psock: *mut sys::xlb_psock) -> i32 {
+    // SAFETY: By the contract.
+    let psock = unsafe { from_c(psock) };
+    // SAFETY: By the contract.
+    let mut locked = unsafe { psock.assume_locked() };
+    i32::from(core::mem::take(&mut locked.armed))
+}
+
+/// The socket is connected to a VIP now.
+///
+/// # Safety
+///
+/// As [`xlb_psock_arm`]; `vip` points at 16 bytes.
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_connected(psock: *mut sys::xlb_psock, vip: *const u8, port: u16) {
+    // SAFETY: By the contract.
+    let psock = unsafe { from_c(psock) };
+    // SAFETY: By the contract.
+    let vip = unsafe { *vip.cast::<[u8; 16]>() };
+    psock.ours.store(true, Release);
+    psock.enlist(vip, port);
+    count::inc(sys::XLB_COUNTER_ACCEPTED);
+}
+
+/// # Safety
+///
+/// Called by `shim/proto.c` with a live p-sock.
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_is_ours(psock: *const sys::xlb_psock) -> i32 {
+    // SAFETY: By the contract.
+    i32::from(unsafe { from_c(psock) }.ours.load(Acquire))
+}
+
+/// Ends everything but the socket itself. Takes the socket lock.
+///
+/// # Safety
+///
+/// Called once by `shim/proto.c`, from the last `close()`.
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_close(psock: *mut sys::xlb_psock) {
+    // SAFETY: By the contract.
+    let psock = unsafe { from_c(psock) };
+    {
+        let mut locked = psock.lock();
+        locked.abandon(sys::XLB_REASON_CLIENT_GONE);
+        locked.phase = Phase::Closed;
+        locked.pool = None;
+        psock.delist();
+    }
+    // SAFETY: Nothing is locked; the work takes the socket lock and sees `Closed`.
+    unsafe { sys::xlb_work_disable_sync(psock.work.get().cast()) };
+}
+
+/// `connect(AF_UNSPEC)`.
+///
+/// # Safety
+///
+/// As [`xlb_psock_arm`].
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_disconnect(psock: *mut sys::xlb_psock) {
+    // SAFETY: By the contract.
+    let psock = unsafe { from_c(psock) };
+    // SAFETY: By the contract.
+    let mut locked = unsafe { psock.assume_locked() };
+    locked.abandon(sys::XLB_REASON_CLIENT_GONE);
+    locked.clear();
+    psock.delist();
+    psock.ours.store(false, Release);
+}
+
+/// `shutdown(2)`: `how` is `RCV_SHUTDOWN` and/or `SEND_SHUTDOWN`, already set on the socket.
+///
+/// # Safety
+///
+/// As [`xlb_psock_arm`].
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_shutdown(psock: *mut sys::xlb_psock, how: i32) {
+    const SEND: i32 = 2;
+    // SAFETY: By the contract.
+    let psock = unsafe { from_c(psock) };
+    // SAFETY: By the contract.
+    let mut locked = unsafe { psock.assume_locked() };
+    if how & SEND != 0 {
+        locked.shut_send();
+    }
+}
+
+/// The socket is being destroyed; nothing refers to the p-sock but readers in RCU.
+///
+/// # Safety
+///
+/// Called by `shim/proto.c` from the ULP's release, after [`xlb_psock_close`].
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_free(psock: *mut sys::xlb_psock) {
+    let psock = psock.cast::<Psock>();
+    // SAFETY: The socket is dead, so this is the only user of `inner`; `abandon` left no i-sock
+    // and no pool in it, so dropping it frees memory and nothing else. Readers in RCU use atomics.
+    unsafe {
+        let counted = (*(*psock).inner.get()).counted;
+        ptr::drop_in_place((*psock).inner.get());
+        count::add(
+            sys::XLB_COUNTER_PSOCK_BYTES,
+            -(counted as i64) - size_of::<Psock>() as i64,
+        );
+        count::dec(sys::XLB_COUNTER_PSOCKS);
+        sys::xlb_kfree_rcu(psock.cast());
+    }
+}
+
+/// # Safety
+///
+/// In RCU, with a p-sock found in that section.
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_readable(psock: *const sys::xlb_psock) -> i32 {
+    // SAFETY: By the contract.
+    i32::from(unsafe { from_c(psock) }.is_readable())
+}
+
+/// # Safety
+///
+/// In RCU, with a p-sock found in that section.
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_writable(psock: *const sys::xlb_psock) -> i32 {
+    // SAFETY: By the contract.
+    i32::from(unsafe { from_c(psock) }.is_writable())
+}
+
+/// The p-sock's work: what callbacks and timers ask for, under the socket lock.
+///
+/// # Safety
+///
+/// `work` is the `work` of a live p-sock: close waits for us.
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_work(work: *mut c_void) {
+    // SAFETY: By the contract.
+    let psock = unsafe { &*work.byte_sub(offset_of!(Psock, work)).cast::<Psock>() };
+    let mut locked = psock.lock();
+    locked.work();
+}
+
+/// `SIOCINQ`.
+///
+/// # Safety
+///
+/// Called by `shim/proto.c`, not locked.
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_inq(psock: *mut sys::xlb_psock) -> i32 {
+    // SAFETY: By the contract.
+    let locked = unsafe { from_c(psock) }.lock();
+    i32::try_from(locked.unread()).unwrap_or(i32::MAX)
+}
+
+/// `SIOCOUTQ`.
+///
+/// # Safety
+///
+/// Called by `shim/proto.c`, not locked.
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_outq(psock: *mut sys::xlb_psock) -> i32 {
+    // SAFETY: By the contract.
+    let locked = unsafe { from_c(psock) }.lock();
+    i32::try_from(locked.unsent()).unwrap_or(i32::MAX)
+}
+
+use core::ffi::c_void;

@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `recvmsg` on a p-sock: responses, read where TCP has queued them.
+//!
+//! The client reads the i-sock's own receive queue, in its own system call: a response is framed
+//! in place (nothing of it is copied or moved but a head that must be changed), and as many bytes
+//! as are known to belong to it are received by TCP itself, straight into the user's memory. So
+//! memory accounting, window updates and back-pressure are TCP's: what the client does not read
+//! fills the i-sock's queue and closes its window.
+
+use xlb_engine::rewrite::{self, Connection, ResponseEdits};
+use xlb_engine::{Body, Framing, Reason, ResponseHead, Status, Version};
+
+use crate::count;
+use crate::exchange::{fill_with, Phase, EAGAIN_I, LIMITS, RCV_SHUTDOWN, SEND_SHUTDOWN};
+use crate::psock::{from_c, Locked};
+use crate::sys;
+
+const MSG_PEEK: i32 = 0x2;
+const MSG_TRUNC: i32 = 0x20;
+const MSG_DONTWAIT: i32 = 0x40;
+const MSG_WAITALL: i32 = 0x100;
+
+/// How much of an incomplete response head is taken from the i-sock in one go.
+const PARTIAL_BYTES: usize = 2048;
+
+enum Read {
+    Bytes(usize),
+    /// Something has changed: look again.
+    Again,
+    /// Nothing is there now.
+    Empty,
+    End,
+    /// `-errno`
+    Error(i32),
+}
+
+/// # Safety
+///
+/// Called by `shim/proto.c`, not locked, with the message of the current system call.
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_recvmsg(
+    psock: *mut sys::xlb_psock,
+    msg: *mut sys::msghdr,
+    len: usize,
+    flags: i32,
+) -> i32 {
+    // SAFETY: By the contract.
+    let psock = unsafe { from_c(psock) };
+    let mut locked = psock.lock();
+    let len = len.min(i32::MAX as usize);
+    // SAFETY: The socket is live.
+    let (mut timeo, target) = unsafe {
+        (
+            sys::xlb_sk_rcvtimeo(psock.sk, flags & MSG_DONTWAIT),
+            sys::xlb_sk_rcvlowat(psock.sk, flags & MSG_WAITALL, len as i32),
+        )
+    };
+    let target = usize::try_from(target).unwrap_or(1);
+    let mut copied = 0;
+    let err = loop {
+        if copied >= len {
+            break 0;
+        }
+        match locked.read(msg, len - copied, flags) {
+            Read::Bytes(n) => {
+                copied += n;
+                if flags & MSG_PEEK != 0 || (copied >= target && locked.local.is_empty()) {
+                    break 0;
+                }
+                continue;
+            }
+            Read::Again => continue,
+            Read::End => break 0,
+            Read::Error(err) => break err,
+            Read::Empty => {}
+        }
+        if copied >= target {
+            break 0;
+        }
+        let err = locked.take_error();
+        if err != 0 {
+            break err;
+        }
+        // SAFETY: The socket is live.
+        if unsafe { sys::xlb_sk_shutdown(psock.sk) } & RCV_SHUTDOWN != 0 {
+            break 0;
+        }
+        if timeo == 0 {
+            break -EAGAIN_I;
+        }
+        if let Err(err) = locked.wait_readable(&mut timeo) {
+            break err;
+        }
+    };
+    if copied > 0 {
+        return copied as i32;
+    }
+    err
+}
+
+impl Locked<'_> {
+    fn read(&mut self, msg: *mut sys::msghdr, len: usize, flags: i32) -> Read {
+        if !self.local.is_empty() {
+            return self.read_local(msg, len, flags);
+        }
+        match self.phase {
+            Phase::Relay => self.relay(msg, len, flags),
+            Phase::Closing | Phase::Closed => {
+                let err = self.take_error();
+                if err != 0 {
+                    Read::Error(err)
+                } else {
+                    Read::End
+                }
+            }
+            Phase::Reply => {
+                self.next();
+                Read::Again
+            }
+            _ => Read::Empty,
+        }
+    }
+
+    fn read_local(&mut self, msg: *mut sys::msghdr, len: usize, flags: i32) -> Read {
+        let n = self.local.len().min(len);
+        if flags & MSG_TRUNC == 0 {
+            // SAFETY: `msg` is ours; `n` bytes of `local` are valid.
+            let copied =
+                unsafe { sys::xlb_msg_copy_out(msg, self.local.bytes().as_ptr().cast(), n) };
+            if copied < n {
+                return Read::Error(-(kernel::bindings::EFAULT as i32));
+            }
+        }
+        if flags & MSG_PEEK == 0 {
+            self.local.consume(n);
+            if self.local.is_empty() {
+                match self.phase {
+                    Phase::Reply => self.next(),
+                    Phase::Relay => self.finish_if_over(),
+                    _ => {}
+                }
+            }
+        }
+        Read::Bytes(n)
+    }
+
+    /// Reads from the i-sock.
+    fn relay(&mut self, msg: *mut sys::msghdr, len: usize, flags: i32) -> Read {
+        if self.has_unsent() {
+            self.flush();
+        }
+        if self.response.head.is_none() && self.response.framed == 0 {
+            match self.frame_head() {
+                Ok(true) => return Read::Again,
+                Ok(false) => {}
+                Err(reason) => {
+                    count::engine(reason);
+                    self.fail_upstream(sys::XLB_REASON_UPSTREAM_PROTOCOL, reason.name());
+                    return Read::Again;
+                }
+            }
+            if self.response.framed == 0 {
+                return self.nothing_came();
+            }
+        }
+        let inner = &mut **self;
+        let Some(isock) = &inner.isock else { return Read::Empty };
+        let mut limit = inner.response.framed.saturating_add(inner.response.body.opaque());
+        if limit < len as u64 && !inner.response.body.is_done() {
+            if let Err(reason) = scan(isock, &mut inner.response, len as u64) {
+                count::engine(reason);
+                self.fail_upstream(sys::XLB_REASON_UPSTREAM_PROTOCOL, reason.name());
+                return Read::Again;
+            }
+            limit = inner.response.framed.saturating_add(inner.response.body.opaque());
+        }
+        if limit == 0 {
+            return self.nothing_came();
+        }
+        let want = usize::try_from(limit).unwrap_or(usize::MAX).min(len);
+        let n = isock.recv_msg(msg, want, flags & (MSG_PEEK | MSG_TRUNC));
+        if n == 0 || n == -EAGAIN_I {
+            return self.nothing_came();
+        }
+        let Ok(n) = usize::try_from(n) else {
+            if n == -(kernel::bindings::EFAULT as i32) {
+                return Read::Error(n);
+            }
+            self.fail_upstream(sys::XLB_REASON_UPSTREAM_RESET, "");
+            return Read::Again;
+        };
+        if flags & MSG_PEEK == 0 {
+            let response = &mut inner.response;
+            let framed = response.framed.min(n as u64);
+            response.framed -= framed;
+            response.body.skip(n as u64 - framed);
+            response.bytes += n as u64;
+            self.finish_if_over();
+        }
+        Read::Bytes(n)
+    }
+
+    fn finish_if_over(&mut self) {
+        let r = &self.response;
+        if r.head.is_some() && r.framed == 0 && r.body.is_done() && self.local.is_empty() {
+            self.finish();
+        }
+    }
+
+    /// The i-sock has nothing that may be delivered: wait, or is it over?
+    fn nothing_came(&mut self) -> Read {
+        let Some(isock) = &self.isock else { return Read::Empty };
+        if isock.inq() > 0 || !isock.is_dead() {
+            return Read::Empty;
+        }
+        let ended = self.response.head.is_some() && self.response.body.at_close().is_ok();
+        // A reset is no end of a response that is delimited by one.
+        if ended && self.response.framed == 0 && isock.end_in_order() {
+            self.finish();
+        } else {
+            self.fail_upstream(sys::XLB_REASON_UPSTREAM_RESET, "");
+        }
+        Read::Again
+    }
+
+    /// Frames the next response head, interim or final. True when there is something to read now,
+    /// false when the head is not whole.
+    fn frame_head(&mut self) -> Result<bool, Reason> {
+        let inner = &mut **self;
+        let Some(isock) = &inner.isock else { return Ok(false) };
+        let context = inner.head.context();
+        if inner.response.partial.is_empty() {
+            // The common case: the whole head is in one piece, and stays where it is.
+            let guard = isock.lock();
+            let bytes = guard.peek(0);
+            if bytes.is_empty() {
+                return Ok(false);
+            }
+            let mut parser = inner.response.parser;
+            if let Status::Complete(head) = parser.parse(bytes, &LIMITS, &context)? {
+                let head_bytes = head.head_bytes as usize;
+                if let Some(edits) = edits(&head, inner.last, inner.head.version) {
+                    let bound = rewrite::response_bound(&head, &edits);
+                    fill_with(&mut inner.local, bound, |to| {
+                        rewrite::response(bytes, &head, &edits, to)
+                    })?;
+                    drop(guard);
+                    // SAFETY: MSG_TRUNC: the bytes are dropped.
+                    let n = unsafe { isock.recv_buf(core::ptr::null_mut(), head_bytes, MSG_TRUNC) };
+                    inner.response.bytes += u64::try_from(n).unwrap_or(0);
+                } else {
+                    drop(guard);
+                    inner.response.framed = head_bytes as u64;
+                }
+                self.accept_head(head)?;
+                return Ok(true);
+            }
+        }
+        self.frame_head_in_pieces()
+    }
+
+    /// The head comes in several pieces: collects it in `partial`.
+    fn frame_head_in_pieces(&mut self) -> Result<bool, Reason> {
+        let inner = &mut **self;
+        let Some(isock) = &inner.isock else { return Ok(false) };
+        let context = inner.head.context();
+        let most = LIMITS.head_bytes as usize + PARTIAL_BYTES;
+        loop {
+            let response = &mut inner.response;
+            if !response.partial.is_empty() {
+                let mut parser = response.parser;
+                let status = parser.parse(response.partial.bytes(), &LIMITS, &context)?;
+                if let Status::Complete(head) = status {
+                    break self.collected(head);
+                }
+                response.parser = parser;
+            }
+            let Ok(room) = response.partial.make_room(most) else {
+                return Err(Reason::OutputFull);
+            };
+            // Little by little: what lies behind the head is better left where it is.
+            let n = response.partial.fill(room.min(PARTIAL_BYTES), |to, n| {
+                // SAFETY: `fill` gives `n` writable bytes.
+                usize::try_from(unsafe { isock.recv_buf(to, n, 0) }).unwrap_or(0)
+            });
+            if n == 0 {
+                return Ok(false);
+            }
+            response.bytes += n as u64;
+        }
+    }
+
+    /// `partial` holds a whole head, and maybe bytes behind it.
+    fn collected(&mut self, head: ResponseHead) -> Result<bool, Reason> {
+        let inner = &mut **self;
+        let head_bytes = head.head_bytes as usize;
+        let bytes = inner.response.partial.bytes();
+        let own = bytes.get(..head_bytes).unwrap_or(bytes);
+        match edits(&head, inner.last, inner.head.version) {
+            Some(edits) => {
+                let bound = rewrite::response_bound(&head, &edits);
+                fill_with(&mut inner.local, bound, |to| rewrite::response(own, &head, &edits, to))?;
+            }
+            None => inner.local.append(own).map_err(|_| Reason::OutputFull)?,
+        }
+        inner.response.partial.consume(head_bytes);
+        self.accept_head(head)?;
+        if !head.interim {
+            // The beginning of the body was taken with the head.
+            let response = &mut self.response;
+            let rest = response.partial.bytes();
+            let used = response.body.feed(rest, &LIMITS)?;
+            let inner = &mut **self;
+            let rest = inner.response.partial.bytes();
+            inner
+                .local
+                .append(rest.get(..used).unwrap_or(&[]))
+                .map_err(|_| Reason::OutputFull)?;
+            inner.response.surplus |= rest.len() > used;
+            inner.response.partial.reset();
+        }
+        Ok(true)
+    }
+
+    /// Goes on to the body, or to the next head.
+    fn accept_head(&mut self, head: ResponseHead) -> Result<(), Reason> {
+        if head.interim {
+            if self.head.version == Version::Http10 {
+                // RFC 9110, section 15.2: not for an HTTP/1.0 client. The engine refuses these.
+                return Err(Reason::StatusCode);
+            }
+            return self.response.parser.interim(&LIMITS);
+        }
+        self.response.head = Some(head);
+        self.response.body = Body::new(head.framing);
+        if head.framing == Framing::Tunnel {
+            count::inc(sys::XLB_COUNTER_TUNNELS);
+            // Everything that the client has written and will write is for the endpoint.
+            let inner = &mut **self;
+            inner.body = Body::new(Framing::Tunnel);
+            inner.whole = false;
+            if let Some(out) = &mut inner.out {
+                let rest = inner.buf.bytes().get(inner.held..).unwrap_or(&[]);
+                out.append(rest).map_err(|_| Reason::OutputFull)?;
+            }
+            inner.held = inner.buf.len();
+            self.flush();
+            // SAFETY: The socket is live.
+            let shut = unsafe { sys::xlb_sk_shutdown(self.psock.sk) } & SEND_SHUTDOWN != 0;
+            if let (true, Some(isock)) = (shut, &self.isock) {
+                isock.shut_write();
+            }
+            self.psock.wake_writer();
+        }
+        Ok(())
+    }
+}
+
+/// What must be changed in a response head; `None` to forward it byte for byte.
+fn edits(head: &ResponseHead, last: bool, client: Version) -> Option<ResponseEdits<'static>> {
+    if head.interim || head.framing == Framing::Tunnel {
+        return None;
+    }
+    let connection = if last || head.framing == Framing::UntilClose {
+        Some(Connection::Close)
+    } else if client == Version::Http10 {
+        Some(Connection::KeepAlive)
+    } else {
+        None
+    };
+    let told = matches!(connection, Some(Connection::Close)) && head.close && !head.rewrite;
+    if head.rewrite || (last && !told) {
+        return Some(ResponseEdits { connection, ..ResponseEdits::default() });
+    }
+    None
+}
+
+/// Frames the body in the i-sock's queue, until `want` bytes may be read or the queue ends.
+fn scan(
+    isock: &crate::isock::Isock,
+    response: &mut crate::exchange::Response,
+    want: u64,
+) -> Result<(), Reason> {
+    let guard = isock.lock();
+    loop {
+        let opaque = response.body.opaque();
+        if response.body.is_done() || response.framed.saturating_add(opaque) >= want {
+            return Ok(());
+        }
+        let Ok(off) = u32::try_from(response.framed) else { return Ok(()) };
+        let bytes = guard.peek(off);
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        response.framed += response.body.feed(bytes, &LIMITS)? as u64;
+    }
+}

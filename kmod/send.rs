@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `sendmsg` on a p-sock: from the user's bytes to requests.
+//!
+//! Heads are copied into `buf`, framed and decided on; bytes of bodies go from the user's memory
+//! straight into the i-sock's send queue, which is the one copy that plain TCP makes as well. Of a
+//! chunked body only the lines between the chunks are copied, for the user may change memory that
+//! was framed before it is sent.
+
+use xlb_engine::{Body, Framing};
+
+use crate::exchange::{EAGAIN_I, HOLD_MAX, LIMITS, SEND_SHUTDOWN};
+use crate::exchange::Phase;
+use crate::psock::{from_c, Locked};
+use crate::sys;
+
+/// How much of a chunked body is looked at in one go when its next byte must be framed.
+const LINE_BYTES: usize = 64;
+
+enum Taken {
+    /// Some bytes were taken, or the phase has changed.
+    Some,
+    /// Nothing fits now.
+    None,
+    /// `-errno`
+    Error(i32),
+}
+
+/// # Safety
+///
+/// Called by `shim/proto.c`, not locked, with the message of the current system call.
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_sendmsg(
+    psock: *mut sys::xlb_psock,
+    msg: *mut sys::msghdr,
+    _len: usize,
+    flags: i32,
+) -> i32 {
+    const MSG_OOB: i32 = 1;
+    const MSG_DONTWAIT: i32 = 0x40;
+    // SAFETY: By the contract.
+    let psock = unsafe { from_c(psock) };
+    if flags & MSG_OOB != 0 {
+        return -(kernel::bindings::EOPNOTSUPP as i32);
+    }
+    let mut locked = psock.lock();
+    // SAFETY: The socket is live; `msg` is ours.
+    let (mut timeo, all) = unsafe {
+        (sys::xlb_sk_sndtimeo(psock.sk, flags & MSG_DONTWAIT), sys::xlb_msg_left(msg))
+    };
+    let err = loop {
+        // SAFETY: `msg` is ours.
+        if unsafe { sys::xlb_msg_left(msg) } == 0 {
+            break 0;
+        }
+        let err = locked.take_error();
+        if err != 0 {
+            break err;
+        }
+        // SAFETY: The socket is live.
+        let shut = unsafe { sys::xlb_sk_shutdown(psock.sk) } & SEND_SHUTDOWN != 0;
+        if shut || matches!(locked.phase, Phase::Closing | Phase::Closed) {
+            break -(sys::XLB_EPIPE as i32);
+        }
+        match locked.take(msg) {
+            Taken::Some => continue,
+            Taken::Error(err) => break err,
+            Taken::None => {}
+        }
+        if timeo == 0 {
+            break -EAGAIN_I;
+        }
+        if let Err(err) = locked.wait_writable(&mut timeo) {
+            break err;
+        }
+    };
+    // SAFETY: `msg` is ours.
+    let taken = all - unsafe { sys::xlb_msg_left(msg) };
+    drop(locked);
+    if taken > 0 || err == 0 {
+        return i32::try_from(taken).unwrap_or(i32::MAX);
+    }
+    // SAFETY: The socket is live; may raise SIGPIPE.
+    unsafe { sys::xlb_sk_send_error(psock.sk, flags, err) }
+}
+
+impl Locked<'_> {
+    /// Takes some of the user's bytes.
+    fn take(&mut self, msg: *mut sys::msghdr) -> Taken {
+        match self.phase {
+            Phase::Idle | Phase::Head => self.take_head(msg),
+            Phase::Relay if !self.body.is_done() => {
+                if self.deaf {
+                    self.drop_body(msg)
+                } else {
+                    self.stream(msg)
+                }
+            }
+            Phase::Reply | Phase::Drain if !self.body.is_done() => {
+                let taken = self.drop_body(msg);
+                if self.phase == Phase::Drain && self.body.is_done() {
+                    self.phase = Phase::Idle;
+                    self.advance(false);
+                }
+                taken
+            }
+            Phase::Drain => {
+                self.phase = Phase::Idle;
+                Taken::Some
+            }
+            _ => self.hold(msg),
+        }
+    }
+
+    /// Copies bytes behind what is held.
+    fn copy_in(&mut self, msg: *mut sys::msghdr, max: usize) -> Result<usize, i32> {
+        // SAFETY: `msg` is ours.
+        let left = unsafe { sys::xlb_msg_left(msg) };
+        let room = match self.buf.make_room(HOLD_MAX) {
+            Ok(room) => room.min(max).min(left),
+            Err(e) => return Err(e.to_errno()),
+        };
+        if room == 0 {
+            return Ok(0);
+        }
+        // SAFETY: `fill` gives `n` writable bytes; `msg` is ours.
+        let n = self.buf.fill(room, |to, n| unsafe { sys::xlb_msg_copy_in(msg, to.cast(), n) });
+        if n == 0 {
+            return Err(-(kernel::bindings::EFAULT as i32));
+        }
+        Ok(n)
+    }
+
+    fn take_head(&mut self, msg: *mut sys::msghdr) -> Taken {
+        match self.copy_in(msg, HOLD_MAX) {
+            Ok(0) => Taken::None,
+            Ok(_) => {
+                // SAFETY: `msg` is ours.
+                let more = unsafe { sys::xlb_msg_left(msg) } > 0;
+                self.advance(more);
+                Taken::Some
+            }
+            Err(err) => Taken::Error(err),
+        }
+    }
+
+    /// Bytes that have to wait: a body before its connection, or requests behind the current one.
+    fn hold(&mut self, msg: *mut sys::msghdr) -> Taken {
+        match self.copy_in(msg, HOLD_MAX) {
+            Ok(0) => Taken::None,
+            Ok(_) => {
+                if self.phase == Phase::Waiting {
+                    if let Err(reason) = self.frame_held_body() {
+                        self.reject(reason);
+                    }
+                }
+                Taken::Some
+            }
+            Err(err) => Taken::Error(err),
+        }
+    }
+
+    /// The body of a request whose i-sock is there.
+    fn stream(&mut self, msg: *mut sys::msghdr) -> Taken {
+        self.flush();
+        if self.deaf {
+            return Taken::Some;
+        }
+        if self.has_unsent() {
+            return Taken::None;
+        }
+        let opaque = self.body.opaque();
+        if opaque == 0 {
+            return self.stream_line(msg);
+        }
+        let inner = &mut **self;
+        let Some(isock) = &inner.isock else { return Taken::None };
+        // SAFETY: `msg` is ours.
+        let left = unsafe { sys::xlb_msg_left(msg) };
+        let len = usize::try_from(opaque).unwrap_or(usize::MAX).min(left);
+        let n = isock.lock().send_msg(msg, len, left > len);
+        if n == -EAGAIN_I {
+            return Taken::None;
+        }
+        if n == -(kernel::bindings::EFAULT as i32) {
+            return Taken::Error(n);
+        }
+        let Ok(n) = u64::try_from(n) else {
+            // The endpoint may have answered before it went: that is for the reader to see.
+            inner.deaf = true;
+            self.psock.wake_reader();
+            return Taken::Some;
+        };
+        inner.whole = false;
+        inner.body.skip(n);
+        inner.request_bytes += n;
+        if inner.held > 0 {
+            self.flush();
+        }
+        Taken::Some
+    }
+
+    /// The part of a chunked body that must be looked at.
+    fn stream_line(&mut self, msg: *mut sys::msghdr) -> Taken {
+        let mut line = [0u8; LINE_BYTES];
+        // SAFETY: `msg` is ours, `line` is as long as we say.
+        let n = unsafe {
+            let n = sys::xlb_msg_left(msg).min(LINE_BYTES);
+            sys::xlb_msg_copy_in(msg, line.as_mut_ptr().cast(), n)
+        };
+        let Some(bytes) = line.get(..n).filter(|b| !b.is_empty()) else {
+            return Taken::Error(-(kernel::bindings::EFAULT as i32));
+        };
+        let inner = &mut **self;
+        // Bytes of the line that were framed before an error have not been sent.
+        let used = match inner.body.feed(bytes, &LIMITS) {
+            Ok(used) => used,
+            Err(reason) => {
+                self.reject(reason);
+                return Taken::Some;
+            }
+        };
+        let (ours, next) = bytes.split_at_checked(used).unwrap_or((bytes, &[]));
+        if inner.held > HOLD_MAX {
+            inner.whole = false;
+        }
+        // The body is not done before these bytes, so nothing is pipelined behind `held` yet.
+        let stored = match &mut inner.out {
+            Some(out) => out.append(ours),
+            None => Ok(()),
+        };
+        let stored = stored.and_then(|()| inner.buf.append(ours)).and_then(|()| {
+            inner.held += ours.len();
+            inner.buf.append(next)
+        });
+        if stored.is_err() {
+            return Taken::Error(-(kernel::bindings::ENOMEM as i32));
+        }
+        self.flush();
+        Taken::Some
+    }
+
+    /// Bytes of a body that nobody wants.
+    fn drop_body(&mut self, msg: *mut sys::msghdr) -> Taken {
+        let opaque = self.body.opaque();
+        if opaque > 0 {
+            // SAFETY: `msg` is ours.
+            let left = unsafe { sys::xlb_msg_left(msg) };
+            let n = usize::try_from(opaque).unwrap_or(usize::MAX).min(left);
+            // SAFETY: `msg` is ours and has `n` bytes left.
+            unsafe { sys::xlb_msg_skip(msg, n) };
+            self.body.skip(n as u64);
+            return Taken::Some;
+        }
+        let mut line = [0u8; LINE_BYTES];
+        // SAFETY: `msg` is ours, `line` is as long as we say.
+        let n = unsafe {
+            let n = sys::xlb_msg_left(msg).min(LINE_BYTES);
+            sys::xlb_msg_copy_in(msg, line.as_mut_ptr().cast(), n)
+        };
+        let Some(bytes) = line.get(..n).filter(|b| !b.is_empty()) else {
+            return Taken::Error(-(kernel::bindings::EFAULT as i32));
+        };
+        match self.body.feed(bytes, &LIMITS) {
+            Ok(used) => {
+                if self.buf.append(bytes.get(used..).unwrap_or(&[])).is_err() {
+                    return Taken::Error(-(kernel::bindings::ENOMEM as i32));
+                }
+            }
+            // The reply is on its way; nothing that follows can be framed.
+            Err(_) => {
+                self.last = true;
+                self.body = Body::new(Framing::None);
+                if self.phase == Phase::Drain {
+                    self.close_client(false);
+                }
+            }
+        }
+        Taken::Some
+    }
+}

@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What BPF sees of XLB: the struct_ops type `xlb_policy` and the kfuncs.
+ *
+ * C because BTF is made from it.  The attached policy is one RCU pointer: calls
+ * run inside rcu_read_lock(), unreg() and update() wait for readers before the
+ * struct_ops map may go.  Writers are serialised by policy_mutex.
+ */
+#include <linux/bpf.h>
+#include <linux/bpf_verifier.h>
+#include <linux/btf.h>
+#include <linux/btf_ids.h>
+#include <linux/filter.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/rcupdate.h>
+#include <net/sock.h>
+
+#include "xlb_shim.h"
+#include "xlb_proto.h"
+
+/* The policy as BPF programs implement it; see xlb_intf.h. */
+struct xlb_policy {
+	int (*route)(struct xlb_request *req, struct xlb_decision *dec);
+	int (*pick)(struct xlb_request *req, struct xlb_decision *dec);
+	void (*done)(struct xlb_request *req, struct xlb_decision *dec, struct xlb_result *res);
+	__u32 abi;
+	char name[16];
+};
+
+static DEFINE_MUTEX(policy_mutex);
+static struct xlb_policy __rcu *policy;
+
+/* The module's own BTF, from init(); only compared, never followed. */
+static const struct btf *module_btf;
+
+/* ---- calls from Rust -------------------------------------------------------- */
+
+int xlb_policy_route(struct xlb_request *req, struct xlb_decision *dec)
+{
+	struct xlb_policy *p;
+	int ret = XLB_REASON_NO_POLICY;
+
+	rcu_read_lock();
+	p = rcu_dereference(policy);
+	if (p)
+		ret = p->route(req, dec);
+	rcu_read_unlock();
+	return ret;
+}
+
+int xlb_policy_pick(struct xlb_request *req, struct xlb_decision *dec)
+{
+	struct xlb_policy *p;
+	int ret = XLB_REASON_NO_POLICY;
+
+	rcu_read_lock();
+	p = rcu_dereference(policy);
+	if (p)
+		ret = p->pick(req, dec);
+	rcu_read_unlock();
+	return ret;
+}
+
+void xlb_policy_done(struct xlb_request *req, struct xlb_decision *dec, struct xlb_result *res)
+{
+	struct xlb_policy *p;
+
+	rcu_read_lock();
+	p = rcu_dereference(policy);
+	if (p)
+		p->done(req, dec, res);
+	rcu_read_unlock();
+}
+
+int xlb_policy_name(char name[16])
+{
+	struct xlb_policy *p;
+
+	rcu_read_lock();
+	p = rcu_dereference(policy);
+	if (p)
+		memcpy(name, p->name, 16);
+	rcu_read_unlock();
+	return !!p;
+}
+
+/* ---- struct_ops ------------------------------------------------------------- */
+
+static int xlb_ops_init(struct btf *btf)
+{
+	module_btf = btf;
+	return 0;
+}
+
+static bool xlb_ops_is_valid_access(int off, int size, enum bpf_access_type type,
+				    const struct bpf_prog *prog, struct bpf_insn_access_aux *info)
+{
+	if (off < 0 || off >= sizeof(__u64) * MAX_BPF_FUNC_ARGS)
+		return false;
+	if (type != BPF_READ || off % size)
+		return false;
+	return btf_ctx_access(off, size, type, prog, info);
+}
+
+/*
+ * A policy may write anywhere into its decision, and nowhere else.  Modules cannot
+ * look types up by name (btf_find_by_name_kind() is not exported), so the decision is
+ * known as the structure of this module's BTF that has its size: programs can reach
+ * three structures of that BTF, and their sizes differ.
+ */
+static_assert(sizeof(struct xlb_decision) != sizeof(struct xlb_request));
+static_assert(sizeof(struct xlb_decision) != sizeof(struct xlb_result));
+
+static int xlb_ops_struct_access(struct bpf_verifier_log *log, const struct bpf_reg_state *reg,
+				 int off, int size)
+{
+	const struct btf_type *t = btf_type_by_id(reg->btf, reg->btf_id);
+
+	if (reg->btf != module_btf || !btf_type_is_struct(t) ||
+	    t->size != sizeof(struct xlb_decision)) {
+		bpf_log(log, "xlb: only struct xlb_decision may be written\n");
+		return -EACCES;
+	}
+	if (off < 0 || off + size > sizeof(struct xlb_decision)) {
+		bpf_log(log, "xlb: write beyond struct xlb_decision\n");
+		return -EACCES;
+	}
+	return 0;
+}
+
+static const struct bpf_func_proto *xlb_ops_func_proto(enum bpf_func_id id,
+						       const struct bpf_prog *prog)
+{
+	return bpf_base_func_proto(id, prog);
+}
+
+static const struct bpf_verifier_ops xlb_verifier_ops = {
+	.is_valid_access = xlb_ops_is_valid_access,
+	.btf_struct_access = xlb_ops_struct_access,
+	.get_func_proto = xlb_ops_func_proto,
+};
+
+static int xlb_ops_check_member(const struct btf_type *t, const struct btf_member *member,
+				const struct bpf_prog *prog)
+{
+	/* Called inside rcu_read_lock(). */
+	return prog->sleepable ? -EINVAL : 0;
+}
+
+static int xlb_ops_init_member(const struct btf_type *t, const struct btf_member *member,
+			       void *kdata, const void *udata)
+{
+	const struct xlb_policy *from = udata;
+	struct xlb_policy *to = kdata;
+
+	switch (__btf_member_bit_offset(t, member) / 8) {
+	case offsetof(struct xlb_policy, abi):
+		to->abi = from->abi;
+		return 1;
+	case offsetof(struct xlb_policy, name):
+		if (bpf_obj_name_cpy(to->name, from->name, sizeof(to->name)) <= 0)
+			return -EINVAL;
+		return 1;
+	}
+	return 0;
+}
+
+static int xlb_ops_validate(void *kdata)
+{
+	const struct xlb_policy *p = kdata;
+
+	if (p->abi != XLB_ABI) {
+		pr_warn("xlb: policy of ABI %u refused, this module has ABI %u\n", p->abi, XLB_ABI);
+		return -EPROTO;
+	}
+	return p->route && p->pick && p->done ? 0 : -EINVAL;
+}
+
+static int xlb_ops_reg(void *kdata, struct bpf_link *link)
+{
+	int err = 0;
+
+	mutex_lock(&policy_mutex);
+	if (rcu_access_pointer(policy))
+		err = -EEXIST;
+	else
+		rcu_assign_pointer(policy, kdata);
+	mutex_unlock(&policy_mutex);
+	return err;
+}
+
+static void xlb_ops_unreg(void *kdata, struct bpf_link *link)
+{
+	mutex_lock(&policy_mutex);
+	if (rcu_access_pointer(policy) == kdata)
+		RCU_INIT_POINTER(policy, NULL);
+	mutex_unlock(&policy_mutex);
+	synchronize_rcu();
+}
+
+static int xlb_ops_update(void *kdata, void *old_kdata, struct bpf_link *link)
+{
+	int err = 0;
+
+	mutex_lock(&policy_mutex);
+	if (rcu_access_pointer(policy) == old_kdata)
+		rcu_assign_pointer(policy, kdata);
+	else
+		err = -ESTALE;
+	mutex_unlock(&policy_mutex);
+	if (!err)
+		synchronize_rcu();
+	return err;
+}
+
+static int xlb_policy__route(struct xlb_request *req, struct xlb_decision *dec)
+{
+	return XLB_REASON_NO_POLICY;
+}
+
+static int xlb_policy__pick(struct xlb_request *req, struct xlb_decision *dec)
+{
+	return XLB_REASON_NO_POLICY;
+}
+
+static void xlb_policy__done(struct xlb_request *req, struct xlb_decision *dec,
+			     struct xlb_result *res)
+{
+}
+
+static struct xlb_policy xlb_policy_stubs = {
+	.route = xlb_policy__route,
+	.pick = xlb_policy__pick,
+	.done = xlb_policy__done,
+};
+
+static struct bpf_struct_ops bpf_xlb_policy = {
+	.verifier_ops = &xlb_verifier_ops,
+	.init = xlb_ops_init,
+	.check_member = xlb_ops_check_member,
+	.init_member = xlb_ops_init_member,
+	.validate = xlb_ops_validate,
+	.reg = xlb_ops_reg,
+	.unreg = xlb_ops_unreg,
+	.update = xlb_ops_update,
+	.cfi_stubs = &xlb_policy_stubs,
+	.name = "xlb_policy",
+	.owner = THIS_MODULE,
+};
+
+/* ---- kfuncs ------------------------------------------------------------------- */
+
+__bpf_kfunc_start_defs();
+
+__bpf_kfunc int bpf_xlb_accept(struct bpf_sock_addr_kern *ctx, __u32 service)
+{
+	return xlb_attach(ctx->sk, service);
+}
+
+__bpf_kfunc __u64 bpf_xlb_hash(struct xlb_request *req, __u32 field, __u32 from, __u32 to)
+{
+	return xlb_field_hash(req, field, from, to);
+}
+
+__bpf_kfunc int bpf_xlb_find(struct xlb_request *req, __u32 field, __u32 from, __u32 byte)
+{
+	return xlb_field_find(req, field, from, byte);
+}
+
+__bpf_kfunc int bpf_xlb_len(struct xlb_request *req, __u32 field)
+{
+	return xlb_field_len(req, field);
+}
+
+__bpf_kfunc int bpf_xlb_equal(struct xlb_request *req, __u64 field_from, const void *buf,
+			      __u32 buf__sz, __u64 off_len)
+{
+	__u32 field = field_from >> 32, from = field_from;
+	__u32 off = off_len >> 32, len = off_len;
+
+	if (off > buf__sz || len > buf__sz - off)
+		return 0;
+	return xlb_field_equal(req, field, from, buf + off, len);
+}
+
+__bpf_kfunc int bpf_xlb_header(struct xlb_request *req, const void *buf, __u32 buf__sz,
+			       __u64 off_len)
+{
+	__u32 off = off_len >> 32, len = off_len;
+
+	if (off > buf__sz || len > buf__sz - off)
+		return -ENOENT;
+	return xlb_field_header(req, buf + off, len);
+}
+
+__bpf_kfunc int bpf_xlb_ctl(struct xlb_ctl *ctl, __u32 ctl__sz, void *buf, __u32 buf__sz)
+{
+	if (ctl__sz != sizeof(*ctl))
+		return -EINVAL;
+	return xlb_control(ctl, buf, buf__sz);
+}
+
+__bpf_kfunc_end_defs();
+
+/* Trusted arguments are the only kind since 7.0, and the flag is gone. */
+#ifdef KF_TRUSTED_ARGS
+#define XLB_KF_TRUSTED KF_TRUSTED_ARGS
+#else
+#define XLB_KF_TRUSTED 0
+#endif
+
+BTF_KFUNCS_START(xlb_connect_kfuncs)
+BTF_ID_FLAGS(func, bpf_xlb_accept, XLB_KF_TRUSTED)
+BTF_KFUNCS_END(xlb_connect_kfuncs)
+
+BTF_KFUNCS_START(xlb_policy_kfuncs)
+BTF_ID_FLAGS(func, bpf_xlb_hash, XLB_KF_TRUSTED)
+BTF_ID_FLAGS(func, bpf_xlb_find, XLB_KF_TRUSTED)
+BTF_ID_FLAGS(func, bpf_xlb_len, XLB_KF_TRUSTED)
+BTF_ID_FLAGS(func, bpf_xlb_equal, XLB_KF_TRUSTED)
+BTF_ID_FLAGS(func, bpf_xlb_header, XLB_KF_TRUSTED)
+BTF_KFUNCS_END(xlb_policy_kfuncs)
+
+BTF_KFUNCS_START(xlb_control_kfuncs)
+BTF_ID_FLAGS(func, bpf_xlb_ctl, KF_SLEEPABLE)
+BTF_KFUNCS_END(xlb_control_kfuncs)
+
+static const struct btf_kfunc_id_set connect_set = { .owner = THIS_MODULE,
+						     .set = &xlb_connect_kfuncs };
+static const struct btf_kfunc_id_set policy_set = { .owner = THIS_MODULE,
+						    .set = &xlb_policy_kfuncs };
+static const struct btf_kfunc_id_set control_set = { .owner = THIS_MODULE,
+						     .set = &xlb_control_kfuncs };
+
+int xlb_policy_init(void)
+{
+	int err;
+
+	/* Without BTF the registrations below only warn, and nothing would work. */
+	if (!THIS_MODULE->btf_data_size) {
+		pr_err("xlb: this module was built without BTF, or the kernel has no CONFIG_DEBUG_INFO_BTF_MODULES\n");
+		return -ENOEXEC;
+	}
+	err = register_btf_kfunc_id_set(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, &connect_set);
+	if (!err)
+		err = register_btf_kfunc_id_set(BPF_PROG_TYPE_STRUCT_OPS, &policy_set);
+	if (!err)
+		err = register_btf_kfunc_id_set(BPF_PROG_TYPE_SYSCALL, &control_set);
+	if (!err)
+		err = register_bpf_struct_ops(&bpf_xlb_policy, xlb_policy);
+	if (err)
+		pr_err("xlb: BPF registration failed (%d): is the BTF of module and kernel of one build?\n",
+		       err);
+	return err;
+}

@@ -1,0 +1,418 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * How a TCP socket becomes a p-sock: struct proto, struct proto_ops and ULP.
+ *
+ * bpf_xlb_accept() runs inside sk_prot->pre_connect with the socket locked.  It
+ * attaches once: a struct xlb_psock in icsk_ulp_data, xlb_ulp_ops, and the tables
+ * below.  __inet_stream_connect() then loads sk_prot->connect, which is ours, in
+ * the same call.  A p-sock is never hashed and never sends a packet of its own.
+ *
+ * Attach is for life: the tables and the ULP stay until the socket is destroyed,
+ * so no reader can meet a table of a module that has gone.  A p-sock that is later
+ * connected elsewhere is "passed through": every operation goes to TCP's own.
+ *
+ * Module references: one of sock->ops->owner, which __sock_release() drops after
+ * ->release() has returned, one of the ULP, which tcp_cleanup_ulp() drops.
+ *
+ * This is also the one place that knows how the signatures of struct proto and
+ * struct proto_ops differ between kernels.
+ */
+#include <linux/module.h>
+#include <linux/version.h>
+#include <net/inet_common.h>
+#include <net/ipv6.h>
+#include <net/tcp.h>
+#include <net/transp_v6.h>
+#include <asm/ioctls.h>
+
+#include "xlb_shim.h"
+#include "xlb_proto.h"
+
+/* [0] AF_INET, [1] AF_INET6; copies of TCP's with our entries, made at load. */
+static struct proto xlb_prot[2];
+static struct proto_ops xlb_stream_ops[2];
+
+static const struct proto *tcp_of(const struct sock *sk)
+{
+	return sk->sk_family == AF_INET6 ? &tcpv6_prot : &tcp_prot;
+}
+
+static const struct proto_ops *tcp_ops_of(const struct sock *sk)
+{
+	return sk->sk_family == AF_INET6 ? &inet6_stream_ops : &inet_stream_ops;
+}
+
+/*
+ * The p-sock, or NULL when the socket is passed through to TCP.  The xlb_psock
+ * lives until the socket is destroyed and then for a grace period.
+ */
+static struct xlb_psock *ours(const struct sock *sk)
+{
+	struct xlb_psock *psock = xlb_sk_psock(sk);
+
+	return psock && xlb_psock_is_ours(psock) ? psock : NULL;
+}
+
+/* ---- connect ---------------------------------------------------------------- */
+
+/*
+ * A port to show for an unbound p-sock.  It is not reserved: no packet carries it,
+ * and two p-socks may show the same one.
+ */
+static __be16 shown_port(const struct sock *sk)
+{
+	return htons(32768 + hash_ptr(sk, 14));
+}
+
+static int set_names_v4(struct sock *sk, const struct sockaddr_in *to)
+{
+	struct inet_sock *inet = inet_sk(sk);
+
+	inet->inet_daddr = to->sin_addr.s_addr;
+	inet->inet_dport = to->sin_port;
+	/* The p-sock never leaves the host; a bound address stays. */
+	if (!inet->inet_saddr)
+		inet->inet_saddr = htonl(INADDR_LOOPBACK);
+	if (!inet->inet_rcv_saddr)
+		inet->inet_rcv_saddr = htonl(INADDR_LOOPBACK);
+	return 0;
+}
+
+#if IS_ENABLED(CONFIG_IPV6)
+static int set_names_v6(struct sock *sk, const struct sockaddr_in6 *to)
+{
+	struct ipv6_pinfo *np = inet6_sk(sk);
+	struct in6_addr from = in6addr_loopback;
+
+	if (ipv6_addr_v4mapped(&to->sin6_addr)) {
+		if (ipv6_only_sock(sk))
+			return -ENETUNREACH;
+		ipv6_addr_set_v4mapped(htonl(INADDR_LOOPBACK), &from);
+	}
+	sk->sk_v6_daddr = to->sin6_addr;
+	inet_sk(sk)->inet_dport = to->sin6_port;
+	if (ipv6_addr_any(&np->saddr))
+		np->saddr = from;
+	if (ipv6_addr_any(&sk->sk_v6_rcv_saddr))
+		sk->sk_v6_rcv_saddr = from;
+	return 0;
+}
+#endif
+
+static int xlb_connect(struct sock *sk, struct sockaddr_unsized *uaddr, int addr_len)
+{
+	struct xlb_psock *psock = xlb_sk_psock(sk);
+	struct inet_sock *inet = inet_sk(sk);
+	__u8 vip[16];
+	__u16 port;
+	int err;
+
+	if (!xlb_psock_take_armed(psock))
+		return tcp_of(sk)->connect(sk, uaddr, addr_len);
+
+#if IS_ENABLED(CONFIG_IPV6)
+	if (sk->sk_family == AF_INET6) {
+		if (addr_len < SIN6_LEN_RFC2133 || uaddr->sa_family != AF_INET6)
+			return -EAFNOSUPPORT;
+		err = set_names_v6(sk, (struct sockaddr_in6 *)uaddr);
+	} else
+#endif
+	{
+		if (addr_len < sizeof(struct sockaddr_in) || uaddr->sa_family != AF_INET)
+			return -EAFNOSUPPORT;
+		err = set_names_v4(sk, (struct sockaddr_in *)uaddr);
+	}
+	if (err)
+		return err;
+
+	inet->inet_sport = inet->inet_num ? htons(inet->inet_num) : shown_port(sk);
+	WRITE_ONCE(sk->sk_shutdown, 0);
+	sock_reset_flag(sk, SOCK_DONE);
+	xlb_sk_peer(sk, vip, &port);
+	xlb_psock_connected(psock, vip, port);
+	inet_sk_set_state(sk, TCP_ESTABLISHED);
+	/* __inet_stream_connect() takes 0 and this state for SS_CONNECTED. */
+	return 0;
+}
+
+static int xlb_pre_connect(struct sock *sk, struct sockaddr_unsized *uaddr, int addr_len)
+{
+	/* A connect that was refused after bpf_xlb_accept() must not arm this one. */
+	xlb_psock_arm(xlb_sk_psock(sk), 0, 0);
+	return tcp_of(sk)->pre_connect(sk, uaddr, addr_len);
+}
+
+static int xlb_disconnect(struct sock *sk, int flags)
+{
+	struct xlb_psock *psock = ours(sk);
+	struct inet_sock *inet = inet_sk(sk);
+
+	if (psock) {
+		xlb_psock_disconnect(psock);
+		/* Not tcp_set_state(): ESTABLISHED was never counted. */
+		inet_sk_set_state(sk, TCP_CLOSE);
+		if (!(sk->sk_userlocks & SOCK_BINDADDR_LOCK)) {
+			inet->inet_saddr = 0;
+			inet->inet_rcv_saddr = 0;
+#if IS_ENABLED(CONFIG_IPV6)
+			if (sk->sk_family == AF_INET6) {
+				memset(&inet6_sk(sk)->saddr, 0, sizeof(struct in6_addr));
+				memset(&sk->sk_v6_rcv_saddr, 0, sizeof(struct in6_addr));
+			}
+#endif
+		}
+		inet->inet_sport = htons(inet->inet_num);
+		inet->inet_daddr = 0;
+	}
+	return tcp_of(sk)->disconnect(sk, flags);
+}
+
+/* ---- data ------------------------------------------------------------------- */
+
+static int xlb_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
+{
+	struct xlb_psock *psock = ours(sk);
+
+	if (!psock)
+		return tcp_of(sk)->sendmsg(sk, msg, len);
+	return xlb_psock_sendmsg(psock, msg, len, msg->msg_flags);
+}
+
+static int xlb_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags)
+{
+	struct xlb_psock *psock = ours(sk);
+
+	if (!psock)
+		return tcp_of(sk)->recvmsg(sk, msg, len, flags);
+	if (flags & MSG_ERRQUEUE)
+		return inet_recv_error(sk, msg, len);
+	if (flags & MSG_OOB)
+		return -EINVAL;
+	return xlb_psock_recvmsg(psock, msg, len, flags);
+}
+
+static void xlb_splice_eof(struct socket *sock)
+{
+	struct sock *sk = sock->sk;
+
+	/* What a p-sock was given is pushed at once: nothing is corked. */
+	if (!ours(sk))
+		tcp_of(sk)->splice_eof(sock);
+}
+
+static bool xlb_stream_memory_free(const struct sock *sk, int wake)
+{
+	struct xlb_psock *psock;
+	bool ret;
+
+	rcu_read_lock();
+	psock = ours(sk);
+	ret = psock ? xlb_psock_writable(psock) : tcp_of(sk)->stream_memory_free(sk, wake);
+	rcu_read_unlock();
+	return ret;
+}
+
+static bool xlb_sock_is_readable(struct sock *sk)
+{
+	struct xlb_psock *psock;
+	bool ret;
+
+	rcu_read_lock();
+	psock = ours(sk);
+	ret = psock && xlb_psock_readable(psock);
+	rcu_read_unlock();
+	return ret;
+}
+
+static int xlb_ioctl(struct sock *sk, int cmd, int *karg)
+{
+	struct xlb_psock *psock = ours(sk);
+
+	if (!psock)
+		return tcp_of(sk)->ioctl(sk, cmd, karg);
+	switch (cmd) {
+	case SIOCINQ:
+		*karg = xlb_psock_inq(psock);
+		return 0;
+	case SIOCOUTQ:
+	case SIOCOUTQNSD:
+		*karg = xlb_psock_outq(psock);
+		return 0;
+	case SIOCATMARK:
+		*karg = 0;
+		return 0;
+	}
+	return -ENOIOCTLCMD;
+}
+
+/* ---- options ---------------------------------------------------------------- */
+
+static int xlb_setsockopt(struct sock *sk, int level, int optname, sockptr_t optval,
+			  unsigned int optlen)
+{
+	if (level == SOL_TCP && ours(sk)) {
+		switch (optname) {
+		case TCP_REPAIR:
+		case TCP_REPAIR_QUEUE:
+		case TCP_REPAIR_OPTIONS:
+		case TCP_REPAIR_WINDOW:
+		case TCP_QUEUE_SEQ:
+		case TCP_TIMESTAMP:
+		case TCP_ULP:
+		case TCP_MD5SIG:
+		case TCP_MD5SIG_EXT:
+			return -EOPNOTSUPP;
+		/* These would start a timer on a socket that has no peer. */
+		case TCP_KEEPIDLE:
+		case TCP_USER_TIMEOUT:
+			return 0;
+		}
+	}
+	/* IPV6_ADDRFORM would replace our tables with IPv4's. */
+	if (level == SOL_IPV6 && optname == IPV6_ADDRFORM && ours(sk))
+		return -EOPNOTSUPP;
+	return tcp_of(sk)->setsockopt(sk, level, optname, optval, optlen);
+}
+
+static void xlb_keepalive(struct sock *sk, int on)
+{
+	if (!ours(sk))
+		tcp_of(sk)->keepalive(sk, on);
+}
+
+/* ---- end -------------------------------------------------------------------- */
+
+static void xlb_shutdown(struct sock *sk, int how)
+{
+	struct xlb_psock *psock = ours(sk);
+
+	if (psock)
+		xlb_psock_shutdown(psock, how);
+	else
+		tcp_of(sk)->shutdown(sk, how);
+}
+
+static void xlb_close(struct sock *sk, long timeout)
+{
+	struct xlb_psock *psock = xlb_sk_psock(sk);
+	bool mine = xlb_psock_is_ours(psock);
+
+	/* Takes and drops the socket lock; afterwards no work and no i-sock knows sk. */
+	xlb_psock_close(psock);
+	if (mine) {
+		lock_sock(sk);
+		inet_sk_set_state(sk, TCP_CLOSE);
+		release_sock(sk);
+	}
+	tcp_of(sk)->close(sk, timeout);
+}
+
+/* tcp_cleanup_ulp(), from tcp_v4_destroy_sock(): the socket is dead, bh_lock_sock held. */
+static void xlb_ulp_release(struct sock *sk)
+{
+	struct inet_connection_sock *icsk = inet_csk(sk);
+	struct xlb_psock *psock = xlb_sk_psock(sk);
+
+	/* sk_destruct() runs after our reference is gone: it must not see our table. */
+	WRITE_ONCE(sk->sk_prot, (struct proto *)tcp_of(sk));
+	rcu_assign_pointer(icsk->icsk_ulp_data, NULL);
+	xlb_psock_free(psock);
+}
+
+static struct tcp_ulp_ops xlb_ulp_ops = {
+	.name = "xlb",
+	.owner = THIS_MODULE,
+	.release = xlb_ulp_release,
+};
+
+/* ---- attach ----------------------------------------------------------------- */
+
+/*
+ * Called by BPF in pre_connect, socket locked, in RCU: nothing here may sleep.
+ * Refuses what is owned by somebody else, and the module's own connections.
+ */
+int xlb_attach(struct sock *sk, __u32 service)
+{
+	struct inet_connection_sock *icsk;
+	struct xlb_psock *psock;
+	struct socket *sock = sk->sk_socket;
+	int v6 = sk->sk_family == AF_INET6;
+
+	if (sk->sk_protocol != IPPROTO_TCP || sk->sk_type != SOCK_STREAM || !sock ||
+	    sk->sk_kern_sock || (sk->sk_family != AF_INET && !v6))
+		return -EOPNOTSUPP;
+	icsk = inet_csk(sk);
+	/* MSG_FASTOPEN sends through TCP after connect(); it would not reach us. */
+	if (tcp_sk(sk)->fastopen_req || tcp_sk(sk)->repair)
+		return -EOPNOTSUPP;
+
+	if (icsk->icsk_ulp_ops == &xlb_ulp_ops) {
+		xlb_psock_arm(xlb_sk_psock(sk), service, 1);
+		return 0;
+	}
+	if (icsk->icsk_ulp_ops || rcu_access_pointer(sk->sk_user_data) ||
+	    sk->sk_prot != tcp_of(sk) || READ_ONCE(sock->ops) != tcp_ops_of(sk))
+		return -EBUSY;
+
+	psock = xlb_psock_new(sk, service);
+	if (!psock)
+		return -ENOMEM;
+
+	/* The program that calls us holds one reference, so these cannot fail. */
+	__module_get(THIS_MODULE);
+	__module_get(THIS_MODULE);
+	/* i-socks wake the p-sock under RCU, see isock.rs. */
+	sock_set_flag(sk, SOCK_RCU_FREE);
+	clear_bit(SOCK_SUPPORT_ZC, &sock->flags);
+	rcu_assign_pointer(icsk->icsk_ulp_data, (void *)psock);
+	icsk->icsk_ulp_ops = &xlb_ulp_ops;
+	WRITE_ONCE(sock->ops, &xlb_stream_ops[v6]);
+	WRITE_ONCE(sk->sk_prot, &xlb_prot[v6]);
+	return 0;
+}
+
+static void build(int i, const struct proto *prot, const struct proto_ops *ops)
+{
+	struct proto *p = &xlb_prot[i];
+	struct proto_ops *o = &xlb_stream_ops[i];
+
+	*p = *prot;
+	p->owner = THIS_MODULE;
+	p->pre_connect = xlb_pre_connect;
+	p->connect = xlb_connect;
+	p->disconnect = xlb_disconnect;
+	p->close = xlb_close;
+	p->shutdown = xlb_shutdown;
+	p->sendmsg = xlb_sendmsg;
+	p->recvmsg = xlb_recvmsg;
+	p->splice_eof = xlb_splice_eof;
+	p->ioctl = xlb_ioctl;
+	p->setsockopt = xlb_setsockopt;
+	p->keepalive = xlb_keepalive;
+	p->stream_memory_free = xlb_stream_memory_free;
+	p->sock_is_readable = xlb_sock_is_readable;
+	/* No sockmap, no abort by address: a p-sock is in no table they use. */
+	p->psock_update_sk_prot = NULL;
+	p->diag_destroy = NULL;
+
+	*o = *ops;
+	o->owner = THIS_MODULE;
+	/*
+	 * These read TCP's own queues, which a p-sock does not use.  Without splice_read
+	 * sock_splice_read() falls back to copy_splice_read(), and so to our recvmsg.
+	 */
+	o->splice_read = NULL;
+	o->mmap = sock_no_mmap;
+	o->read_sock = NULL;
+	o->read_skb = NULL;
+	o->sendmsg_locked = NULL;
+	o->peek_len = NULL;
+}
+
+void xlb_proto_init(void)
+{
+	build(0, &tcp_prot, &inet_stream_ops);
+#if IS_ENABLED(CONFIG_IPV6)
+	build(1, &tcpv6_prot, &inet6_stream_ops);
+#endif
+}

@@ -1,0 +1,686 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Kernel macros and inline functions that Rust cannot call.
+ *
+ * One function each, without policy; the comments in xlb_shim.h say under which
+ * lock.  Sockets here are p-socks (the application's) or i-socks (ours, made with
+ * sock_create_kern(), which gives them a lockdep class of their own, so that
+ * locking an i-sock inside a p-sock is no recursion).
+ */
+#include <linux/cgroup.h>
+#include <linux/module.h>
+#include <linux/percpu.h>
+#include <linux/rcupdate.h>
+#include <linux/sock_diag.h>
+#include <linux/spinlock.h>
+#include <linux/version.h>
+#include <linux/workqueue.h>
+#include <net/net_namespace.h>
+#include <net/netns/generic.h>
+#include <net/sock.h>
+#include <net/tcp.h>
+
+#include "xlb_shim.h"
+#include "xlb_proto.h"
+
+#ifdef CONFIG_HIGHMEM
+#error "xlb_isk_peek() returns addresses of fragments that must stay mapped"
+#endif
+
+/* ---- sockets ---------------------------------------------------------------- */
+
+void xlb_lock_sock(struct sock *sk)
+{
+	lock_sock(sk);
+}
+
+void xlb_release_sock(struct sock *sk)
+{
+	release_sock(sk);
+}
+
+struct xlb_psock *xlb_sk_psock(const struct sock *sk)
+{
+	return (struct xlb_psock *)rcu_access_pointer(inet_csk(sk)->icsk_ulp_data);
+}
+
+int xlb_sk_state(const struct sock *sk)
+{
+	return inet_sk_state_load(sk);
+}
+
+unsigned int xlb_sk_shutdown(const struct sock *sk)
+{
+	return READ_ONCE(sk->sk_shutdown);
+}
+
+void xlb_sk_shut(struct sock *sk, unsigned int how)
+{
+	WRITE_ONCE(sk->sk_shutdown, sk->sk_shutdown | how);
+}
+
+int xlb_sk_take_error(struct sock *sk)
+{
+	return sock_error(sk);
+}
+
+void xlb_sk_set_error(struct sock *sk, int err)
+{
+	WRITE_ONCE(sk->sk_err, err);
+}
+
+void xlb_sk_data_ready(struct sock *sk)
+{
+	READ_ONCE(sk->sk_data_ready)(sk);
+}
+
+void xlb_sk_write_space(struct sock *sk)
+{
+	READ_ONCE(sk->sk_write_space)(sk);
+}
+
+void xlb_sk_state_change(struct sock *sk)
+{
+	READ_ONCE(sk->sk_state_change)(sk);
+}
+
+long xlb_sk_rcvtimeo(const struct sock *sk, int nonblock)
+{
+	return sock_rcvtimeo(sk, nonblock);
+}
+
+long xlb_sk_sndtimeo(const struct sock *sk, int nonblock)
+{
+	return sock_sndtimeo(sk, nonblock);
+}
+
+int xlb_sk_rcvlowat(const struct sock *sk, int waitall, int len)
+{
+	return sock_rcvlowat(sk, waitall, len);
+}
+
+struct net *xlb_sk_net(const struct sock *sk)
+{
+	return sock_net(sk);
+}
+
+__u32 xlb_net_inum(const struct net *net)
+{
+	return net->ns.inum;
+}
+
+__u64 xlb_sk_cgroup_id(const struct sock *sk)
+{
+#ifdef CONFIG_SOCK_CGROUP_DATA
+	return cgroup_id(sock_cgroup_ptr((struct sock_cgroup_data *)&sk->sk_cgrp_data));
+#else
+	return 0;
+#endif
+}
+
+__u64 xlb_sk_cookie(struct sock *sk)
+{
+	return atomic64_read(&sk->sk_cookie) ?: (__u64)(unsigned long)hash_ptr(sk, 48);
+}
+
+void xlb_sk_peer(const struct sock *sk, __u8 addr[16], __u16 *port)
+{
+	struct in6_addr mapped;
+
+#if IS_ENABLED(CONFIG_IPV6)
+	if (sk->sk_family == AF_INET6)
+		mapped = sk->sk_v6_daddr;
+	else
+#endif
+		ipv6_addr_set_v4mapped(sk->sk_daddr, &mapped);
+	memcpy(addr, &mapped, 16);
+	*port = ntohs(sk->sk_dport);
+}
+
+int xlb_sk_wait_readable(struct sock *sk, long *timeo)
+{
+	DEFINE_WAIT_FUNC(wait, woken_wake_function);
+	int rc;
+
+	add_wait_queue(sk_sleep(sk), &wait);
+	sk_set_bit(SOCKWQ_ASYNC_WAITDATA, sk);
+	rc = sk_wait_event(sk, timeo,
+			   READ_ONCE(sk->sk_err) ||
+				   (READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN) ||
+				   sk_is_readable(sk),
+			   &wait);
+	sk_clear_bit(SOCKWQ_ASYNC_WAITDATA, sk);
+	remove_wait_queue(sk_sleep(sk), &wait);
+	return rc < 0 ? rc : 0;
+}
+
+int xlb_sk_wait_writable(struct sock *sk, long *timeo)
+{
+	DEFINE_WAIT_FUNC(wait, woken_wake_function);
+	int rc;
+
+	add_wait_queue(sk_sleep(sk), &wait);
+	/* sk_stream_write_space() wakes only those who asked. */
+	set_bit(SOCK_NOSPACE, &sk->sk_socket->flags);
+	rc = sk_wait_event(sk, timeo,
+			   READ_ONCE(sk->sk_err) ||
+				   (READ_ONCE(sk->sk_shutdown) & SEND_SHUTDOWN) ||
+				   sk_stream_memory_free(sk),
+			   &wait);
+	remove_wait_queue(sk_sleep(sk), &wait);
+	return rc < 0 ? rc : 0;
+}
+
+int xlb_sk_send_error(struct sock *sk, int flags, int err)
+{
+	return sk_stream_error(sk, flags, err);
+}
+
+int xlb_intr_errno(long timeo)
+{
+	return sock_intr_errno(timeo);
+}
+
+int xlb_signal_pending(void)
+{
+	return signal_pending(current);
+}
+
+/* ---- messages --------------------------------------------------------------- */
+
+size_t xlb_msg_left(const struct msghdr *msg)
+{
+	return iov_iter_count(&msg->msg_iter);
+}
+
+size_t xlb_msg_copy_in(struct msghdr *msg, void *to, size_t len)
+{
+	return copy_from_iter(to, len, &msg->msg_iter);
+}
+
+void xlb_msg_skip(struct msghdr *msg, size_t len)
+{
+	iov_iter_advance(&msg->msg_iter, len);
+}
+
+size_t xlb_msg_copy_out(struct msghdr *msg, const void *from, size_t len)
+{
+	return copy_to_iter(from, len, &msg->msg_iter);
+}
+
+/* ---- i-socks ---------------------------------------------------------------- */
+
+/* TCP's own callbacks: the same for every TCP socket, read off the first. */
+static void (*tcp_data_ready_cb)(struct sock *sk);
+static void (*tcp_write_space_cb)(struct sock *sk);
+static void (*tcp_state_change_cb)(struct sock *sk);
+
+static void isk_event(struct sock *sk, enum xlb_isock_event event)
+{
+	struct xlb_isock *isock;
+
+	rcu_read_lock();
+	isock = rcu_dereference_sk_user_data(sk);
+	if (isock)
+		xlb_isock_event(isock, event);
+	rcu_read_unlock();
+}
+
+static void isk_data_ready(struct sock *sk)
+{
+	isk_event(sk, XLB_ISOCK_DATA);
+}
+
+static void isk_write_space(struct sock *sk)
+{
+	struct socket *sock = READ_ONCE(sk->sk_socket);
+
+	/* As sk_stream_write_space(): clear when there is room, so TCP stops asking. */
+	if (sock && __sk_stream_is_writeable(sk, 1)) {
+		clear_bit(SOCK_NOSPACE, &sock->flags);
+		isk_event(sk, XLB_ISOCK_SPACE);
+	}
+}
+
+static void isk_state_change(struct sock *sk)
+{
+	isk_event(sk, XLB_ISOCK_STATE);
+}
+
+int xlb_isk_create(struct net *net, int family, struct socket **res)
+{
+	int err = sock_create_kern(net, family, SOCK_STREAM, IPPROTO_TCP, res);
+
+	if (!err)
+		tcp_sock_set_nodelay((*res)->sk);
+	return err;
+}
+
+void xlb_isk_start(struct socket *sock, struct xlb_isock *isock)
+{
+	struct sock *sk = sock->sk;
+
+	lock_sock(sk);
+	WRITE_ONCE(tcp_data_ready_cb, sk->sk_data_ready);
+	WRITE_ONCE(tcp_write_space_cb, sk->sk_write_space);
+	WRITE_ONCE(tcp_state_change_cb, sk->sk_state_change);
+	rcu_assign_sk_user_data(sk, isock);
+	WRITE_ONCE(sk->sk_data_ready, isk_data_ready);
+	WRITE_ONCE(sk->sk_write_space, isk_write_space);
+	WRITE_ONCE(sk->sk_state_change, isk_state_change);
+	release_sock(sk);
+}
+
+/* Mirrors xlb_isk_start().  Callbacks run with the lock, so none is left after this. */
+void xlb_isk_stop(struct socket *sock)
+{
+	struct sock *sk = sock->sk;
+
+	lock_sock(sk);
+	WRITE_ONCE(sk->sk_data_ready, tcp_data_ready_cb);
+	WRITE_ONCE(sk->sk_write_space, tcp_write_space_cb);
+	WRITE_ONCE(sk->sk_state_change, tcp_state_change_cb);
+	rcu_assign_sk_user_data(sk, NULL);
+	release_sock(sk);
+}
+
+int xlb_isk_connect(struct socket *sock, const __u8 addr[16], __u16 port)
+{
+	struct sockaddr_storage ss = {};
+	int len;
+
+	if (sock->sk->sk_family == AF_INET) {
+		struct sockaddr_in *sin = (struct sockaddr_in *)&ss;
+
+		sin->sin_family = AF_INET;
+		memcpy(&sin->sin_addr, addr + 12, 4);
+		sin->sin_port = htons(port);
+		len = sizeof(*sin);
+	} else {
+		struct sockaddr_in6 *sin6 = (struct sockaddr_in6 *)&ss;
+
+		sin6->sin6_family = AF_INET6;
+		memcpy(&sin6->sin6_addr, addr, 16);
+		sin6->sin6_port = htons(port);
+		len = sizeof(*sin6);
+	}
+	/* void *: the type of the address changed in 6.19. */
+	return kernel_connect(sock, (void *)&ss, len, O_NONBLOCK);
+}
+
+void xlb_isk_release(struct socket *sock, int abort)
+{
+	struct sock *sk = sock->sk;
+	struct net *net = sock_net(sk);
+
+	/*
+	 * A kernel socket holds no reference to its netns, so tcp_close() stops its
+	 * timers: a FIN that is lost would never be sent again.  Take the reference for
+	 * the time of the close, or reset where the netns is going.
+	 */
+	if (!abort && maybe_get_net(net)) {
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 15, 0)
+		sk_net_refcnt_upgrade(sk);
+#endif
+		put_net(net);
+	} else {
+		sock_no_linger(sk);
+	}
+	sock_release(sock);
+}
+
+struct sock *xlb_socket_sk(const struct socket *sock)
+{
+	return sock->sk;
+}
+
+int xlb_isk_idle_ok(const struct sock *sk)
+{
+	const struct tcp_sock *tp = tcp_sk(sk);
+
+	return inet_sk_state_load(sk) == TCP_ESTABLISHED &&
+	       READ_ONCE(tp->rcv_nxt) == READ_ONCE(tp->copied_seq) && !READ_ONCE(sk->sk_err) &&
+	       !READ_ONCE(sk->sk_shutdown);
+}
+
+int xlb_isk_send_buf(struct sock *sk, const void *buf, size_t len, int flags)
+{
+	struct kvec vec = { .iov_base = (void *)buf, .iov_len = len };
+	struct msghdr msg = { .msg_flags = flags | MSG_DONTWAIT | MSG_NOSIGNAL };
+
+	iov_iter_kvec(&msg.msg_iter, ITER_SOURCE, &vec, 1, len);
+	return tcp_sendmsg_locked(sk, &msg, len);
+}
+
+int xlb_isk_send_msg(struct sock *sk, struct msghdr *msg, size_t len, int more)
+{
+	size_t left = iov_iter_count(&msg->msg_iter);
+	size_t controllen = msg->msg_controllen;
+	unsigned int flags = msg->msg_flags;
+	int ret;
+
+	/* The caller's ancillary data and completion requests are not for this socket. */
+	msg->msg_flags = (flags & MSG_SPLICE_PAGES) | MSG_DONTWAIT | MSG_NOSIGNAL |
+			 (more ? MSG_MORE : 0);
+	msg->msg_controllen = 0;
+	len = min(len, left);
+	iov_iter_truncate(&msg->msg_iter, len);
+	ret = tcp_sendmsg_locked(sk, msg, len);
+	iov_iter_reexpand(&msg->msg_iter, left - (len - iov_iter_count(&msg->msg_iter)));
+	msg->msg_flags = flags;
+	msg->msg_controllen = controllen;
+	return ret;
+}
+
+int xlb_isk_recv_msg(struct sock *sk, struct msghdr *msg, size_t len, int flags)
+{
+	size_t left = iov_iter_count(&msg->msg_iter);
+	int ret;
+
+	len = min(len, left);
+	iov_iter_truncate(&msg->msg_iter, len);
+	/* Through the table: tcp_recvmsg() is not exported. */
+	ret = tcp_prot.recvmsg(sk, msg, len, flags | MSG_DONTWAIT);
+	iov_iter_reexpand(&msg->msg_iter, left - (len - iov_iter_count(&msg->msg_iter)));
+	return ret;
+}
+
+int xlb_isk_recv_buf(struct sock *sk, void *buf, size_t len, int flags)
+{
+	struct kvec vec = { .iov_base = buf, .iov_len = len };
+	struct msghdr msg = {};
+
+	iov_iter_kvec(&msg.msg_iter, ITER_DEST, &vec, 1, len);
+	return tcp_prot.recvmsg(sk, &msg, len, flags | MSG_DONTWAIT);
+}
+
+/*
+ * The longest contiguous piece of the receive queue that starts `off` bytes after
+ * what has been read; 0 when there is none.  Valid until the lock is released.
+ */
+size_t xlb_isk_peek(struct sock *sk, __u32 off, const __u8 **data)
+{
+	const struct tcp_sock *tp = tcp_sk(sk);
+	u32 seq = tp->copied_seq + off;
+	struct skb_seq_state st;
+	struct sk_buff *skb;
+	u32 offset;
+	size_t n;
+
+	skb_queue_walk(&sk->sk_receive_queue, skb) {
+		offset = seq - TCP_SKB_CB(skb)->seq;
+		if (offset >= skb->len)
+			continue;
+		skb_prepare_seq_read(skb, offset, skb->len, &st);
+		n = skb_seq_read(0, data, &st);
+		skb_abort_seq_read(&st);
+		return n;
+	}
+	return 0;
+}
+
+int xlb_isk_inq(const struct sock *sk)
+{
+	return tcp_inq((struct sock *)sk);
+}
+
+int xlb_isk_outq(const struct sock *sk)
+{
+	const struct tcp_sock *tp = tcp_sk(sk);
+
+	return READ_ONCE(tp->write_seq) - READ_ONCE(tp->snd_una);
+}
+
+int xlb_isk_readable(const struct sock *sk)
+{
+	const struct tcp_sock *tp = tcp_sk(sk);
+
+	return READ_ONCE(tp->rcv_nxt) != READ_ONCE(tp->copied_seq) || xlb_isk_fin(sk);
+}
+
+int xlb_isk_writable(struct sock *sk)
+{
+	struct socket *sock;
+
+	if (sk_stream_is_writeable(sk))
+		return 1;
+	/* Sockets are freed after a grace period, see sock_free_inode(). */
+	sock = READ_ONCE(sk->sk_socket);
+	if (sock) {
+		set_bit(SOCK_NOSPACE, &sock->flags);
+		/* Pairs with the order of sk_wmem_queued and the flag in TCP's ACK path. */
+		smp_mb__after_atomic();
+	}
+	return sk_stream_is_writeable(sk) || xlb_isk_fin(sk);
+}
+
+int xlb_isk_fin(const struct sock *sk)
+{
+	int state = inet_sk_state_load(sk);
+
+	return state == TCP_CLOSE || state == TCP_CLOSE_WAIT || state == TCP_LAST_ACK ||
+	       state == TCP_CLOSING || state == TCP_TIME_WAIT || READ_ONCE(sk->sk_err) ||
+	       (READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN);
+}
+
+int xlb_isk_reset(const struct sock *sk)
+{
+	/* sk_err may have been taken by a read; a FIN always sets SOCK_DONE. */
+	return READ_ONCE(sk->sk_err) || !sock_flag(sk, SOCK_DONE);
+}
+
+void xlb_isk_shutdown(struct socket *sock, int how)
+{
+	kernel_sock_shutdown(sock, how);
+}
+
+/* ---- locks, RCU, time ------------------------------------------------------- */
+
+static struct lock_class_key lock_keys[XLB_LOCK_CLASSES];
+static const char *const lock_names[XLB_LOCK_CLASSES] = {
+	[XLB_LOCK_POOL] = "xlb_pool",
+	[XLB_LOCK_TABLE] = "xlb_pool_table",
+	[XLB_LOCK_SOCKETS] = "xlb_psocks",
+	[XLB_LOCK_DEAD] = "xlb_dead",
+};
+
+void xlb_spin_init(void *lock, unsigned int class_nr)
+{
+	spinlock_t *l = lock;
+
+	static_assert(sizeof(spinlock_t) <= XLB_SPIN_BYTES);
+	spin_lock_init(l);
+	lockdep_set_class_and_name(l, &lock_keys[class_nr], lock_names[class_nr]);
+}
+
+void xlb_spin_lock_bh(void *lock)
+{
+	spin_lock_bh((spinlock_t *)lock);
+}
+
+void xlb_spin_unlock_bh(void *lock)
+{
+	spin_unlock_bh((spinlock_t *)lock);
+}
+
+void xlb_rcu_read_lock(void)
+{
+	rcu_read_lock();
+}
+
+void xlb_rcu_read_unlock(void)
+{
+	rcu_read_unlock();
+}
+
+struct rcu_object {
+	struct rcu_head rcu;
+};
+
+void xlb_kfree_rcu(void *object)
+{
+	struct rcu_object *o = object;
+
+	static_assert(sizeof(struct rcu_object) <= 16);
+	kfree_rcu(o, rcu);
+}
+
+__u64 xlb_now_ns(void)
+{
+	return ktime_get_ns();
+}
+
+__u64 xlb_now_ms(void)
+{
+	return jiffies_to_msecs(get_jiffies_64());
+}
+
+__u32 xlb_current_tgid(void)
+{
+	return task_tgid_nr(current);
+}
+
+__u32 xlb_random(void)
+{
+	return get_random_u32();
+}
+
+unsigned int xlb_cpu(void)
+{
+	return raw_smp_processor_id();
+}
+
+void xlb_cond_resched(void)
+{
+	cond_resched();
+}
+
+/* ---- work ------------------------------------------------------------------- */
+
+/* Requests wait on this, so it must not wait for memory behind others. */
+static struct workqueue_struct *xlb_wq;
+
+static void psock_work(struct work_struct *work)
+{
+	xlb_psock_work(to_delayed_work(work));
+}
+
+static void reaper_work(struct work_struct *work)
+{
+	xlb_reap();
+}
+
+static DECLARE_DELAYED_WORK(reaper, reaper_work);
+
+void xlb_work_init(void *delayed_work)
+{
+	static_assert(sizeof(struct delayed_work) <= XLB_WORK_BYTES);
+	INIT_DELAYED_WORK((struct delayed_work *)delayed_work, psock_work);
+}
+
+void xlb_work_kick(void *delayed_work, __u64 delay_ms)
+{
+	mod_delayed_work(xlb_wq, delayed_work, msecs_to_jiffies(delay_ms));
+}
+
+void xlb_work_disable_sync(void *delayed_work)
+{
+	disable_delayed_work_sync(delayed_work);
+}
+
+void xlb_reaper_kick(__u64 delay_ms)
+{
+	if (delay_ms)
+		queue_delayed_work(xlb_wq, &reaper, msecs_to_jiffies(delay_ms));
+	else
+		mod_delayed_work(xlb_wq, &reaper, 0);
+}
+
+void xlb_reaper_stop(void)
+{
+	disable_delayed_work_sync(&reaper);
+}
+
+/* ---- counters --------------------------------------------------------------- */
+
+struct counters {
+	__u64 counters[XLB_COUNTER_COUNT];
+	__u64 reasons[XLB_REASON_COUNT];
+	__u64 engine[XLB_ENGINE_REASONS];
+};
+
+static DEFINE_PER_CPU(struct counters, counters);
+
+void xlb_count(__u32 counter, __s64 n)
+{
+	if (counter < XLB_COUNTER_COUNT)
+		this_cpu_add(counters.counters[counter], n);
+}
+
+void xlb_count_reason(__u32 reason)
+{
+	if (reason < XLB_REASON_COUNT)
+		this_cpu_inc(counters.reasons[reason]);
+}
+
+void xlb_count_engine(__u32 reason)
+{
+	if (reason < XLB_ENGINE_REASONS)
+		this_cpu_inc(counters.engine[reason]);
+}
+
+void xlb_counters_read(struct xlb_info *info)
+{
+	const struct counters *c;
+	int cpu, i;
+
+	for_each_possible_cpu(cpu) {
+		c = per_cpu_ptr(&counters, cpu);
+		for (i = 0; i < XLB_COUNTER_COUNT; i++)
+			info->counters[i] += c->counters[i];
+		for (i = 0; i < XLB_REASON_COUNT; i++)
+			info->reasons[i] += c->reasons[i];
+		for (i = 0; i < XLB_ENGINE_REASONS; i++)
+			info->engine_reasons[i] += c->engine[i];
+	}
+}
+
+/* ---- network namespaces ----------------------------------------------------- */
+
+static void __net_exit net_pre_exit(struct net *net)
+{
+	xlb_net_exit(net);
+}
+
+static struct pernet_operations xlb_net_ops = {
+	.pre_exit = net_pre_exit,
+};
+
+int xlb_shim_init(void)
+{
+	int err;
+
+	xlb_proto_init();
+	xlb_wq = alloc_workqueue("xlb", WQ_UNBOUND | WQ_MEM_RECLAIM | WQ_HIGHPRI, 0);
+	if (!xlb_wq)
+		return -ENOMEM;
+	err = register_pernet_subsys(&xlb_net_ops);
+	if (err)
+		goto err_wq;
+	err = xlb_policy_init();
+	if (err)
+		goto err_net;
+	return 0;
+
+err_net:
+	unregister_pernet_subsys(&xlb_net_ops);
+err_wq:
+	destroy_workqueue(xlb_wq);
+	return err;
+}
+
+void xlb_shim_exit(void)
+{
+	unregister_pernet_subsys(&xlb_net_ops);
+	destroy_workqueue(xlb_wq);
+}

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Between the C files of the shim. */
+#ifndef XLB_PROTO_H
+#define XLB_PROTO_H
+
+struct sock;
+
+int xlb_attach(struct sock *sk, __u32 service); /* proto.c: make a p-sock; sk locked */
+void xlb_proto_init(void);
+int xlb_policy_init(void); /* policy.c */
+
+#endif

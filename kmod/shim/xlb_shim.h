@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Between the C shim and the module's Rust.
+ *
+ * Only what cannot be Rust is C: kernel macros and inline functions, tables of
+ * function pointers whose types differ between kernel versions, and everything
+ * that BPF must find in BTF (pahole skips Rust units).  No policy, no parsing and
+ * no state lives in C.  bindgen reads this header for both directions.
+ */
+#ifndef XLB_SHIM_H
+#define XLB_SHIM_H
+
+#include "../include/xlb_intf.h"
+
+struct sock;
+struct socket;
+struct msghdr;
+struct net;
+struct xlb_psock; /* psock.rs */
+struct xlb_isock; /* isock.rs */
+
+typedef _Bool xlb_bool;
+
+/* ---- C, called by Rust ---------------------------------------------------- */
+
+/* sock.c: sockets.  "locked" means that the caller holds lock_sock(sk). */
+void xlb_lock_sock(struct sock *sk);
+void xlb_release_sock(struct sock *sk);
+struct xlb_psock *xlb_sk_psock(const struct sock *sk); /* locked, or in RCU */
+int xlb_sk_state(const struct sock *sk);
+unsigned int xlb_sk_shutdown(const struct sock *sk);
+void xlb_sk_shut(struct sock *sk, unsigned int how); /* locked; RCV_SHUTDOWN and/or SEND_SHUTDOWN */
+int xlb_sk_take_error(struct sock *sk); /* locked */
+void xlb_sk_set_error(struct sock *sk, int err); /* locked; err > 0 */
+void xlb_sk_data_ready(struct sock *sk); /* in RCU */
+void xlb_sk_write_space(struct sock *sk); /* in RCU */
+void xlb_sk_state_change(struct sock *sk); /* in RCU */
+long xlb_sk_rcvtimeo(const struct sock *sk, int nonblock);
+long xlb_sk_sndtimeo(const struct sock *sk, int nonblock);
+int xlb_sk_rcvlowat(const struct sock *sk, int waitall, int len);
+struct net *xlb_sk_net(const struct sock *sk);
+__u32 xlb_net_inum(const struct net *net);
+__u64 xlb_sk_cgroup_id(const struct sock *sk);
+__u64 xlb_sk_cookie(struct sock *sk);
+void xlb_sk_peer(const struct sock *sk, __u8 addr[16], __u16 *port); /* in RCU */
+/* Sleep, unlocked, until ready(sk), a signal or the time-out; locked on return. */
+int xlb_sk_wait_readable(struct sock *sk, long *timeo);
+int xlb_sk_wait_writable(struct sock *sk, long *timeo);
+int xlb_sk_send_error(struct sock *sk, int flags, int err); /* raises SIGPIPE */
+int xlb_intr_errno(long timeo);
+int xlb_signal_pending(void);
+
+/* The user's message. */
+size_t xlb_msg_left(const struct msghdr *msg);
+size_t xlb_msg_copy_in(struct msghdr *msg, void *to, size_t len);
+void xlb_msg_skip(struct msghdr *msg, size_t len);
+size_t xlb_msg_copy_out(struct msghdr *msg, const void *from, size_t len);
+
+/* i-socks. */
+int xlb_isk_create(struct net *net, int family, struct socket **res);
+void xlb_isk_start(struct socket *sock, struct xlb_isock *isock);
+void xlb_isk_stop(struct socket *sock);
+int xlb_isk_connect(struct socket *sock, const __u8 addr[16], __u16 port);
+void xlb_isk_release(struct socket *sock, int abort); /* abort: RST, and no reference to the netns */
+struct sock *xlb_socket_sk(const struct socket *sock);
+int xlb_isk_idle_ok(const struct sock *sk); /* established, nothing to read, no error */
+int xlb_isk_send_buf(struct sock *sk, const void *buf, size_t len, int flags); /* locked */
+int xlb_isk_send_msg(struct sock *sk, struct msghdr *msg, size_t len, int more); /* locked */
+int xlb_isk_recv_msg(struct sock *sk, struct msghdr *msg, size_t len, int flags);
+int xlb_isk_recv_buf(struct sock *sk, void *buf, size_t len, int flags);
+size_t xlb_isk_peek(struct sock *sk, __u32 off, const __u8 **data); /* locked */
+int xlb_isk_inq(const struct sock *sk);
+int xlb_isk_outq(const struct sock *sk);
+int xlb_isk_readable(const struct sock *sk); /* in RCU */
+int xlb_isk_writable(struct sock *sk); /* in RCU; asks for write space when not */
+int xlb_isk_reset(const struct sock *sk); /* ended by an error, not by a FIN */
+int xlb_isk_fin(const struct sock *sk); /* the peer has ended its side, or the connection is dead */
+void xlb_isk_shutdown(struct socket *sock, int how);
+
+/* Locks, RCU, time, work. */
+void xlb_spin_init(void *lock, unsigned int class_nr);
+void xlb_spin_lock_bh(void *lock);
+void xlb_spin_unlock_bh(void *lock);
+void xlb_rcu_read_lock(void);
+void xlb_rcu_read_unlock(void);
+void xlb_kfree_rcu(void *object); /* its first 16 bytes are room for the RCU head */
+__u64 xlb_now_ns(void);
+__u64 xlb_now_ms(void);
+void xlb_work_init(void *delayed_work); /* runs xlb_psock_work() */
+void xlb_work_kick(void *delayed_work, __u64 delay_ms);
+void xlb_work_disable_sync(void *delayed_work);
+void xlb_reaper_kick(__u64 delay_ms); /* runs xlb_reap() */
+void xlb_reaper_stop(void);
+__u32 xlb_current_tgid(void);
+__u32 xlb_random(void);
+unsigned int xlb_cpu(void);
+void xlb_cond_resched(void);
+
+void xlb_count(__u32 counter, __s64 n); /* enum xlb_counter */
+void xlb_count_reason(__u32 reason); /* enum xlb_reason */
+void xlb_count_engine(__u32 reason); /* the engine's Reason */
+void xlb_counters_read(struct xlb_info *info);
+
+/* policy.c: the attached struct_ops. */
+int xlb_policy_route(struct xlb_request *req, struct xlb_decision *dec);
+int xlb_policy_pick(struct xlb_request *req, struct xlb_decision *dec);
+void xlb_policy_done(struct xlb_request *req, struct xlb_decision *dec, struct xlb_result *res);
+int xlb_policy_name(char name[16]); /* 1 when one is attached */
+
+int xlb_shim_init(void);
+void xlb_shim_exit(void);
+
+#define XLB_WORK_BYTES 256 /* room for a struct delayed_work, asserted in sock.c */
+#define XLB_SPIN_BYTES 72 /* room for a spinlock_t with lockdep, asserted in sock.c */
+
+enum xlb_lock_class {
+	XLB_LOCK_POOL,
+	XLB_LOCK_TABLE,
+	XLB_LOCK_SOCKETS,
+	XLB_LOCK_DEAD,
+	XLB_LOCK_CLASSES,
+};
+
+/* errno and socket constants that Rust needs; values from the kernel's headers. */
+enum {
+	XLB_EAGAIN = 11,
+	XLB_EPIPE = 32,
+	XLB_ECONNRESET = 104,
+};
+
+/* ---- Rust, called by C ---------------------------------------------------- */
+
+/* psock.rs: the p-sock.  Locks as the proto operation of the same name has them. */
+struct xlb_psock *xlb_psock_new(struct sock *sk, __u32 service); /* locked, atomic */
+void xlb_psock_arm(struct xlb_psock *psock, __u32 service, int armed); /* locked */
+int xlb_psock_take_armed(struct xlb_psock *psock); /* locked */
+void xlb_psock_connected(struct xlb_psock *psock, const __u8 vip[16], __u16 port); /* locked */
+void xlb_psock_free(struct xlb_psock *psock); /* ULP release */
+int xlb_psock_is_ours(const struct xlb_psock *psock); /* connected to a VIP, not passed through */
+void xlb_psock_close(struct xlb_psock *psock);
+void xlb_psock_disconnect(struct xlb_psock *psock); /* locked */
+void xlb_psock_shutdown(struct xlb_psock *psock, int how); /* locked */
+int xlb_psock_sendmsg(struct xlb_psock *psock, struct msghdr *msg, size_t len, int flags);
+int xlb_psock_recvmsg(struct xlb_psock *psock, struct msghdr *msg, size_t len, int flags);
+int xlb_psock_readable(const struct xlb_psock *psock); /* in RCU */
+int xlb_psock_writable(const struct xlb_psock *psock); /* in RCU */
+int xlb_psock_inq(struct xlb_psock *psock);
+int xlb_psock_outq(struct xlb_psock *psock);
+void xlb_psock_work(void *delayed_work);
+
+/* isock.rs: callbacks of i-socks; the i-sock's lock is held, softirq or backlog. */
+enum xlb_isock_event { XLB_ISOCK_DATA, XLB_ISOCK_SPACE, XLB_ISOCK_STATE };
+void xlb_isock_event(struct xlb_isock *isock, enum xlb_isock_event event);
+
+/* pool.rs */
+void xlb_reap(void);
+void xlb_net_exit(struct net *net);
+
+/* fields.rs: bodies of the kfuncs; see xlb_intf.h. */
+__u64 xlb_field_hash(const struct xlb_request *req, __u32 field, __u32 from, __u32 to);
+int xlb_field_find(const struct xlb_request *req, __u32 field, __u32 from, __u32 byte);
+int xlb_field_len(const struct xlb_request *req, __u32 field);
+int xlb_field_equal(const struct xlb_request *req, __u32 field, __u32 from, const __u8 *buf, __u32 len);
+int xlb_field_header(const struct xlb_request *req, const __u8 *name, __u32 len);
+
+/* control.rs */
+int xlb_control(struct xlb_ctl *ctl, __u8 *buf, __u32 len);
+
+#endif /* XLB_SHIM_H */
