@@ -171,7 +171,7 @@ impl Facts {
         end: usize,
         limits: &Limits,
     ) -> Result<(), Reason> {
-        if name.contains(&b'_') {
+        if name.len() >= 10 && scan::find_byte(name, 0, b'_').is_some() {
             return Err(Reason::FieldLookalike);
         }
         let untrimmed = head.get(colon.wrapping_add(1)..end).unwrap_or(&[]);

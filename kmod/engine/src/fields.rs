@@ -85,31 +85,30 @@ impl Lines {
             }
         }
         let line = self.line as usize;
-        // The line end may stand at `most`, so that a line of exactly the limit passes.
         let most = line.saturating_add(limits.field_bytes as usize);
-        let window = buf.get(..=most).unwrap_or(buf);
         if self.at == At::Name {
-            let end = scan::token_end(window, self.pos as usize);
+            let end = scan::token_end(buf, self.pos as usize);
             self.pos = end as u32;
-            match scan::at(window, end) {
-                None if end > most => return Err(Reason::FieldBytes),
-                None => return Ok(Line::Partial),
-                Some(b':') if end == line => return Err(Reason::FieldNameEmpty),
-                Some(b':') => {
+            // Whatever stopped the scan: the answer must not depend on how the line was cut.
+            if end > most {
+                return Err(Reason::FieldBytes);
+            }
+            match scan::at(buf, end) {
+                Some(b':') if end != line => {
                     self.colon = end as u32;
                     self.pos = end.wrapping_add(1) as u32;
                     self.at = At::Value;
                 }
-                Some(b' ' | b'\t') => return Err(Reason::FieldNameSpace),
-                Some(b'\n') => return Err(Reason::BareLf),
-                Some(b'\r') => return Err(Reason::FieldColonMissing),
-                Some(_) => return Err(Reason::FieldNameByte),
+                None => return Ok(Line::Partial),
+                Some(byte) => return Err(name_error(byte)),
             }
         }
-        let end = scan::value_end(window, self.pos as usize);
+        let end = scan::value_end(buf, self.pos as usize);
         self.pos = end as u32;
-        match scan::at(window, end) {
-            None if end > most => Err(Reason::FieldBytes),
+        if end > most {
+            return Err(Reason::FieldBytes);
+        }
+        match scan::at(buf, end) {
             None => Ok(Line::Partial),
             Some(b'\r') => match scan::at(buf, end.wrapping_add(1)) {
                 None => Ok(Line::Partial),
@@ -128,6 +127,17 @@ impl Lines {
             Some(0) => Err(Reason::Nul),
             Some(_) => Err(Reason::Control),
         }
+    }
+}
+
+#[cold]
+fn name_error(byte: u8) -> Reason {
+    match byte {
+        b':' => Reason::FieldNameEmpty,
+        b' ' | b'\t' => Reason::FieldNameSpace,
+        b'\n' => Reason::BareLf,
+        b'\r' => Reason::FieldColonMissing,
+        _ => Reason::FieldNameByte,
     }
 }
 

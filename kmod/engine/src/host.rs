@@ -31,20 +31,24 @@ pub(crate) fn check(host: &[u8]) -> Result<(), Reason> {
             Err(Reason::HostLiteral)
         };
     }
-    let mut label = 0u32;
-    for byte in host {
-        if !scan::is_host(*byte) {
-            return Err(Reason::HostByte);
-        }
-        if *byte != b'.' {
-            label = label.wrapping_add(1);
-        } else if label == 0 {
-            return Err(Reason::HostLabel);
-        } else {
-            label = 0;
+    if scan::host_end(host, 0) != host.len() {
+        return Err(Reason::HostByte);
+    }
+    check_labels(host)
+}
+
+/// A dot at the start, or two in a row; one at the end is that of a fully qualified name.
+fn check_labels(host: &[u8]) -> Result<(), Reason> {
+    let mut rest = host;
+    loop {
+        match rest {
+            [b'.', ..] => return Err(Reason::HostLabel),
+            _ => match scan::find_byte(rest, 0, b'.') {
+                Some(dot) => rest = rest.get(dot.wrapping_add(1)..).unwrap_or(&[]),
+                None => return Ok(()),
+            },
         }
     }
-    Ok(())
 }
 
 /// One to five digits, at most 65535.

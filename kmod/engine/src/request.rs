@@ -129,28 +129,34 @@ impl RequestParser {
         let most = limits.head_bytes as usize;
         let window = buf.get(..most).unwrap_or(buf);
         match self.advance(window, limits)? {
-            Status::Partial if window.len() >= most => Err(Reason::HeadBytes),
-            status => Ok(status),
+            Some(end) => self.finish(window, end).map(Status::Complete),
+            None if window.len() >= most => Err(Reason::HeadBytes),
+            None => Ok(Status::Partial),
         }
     }
 
+    /// The offset after the head, once it is whole.
     #[inline]
-    fn advance(&mut self, buf: &[u8], limits: &Limits) -> Result<Status<RequestHead>, Reason> {
+    fn advance(&mut self, buf: &[u8], limits: &Limits) -> Result<Option<usize>, Reason> {
         if self.at != At::Fields {
             match self.request_line(buf, limits)? {
-                Status::Partial => return Ok(Status::Partial),
+                Status::Partial => return Ok(None),
                 Status::Complete(()) => {}
             }
         }
-        loop {
-            match self.lines.next(buf, limits)? {
-                Line::Partial => return Ok(Status::Partial),
-                Line::End(end) => return self.finish(buf, end).map(Status::Complete),
+        // A local that the compiler can keep in registers.
+        let mut lines = self.lines;
+        let end = loop {
+            match lines.next(buf, limits)? {
+                Line::Partial => break None,
+                Line::End(end) => break Some(end),
                 Line::Field { line, colon, end } => {
                     self.facts.field(buf, line, colon, end, limits)?;
                 }
             }
-        }
+        };
+        self.lines = lines;
+        Ok(end)
     }
 
     #[inline]
@@ -177,12 +183,12 @@ impl RequestParser {
         }
         if self.at == At::Method {
             let start = self.skip as usize;
-            let most = start.saturating_add(limits.method_bytes as usize);
-            let window = buf.get(..=most).unwrap_or(buf);
-            let end = scan::token_end(window, self.pos as usize);
+            let end = scan::token_end(buf, self.pos as usize);
             self.pos = end as u32;
-            match scan::at(window, end) {
-                None if end > most => return Err(Reason::MethodBytes),
+            if end > start.saturating_add(limits.method_bytes as usize) {
+                return Err(Reason::MethodBytes);
+            }
+            match scan::at(buf, end) {
                 None => return Ok(Status::Partial),
                 Some(b' ') if end == start => return Err(Reason::MethodEmpty),
                 Some(b' ') => {}
@@ -198,12 +204,12 @@ impl RequestParser {
         }
         if self.at == At::Target {
             let start = self.target.start as usize;
-            let most = start.saturating_add(limits.target_bytes as usize);
-            let window = buf.get(..=most).unwrap_or(buf);
-            let end = scan::target_end(window, self.pos as usize);
+            let end = scan::target_end(buf, self.pos as usize);
             self.pos = end as u32;
-            match scan::at(window, end) {
-                None if end > most => return Err(Reason::TargetBytes),
+            if end > start.saturating_add(limits.target_bytes as usize) {
+                return Err(Reason::TargetBytes);
+            }
+            match scan::at(buf, end) {
                 None => return Ok(Status::Partial),
                 Some(b' ') if end == start => return Err(Reason::TargetEmpty),
                 Some(b' ') => {}

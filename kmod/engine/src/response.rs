@@ -98,34 +98,35 @@ impl ResponseParser {
     ) -> Result<Status<ResponseHead>, Reason> {
         let most = limits.head_bytes as usize;
         let window = buf.get(..most).unwrap_or(buf);
-        match self.advance(window, limits, request)? {
-            Status::Partial if window.len() >= most => Err(Reason::HeadBytes),
-            status => Ok(status),
+        match self.advance(window, limits)? {
+            Some(end) => self.finish(end, request).map(Status::Complete),
+            None if window.len() >= most => Err(Reason::HeadBytes),
+            None => Ok(Status::Partial),
         }
     }
 
+    /// The offset after the head, once it is whole.
     #[inline]
-    fn advance(
-        &mut self,
-        buf: &[u8],
-        limits: &Limits,
-        request: &RequestContext,
-    ) -> Result<Status<ResponseHead>, Reason> {
+    fn advance(&mut self, buf: &[u8], limits: &Limits) -> Result<Option<usize>, Reason> {
         if self.at != At::Fields {
             match self.status_line(buf)? {
-                Status::Partial => return Ok(Status::Partial),
+                Status::Partial => return Ok(None),
                 Status::Complete(()) => {}
             }
         }
-        loop {
-            match self.lines.next(buf, limits)? {
-                Line::Partial => return Ok(Status::Partial),
-                Line::End(end) => return self.finish(end, request).map(Status::Complete),
+        // A local that the compiler can keep in registers.
+        let mut lines = self.lines;
+        let end = loop {
+            match lines.next(buf, limits)? {
+                Line::Partial => break None,
+                Line::End(end) => break Some(end),
                 Line::Field { line, colon, end } => {
                     self.facts.field(buf, line, colon, end, limits)?;
                 }
             }
-        }
+        };
+        self.lines = lines;
+        Ok(end)
     }
 
     #[inline]

@@ -61,11 +61,6 @@ pub(crate) fn is_unreserved(byte: u8) -> bool {
     is(byte, UNRESERVED)
 }
 
-#[inline]
-pub(crate) fn is_host(byte: u8) -> bool {
-    is(byte, HOST)
-}
-
 /// field-vchar, space or tab (RFC 9110, section 5.5).
 #[inline]
 pub(crate) fn is_value(byte: u8) -> bool {
@@ -115,11 +110,36 @@ fn find(buf: &[u8], from: usize, flags: impl Fn(u64) -> u64, stops: impl Fn(u8) 
 /// The first byte at or after `from` that is no token character, or the end.
 #[inline]
 pub(crate) fn token_end(buf: &[u8], from: usize) -> usize {
-    let rest = buf.get(from..).unwrap_or(&[]);
-    match rest.iter().position(|b| !is_token(*b)) {
-        Some(before) => from.wrapping_add(before),
-        None => buf.len().max(from),
+    kind_end(buf, from, TOKEN)
+}
+
+/// The first byte at or after `from` that no host name holds, or the end.
+#[inline]
+pub(crate) fn host_end(buf: &[u8], from: usize) -> usize {
+    kind_end(buf, from, HOST)
+}
+
+#[inline(always)]
+fn kind_end(buf: &[u8], from: usize, kind: u8) -> usize {
+    let mut rest = buf.get(from..).unwrap_or(&[]);
+    let mut end = from;
+    // By eights only so that the compiler unrolls it.
+    while let Some((eight, tail)) = rest.split_first_chunk::<8>() {
+        for byte in eight {
+            if !is(*byte, kind) {
+                return end;
+            }
+            end = end.wrapping_add(1);
+        }
+        rest = tail;
     }
+    for byte in rest {
+        if !is(*byte, kind) {
+            return end;
+        }
+        end = end.wrapping_add(1);
+    }
+    end
 }
 
 /// The first byte at or after `from` that may not stand in a field value (tabs may), or the end.

@@ -93,7 +93,7 @@ pub(crate) fn authority(head: &[u8], span: Span) -> Result<Authority, Reason> {
             Some(close) => close.wrapping_add(1),
             None => return Err(Reason::HostLiteral),
         },
-        _ => bytes.iter().position(|b| *b == b':').unwrap_or(bytes.len()),
+        _ => scan::find_byte(bytes, 0, b':').unwrap_or(bytes.len()),
     };
     let (name, rest) = bytes.split_at_checked(host_len).ok_or(Reason::HostByte)?;
     host::check(name)?;

@@ -7,7 +7,7 @@ use xlb_engine::{Framing, Method, Version};
 
 #[derive(Debug)]
 pub struct Head<'a> {
-    pub first: Vec<&'a str>,
+    pub first: Vec<&'a [u8]>,
     pub fields: Vec<(String, &'a [u8])>,
     pub bytes: usize,
 }
@@ -31,7 +31,7 @@ pub fn head(bytes: &[u8]) -> Option<Head<'_>> {
         }
         lines.push(line);
     }
-    let first = std::str::from_utf8(lines[0]).ok()?.splitn(3, ' ').collect();
+    let first = lines[0].splitn(3, |b| *b == b' ').collect();
     let mut fields = Vec::new();
     for line in &lines[1..] {
         let colon = line.iter().position(|b| *b == b':')?;

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One message, many times, for callgrind: `instructions MESSAGE COUNT`.  The difference between two
+//! counts is what a message costs; see README.md.
+
+mod messages;
+
+use std::hint::black_box;
+use xlb_engine::{
+    Body, Framing, Limits, Method, RequestContext, RequestParser, ResponseParser, Version,
+};
+
+const GET: RequestContext = RequestContext {
+    method: Method::Get,
+    version: Version::Http11,
+    upgrade: false,
+};
+
+#[inline(never)]
+fn request(bytes: &[u8]) {
+    let parsed = RequestParser::new().parse(black_box(bytes), &Limits::DEFAULT);
+    assert!(black_box(parsed).is_ok());
+}
+
+#[inline(never)]
+fn response(bytes: &[u8]) {
+    let parsed = ResponseParser::new().parse(black_box(bytes), &Limits::DEFAULT, &GET);
+    assert!(black_box(parsed).is_ok());
+}
+
+#[inline(never)]
+fn body(bytes: &[u8]) {
+    let mut body = Body::new(Framing::Chunked);
+    assert!(body.feed(black_box(bytes), &Limits::DEFAULT).is_ok());
+}
+
+fn httparse_request(bytes: &[u8]) {
+    let mut fields = [httparse::EMPTY_HEADER; 32];
+    let mut request = httparse::Request::new(&mut fields);
+    assert!(request.parse(black_box(bytes)).is_ok());
+}
+
+fn httparse_response(bytes: &[u8]) {
+    let mut fields = [httparse::EMPTY_HEADER; 32];
+    let mut response = httparse::Response::new(&mut fields);
+    assert!(response.parse(black_box(bytes)).is_ok());
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let [_, message, count, ..] = &args[..] else {
+        // `cargo test --benches` and `cargo bench` run this without arguments.
+        return;
+    };
+    let Ok(count) = count.parse::<u32>() else {
+        return;
+    };
+    let long = messages::response_of_30_fields();
+    let chunks = messages::chunks(16, 16 * 1024);
+    let (run, bytes): (fn(&[u8]), &[u8]) = match message.as_str() {
+        "short-get" => (request, messages::SHORT_GET),
+        "browser-get" => (request, messages::BROWSER_GET),
+        "nginx-200" => (response, messages::NGINX_200),
+        "response-30" => (response, &long),
+        "chunks-16k" => (body, &chunks),
+        "httparse-short-get" => (httparse_request, messages::SHORT_GET),
+        "httparse-browser-get" => (httparse_request, messages::BROWSER_GET),
+        "httparse-nginx-200" => (httparse_response, messages::NGINX_200),
+        "httparse-response-30" => (httparse_response, &long),
+        _ => return,
+    };
+    for _ in 0..count {
+        run(bytes);
+    }
+}

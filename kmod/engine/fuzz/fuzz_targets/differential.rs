@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#![no_main]
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+#[path = "../../tests/common/httparse.rs"]
+mod against_httparse;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| against_httparse::check(data));
