@@ -88,16 +88,17 @@ static __always_inline __u32 round_robin(void *blob, struct xlb_blob *head,
 static __noinline __u32 least_request(void *blob, struct xlb_blob *head,
 				      struct xlb_cluster *cluster)
 {
-	__u32 n = cluster->endpoint_count, looks = cluster->choices, best = XLB_NONE, index;
+	__u32 n = cluster->endpoint_count, looks = cluster->choices, best, index;
 	bool all = !looks || looks >= n;
-	__u64 best_load = 0, best_weight = 1;
+	/* More than any: the first one looked at is better. */
+	__u64 best_load = 1ull << 32, best_weight = 1;
 	int i;
 
 	if (all)
 		looks = n;
 	if (looks > XLB_MAX_ENDPOINTS)
 		looks = XLB_MAX_ENDPOINTS;
-	index = draw(n);
+	index = best = draw(n);
 	bpf_for(i, 0, looks) {
 		struct xlb_endpoint *endpoint;
 		struct xlb_state *state;
@@ -111,14 +112,15 @@ static __noinline __u32 least_request(void *blob, struct xlb_blob *head,
 		if (!state)
 			break;
 		load = (state->outstanding + 1) & 0xffffffff;
-		if (best == XLB_NONE || load * best_weight < best_load * endpoint->weight) {
+		if (load * best_weight < best_load * endpoint->weight) {
 			best = index;
 			best_load = load;
 			best_weight = endpoint->weight;
 		}
-		index += all ? 1 : 1 + draw(n - 1);
-		if (index >= n)
-			index -= n;
+		/* 64 bits wide, and a division: a conditional `index -= n` would give the
+		 * verifier new bounds in each round, and it would never see an end.
+		 */
+		index = ((__u64)index + (all ? 1 : 1 + draw(n - 1))) % n;
 	}
 	return best;
 }

@@ -58,8 +58,15 @@ struct bpf_sock_addr {
 	} __attribute__((aligned(8)));
 };
 
-/* What bpf_cast_to_kern_ctx() makes of it; only handed on. */
-struct bpf_sock_addr_kern;
+/*
+ * What bpf_cast_to_kern_ctx() makes of it; only handed on.  libbpf compares the kinds of
+ * a kfunc's argument types, and a mere declaration is not a struct to it.
+ */
+struct sock;
+
+struct bpf_sock_addr_kern {
+	struct sock *sk;
+} __attribute__((preserve_access_index));
 
 /* The state of bpf_for(). */
 struct bpf_iter_num {

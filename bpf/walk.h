@@ -8,16 +8,25 @@ static __always_inline void *blob_page(void *blob, __u32 page)
 	return bpf_map_lookup_elem(blob, &page);
 }
 
+static __always_inline void *blob_at(void *blob, __u32 page, __u32 offset)
+{
+	void *p = blob_page(blob, page);
+
+	if (!p)
+		return NULL;
+	/* The compiler must not add first and test later: the verifier would refuse that. */
+	barrier_var(p);
+	return p + offset;
+}
+
 /*
  * Record `index` of the table that begins at `page`, or NULL.  Records have a
  * power of two bytes: the mask is what shows the verifier that one is in its page.
  */
-#define blob_record(blob, page, index, type)                                                    \
-	({                                                                                      \
-		__u32 i__ = (index);                                                            \
-		void *p__ = blob_page(blob, (page) + i__ / (XLB_PAGE_BYTES / sizeof(type)));     \
-		p__ ? (type *)(p__ + i__ % (XLB_PAGE_BYTES / sizeof(type)) * sizeof(type)) : NULL; \
-	})
+#define RECORDS_PER_PAGE(type) (XLB_PAGE_BYTES / sizeof(type))
+#define blob_record(blob, page, index, type)                                 \
+	((type *)blob_at(blob, (page) + (__u32)(index) / RECORDS_PER_PAGE(type), \
+			 (__u32)(index) % RECORDS_PER_PAGE(type) * sizeof(type)))
 
 /* Is field[from, from + bytes) the string at page, offset? */
 static __always_inline bool blob_equal(void *blob, struct xlb_request *req, __u32 field,

@@ -38,6 +38,9 @@ pub fn load_error(what: &str, err: &libbpf_rs::Error) -> Error {
         .lock()
         .map(|said| said.join("\n"))
         .unwrap_or_default();
+    if std::env::var_os("XLBCTL_VERBOSE").is_some() {
+        eprintln!("{said}");
+    }
     let lines: Vec<&str> = said
         .lines()
         .filter(|line| !line.trim().is_empty())
