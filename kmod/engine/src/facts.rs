@@ -27,14 +27,13 @@ const LENGTHS: u32 =
     (1 << 2) | (1 << 4) | (1 << 6) | (1 << 7) | (1 << 10) | (1 << 14) | (1 << 16) | (1 << 17);
 
 impl Known {
-    /// The field of this name, compared without case and with `_` for `-`: gateways that turn
-    /// names into environment variables cannot tell the two apart.
+    /// The field that this token may be by its length and first letter, and how that is spelt.
     #[inline]
-    pub(crate) fn from_name(name: &[u8]) -> Option<Known> {
+    fn candidate(name: &[u8]) -> Option<(Known, &'static [u8])> {
         if name.len() > 17 || (LENGTHS >> name.len()) & 1 == 0 {
             return None;
         }
-        let (known, spelling): (Known, &[u8]) = match (name.len(), name.first()? | 0x20) {
+        Some(match (name.len(), name.first()? | 0x20) {
             (2, b't') => (Known::Te, b"te"),
             (4, b'h') => (Known::Host, b"host"),
             (6, b'e') => (Known::Expect, b"expect"),
@@ -46,11 +45,27 @@ impl Known {
             (16, b'p') => (Known::ProxyConnection, b"proxy-connection"),
             (17, b't') => (Known::TransferEncoding, b"transfer-encoding"),
             _ => return None,
-        };
-        name.iter()
-            .zip(spelling)
-            .all(|(a, b)| a.to_ascii_lowercase() == *b || (*a == b'_' && *b == b'-'))
-            .then_some(known)
+        })
+    }
+
+    /// The field of this name, which is a token, compared without case.
+    #[inline]
+    pub(crate) fn from_name(name: &[u8]) -> Option<Known> {
+        let (known, spelling) = Self::candidate(name)?;
+        scan::is_token_equal(name, spelling).then_some(known)
+    }
+
+    /// Is this the name of a field with `_` for `-`?  Gateways that turn names into environment variables
+    /// cannot tell the two apart.
+    #[inline]
+    pub(crate) fn is_lookalike(name: &[u8]) -> bool {
+        Self::candidate(name).is_some_and(|(_, spelling)| {
+            name.contains(&b'_')
+                && name
+                    .iter()
+                    .zip(spelling)
+                    .all(|(a, b)| a.to_ascii_lowercase() == *b || (*a == b'_' && *b == b'-'))
+        })
     }
 
     /// Meant for the next hop only (RFC 9110, section 7.6.1).
@@ -155,9 +170,13 @@ impl Facts {
         limits: &Limits,
     ) -> Result<(), Reason> {
         let name = head.get(line..colon).unwrap_or(&[]);
-        match Known::from_name(name) {
+        match Known::candidate(name) {
             None => Ok(()),
-            Some(known) => self.known(known, head, name, colon, end, limits),
+            Some((known, spelling)) if scan::is_token_equal(name, spelling) => {
+                self.known(known, head, colon, end, limits)
+            }
+            Some(_) if Known::is_lookalike(name) => Err(Reason::FieldLookalike),
+            Some(_) => Ok(()),
         }
     }
 
@@ -166,14 +185,10 @@ impl Facts {
         &mut self,
         known: Known,
         head: &[u8],
-        name: &[u8],
         colon: usize,
         end: usize,
         limits: &Limits,
     ) -> Result<(), Reason> {
-        if name.len() >= 10 && scan::find_byte(name, 0, b'_').is_some() {
-            return Err(Reason::FieldLookalike);
-        }
         let untrimmed = head.get(colon.wrapping_add(1)..end).unwrap_or(&[]);
         let value = scan::trim(untrimmed);
         match known {
@@ -219,16 +234,7 @@ impl Facts {
             return Err(Reason::LengthRepeated);
         }
         self.flags.set(Flags::LENGTH);
-        if value.contains(&b',') {
-            return Err(Reason::LengthList);
-        }
-        if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-            return Err(Reason::LengthSyntax);
-        }
-        if value.len() > 1 && value.first() == Some(&b'0') {
-            return Err(Reason::LengthZeros);
-        }
-        self.length = scan::decimal(value).ok_or(Reason::LengthOverflow)?;
+        self.length = scan::decimal(value).ok_or_else(|| length_error(value))?;
         Ok(())
     }
 
@@ -261,6 +267,12 @@ impl Facts {
 
     /// RFC 9110, section 7.6.1.
     fn connection(&mut self, value: &[u8], limits: &Limits) -> Result<(), Reason> {
+        // What most senders write, and all they write.
+        if self.options == 0 && scan::is_token_equal(value, b"keep-alive") {
+            self.options = 1;
+            self.flags.set(Flags::KEEP_ALIVE);
+            return Ok(());
+        }
         for option in scan::list(value) {
             // An empty element is allowed by the list rule and means nothing.
             if option.is_empty() {
@@ -290,6 +302,19 @@ impl Facts {
     }
 }
 
+#[cold]
+fn length_error(value: &[u8]) -> Reason {
+    if value.contains(&b',') {
+        Reason::LengthList
+    } else if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        Reason::LengthSyntax
+    } else if value.len() > 1 && value.first() == Some(&b'0') {
+        Reason::LengthZeros
+    } else {
+        Reason::LengthOverflow
+    }
+}
+
 /// Is `name` one of `names` (in lower case), without regard to case?
 pub(crate) fn is_one_of(name: &[u8], names: &[&[u8]]) -> bool {
     names.iter().any(|n| name.eq_ignore_ascii_case(n))
@@ -304,7 +329,6 @@ mod tests {
         for (name, known) in [
             ("Host", Known::Host),
             ("CONTENT-LENGTH", Known::ContentLength),
-            ("content_length", Known::ContentLength),
             ("Transfer-Encoding", Known::TransferEncoding),
             ("te", Known::Te),
             ("HTTP2-Settings", Known::Http2Settings),
@@ -324,6 +348,11 @@ mod tests {
             "a-name-that-is-longer-than-thirty-two-bytes-in-all",
         ] {
             assert_eq!(Known::from_name(name.as_bytes()), None, "{name}");
+            assert!(!Known::is_lookalike(name.as_bytes()), "{name}");
+        }
+        for name in ["content_length", "TRANSFER_ENCODING", "Keep_Alive"] {
+            assert_eq!(Known::from_name(name.as_bytes()), None, "{name}");
+            assert!(Known::is_lookalike(name.as_bytes()), "{name}");
         }
     }
 }

@@ -31,23 +31,48 @@ pub(crate) fn check(host: &[u8]) -> Result<(), Reason> {
             Err(Reason::HostLiteral)
         };
     }
-    if scan::host_end(host, 0) != host.len() {
+    if name_len(host)? != host.len() {
         return Err(Reason::HostByte);
     }
-    check_labels(host)
+    Ok(())
 }
 
-/// A dot at the start, or two in a row; one at the end is that of a fully qualified name.
-fn check_labels(host: &[u8]) -> Result<(), Reason> {
-    let mut rest = host;
-    loop {
-        match rest {
-            [b'.', ..] => return Err(Reason::HostLabel),
-            _ => match scan::find_byte(rest, 0, b'.') {
-                Some(dot) => rest = rest.get(dot.wrapping_add(1)..).unwrap_or(&[]),
-                None => return Ok(()),
-            },
+/// How many bytes of an authority are its host, checked like [`check`]; what follows is not looked at.
+pub(crate) fn len(authority: &[u8]) -> Result<usize, Reason> {
+    let len = match authority {
+        [] => return Err(Reason::HostEmpty),
+        [b'[', ..] => {
+            let close = authority
+                .iter()
+                .position(|b| *b == b']')
+                .ok_or(Reason::HostLiteral)?;
+            let len = close.wrapping_add(1);
+            check(authority.get(..len).unwrap_or(&[]))?;
+            len
         }
+        _ => name_len(authority)?,
+    };
+    match len {
+        0 => Err(Reason::HostEmpty),
+        1..=HOST_BYTES => Ok(len),
+        _ => Err(Reason::HostBytes),
+    }
+}
+
+/// The length of the labels and dots at the start of `bytes`.  Every label has a byte, but after the dot that ends
+/// a fully qualified name.
+#[inline]
+fn name_len(bytes: &[u8]) -> Result<usize, Reason> {
+    let mut label = 0;
+    loop {
+        let end = scan::label_end(bytes, label);
+        if scan::at(bytes, end) != Some(b'.') {
+            return Ok(end);
+        }
+        if end == label {
+            return Err(Reason::HostLabel);
+        }
+        label = end.wrapping_add(1);
     }
 }
 

@@ -132,6 +132,7 @@ fn check(edits: &[FieldEdit<'_>]) -> Result<(), Reason> {
             return Err(Reason::EditName);
         }
         if Known::from_name(edit.name).is_some()
+            || Known::is_lookalike(edit.name)
             || crate::facts::is_one_of(edit.name, &FRAMING_NAMES)
         {
             return Err(Reason::EditForbidden);

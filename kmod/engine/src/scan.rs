@@ -14,8 +14,8 @@ const TOKEN: u8 = 1;
 const PATH: u8 = 2;
 /// Unreserved (RFC 3986, section 2.3).
 const UNRESERVED: u8 = 4;
-/// Letter, digit, hyphen, underscore, full stop, tilde: what a host name may hold here.
-const HOST: u8 = 8;
+/// Letter, digit, hyphen, underscore, tilde: what a label of a host name may hold here.
+const LABEL: u8 = 8;
 
 #[expect(
     clippy::indexing_slicing,
@@ -34,11 +34,11 @@ const fn mark(mut table: [u8; 256], bytes: &[u8], kind: u8) -> [u8; 256] {
 const ALNUM: &[u8] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 
 static KIND: [u8; 256] = {
-    let table = mark([0; 256], ALNUM, TOKEN | PATH | UNRESERVED | HOST);
+    let table = mark([0; 256], ALNUM, TOKEN | PATH | UNRESERVED | LABEL);
     let table = mark(table, b"!#$%&'*+-.^_`|~", TOKEN);
     let table = mark(table, b"-._~!$&'()*+,;=:@/", PATH);
     let table = mark(table, b"-._~", UNRESERVED);
-    mark(table, b"-._~", HOST)
+    mark(table, b"-_~", LABEL)
 };
 
 #[inline]
@@ -89,22 +89,34 @@ fn equal(word: u64, byte: u8) -> u64 {
     below(word ^ ONES.wrapping_mul(byte as u64), 1)
 }
 
+/// Flags the bytes that no field value may have, and the tab; every flag is exact.
 #[inline]
+fn not_value(word: u64) -> u64 {
+    let low = word & !HIGHS;
+    let from_space = low.wrapping_add(ONES.wrapping_mul(0x60));
+    let is_del = low.wrapping_add(ONES);
+    !((from_space & !is_del) | word) & HIGHS
+}
+
+#[inline(always)]
 fn find(buf: &[u8], from: usize, flags: impl Fn(u64) -> u64, stops: impl Fn(u8) -> bool) -> usize {
     let mut rest = buf.get(from..).unwrap_or(&[]);
+    let mut at = from;
     while let Some((word, tail)) = rest.split_first_chunk::<8>() {
         let hit = flags(u64::from_le_bytes(*word));
         if hit != 0 {
-            let before = (hit.trailing_zeros() >> 3) as usize;
-            return buf.len().wrapping_sub(rest.len()).wrapping_add(before);
+            return at.wrapping_add((hit.trailing_zeros() >> 3) as usize);
         }
+        at = at.wrapping_add(8);
         rest = tail;
     }
-    let start = buf.len().wrapping_sub(rest.len());
-    match rest.iter().position(|b| stops(*b)) {
-        Some(before) => start.wrapping_add(before),
-        None => buf.len(),
+    for byte in rest {
+        if stops(*byte) {
+            return at;
+        }
+        at = at.wrapping_add(1);
     }
+    at
 }
 
 /// The first byte at or after `from` that is no token character, or the end.
@@ -113,10 +125,10 @@ pub(crate) fn token_end(buf: &[u8], from: usize) -> usize {
     kind_end(buf, from, TOKEN)
 }
 
-/// The first byte at or after `from` that no host name holds, or the end.
+/// The first byte at or after `from` that no label of a host name holds, or the end.
 #[inline]
-pub(crate) fn host_end(buf: &[u8], from: usize) -> usize {
-    kind_end(buf, from, HOST)
+pub(crate) fn label_end(buf: &[u8], from: usize) -> usize {
+    kind_end(buf, from, LABEL)
 }
 
 #[inline(always)]
@@ -147,12 +159,7 @@ fn kind_end(buf: &[u8], from: usize, kind: u8) -> usize {
 pub(crate) fn value_end(buf: &[u8], from: usize) -> usize {
     let mut from = from;
     loop {
-        let end = find(
-            buf,
-            from,
-            |w| below(w, 0x20) | equal(w, 0x7f),
-            |b| b < 0x20 || b == 0x7f,
-        );
+        let end = find(buf, from, not_value, |b| b < 0x20 || b == 0x7f);
         if at(buf, end) != Some(b'\t') {
             return end;
         }
@@ -212,6 +219,30 @@ pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
     (value <= i64::MAX as u64).then_some(value)
 }
 
+/// Are these tokens equal without regard to case?  `lower` holds lower-case letters, digits and hyphens, all of
+/// which have bit 5 set; the other byte of each pair is a token only for letters.
+#[inline]
+pub(crate) fn is_token_equal(token: &[u8], lower: &[u8]) -> bool {
+    const CASE: u64 = ONES.wrapping_mul(0x20);
+    if token.len() != lower.len() {
+        return false;
+    }
+    let same = |a: &[u8; 8], b: &[u8; 8]| u64::from_le_bytes(*a) | CASE == u64::from_le_bytes(*b);
+    let (Some(a_last), Some(b_last)) = (token.last_chunk(), lower.last_chunk()) else {
+        return token.iter().zip(lower).all(|(a, b)| a | 0x20 == *b);
+    };
+    let (mut a_rest, mut b_rest) = (token, lower);
+    while let (Some((a, a_tail)), Some((b, b_tail))) =
+        (a_rest.split_first_chunk(), b_rest.split_first_chunk())
+    {
+        if !same(a, b) {
+            return false;
+        }
+        (a_rest, b_rest) = (a_tail, b_tail);
+    }
+    same(a_last, b_last)
+}
+
 #[inline]
 pub(crate) fn hex(byte: u8) -> Option<u8> {
     match byte {
@@ -263,6 +294,33 @@ mod tests {
                 tchar.bytes().any(|b| b == byte),
                 "{byte:#x}"
             );
+        }
+    }
+
+    #[test]
+    fn tokens_are_equal_without_case() {
+        let names = [
+            "te",
+            "host",
+            "http2-settings",
+            "transfer-encoding",
+            "connection",
+        ];
+        for name in names {
+            assert!(is_token_equal(name.as_bytes(), name.as_bytes()));
+            assert!(is_token_equal(
+                name.to_ascii_uppercase().as_bytes(),
+                name.as_bytes()
+            ));
+            for at in 0..name.len() {
+                for byte in (0..=255).filter(|b| is_token(*b)) {
+                    let mut other = name.as_bytes().to_vec();
+                    other[at] = byte;
+                    let expected = other.eq_ignore_ascii_case(name.as_bytes());
+                    assert_eq!(is_token_equal(&other, name.as_bytes()), expected);
+                }
+            }
+            assert!(!is_token_equal(&name.as_bytes()[1..], name.as_bytes()));
         }
     }
 

@@ -87,20 +87,12 @@ fn scheme_end(target: &[u8]) -> Option<usize> {
 /// Splits and checks `host [ ":" port ]` (RFC 3986, section 3.2, without user information).
 pub(crate) fn authority(head: &[u8], span: Span) -> Result<Authority, Reason> {
     let bytes = span.get(head);
-    let host_len = match bytes {
-        [] => return Err(Reason::HostEmpty),
-        [b'[', ..] => match bytes.iter().position(|b| *b == b']') {
-            Some(close) => close.wrapping_add(1),
-            None => return Err(Reason::HostLiteral),
-        },
-        _ => scan::find_byte(bytes, 0, b':').unwrap_or(bytes.len()),
-    };
-    let (name, rest) = bytes.split_at_checked(host_len).ok_or(Reason::HostByte)?;
-    host::check(name)?;
-    let port = match rest {
+    let host_len = host::len(bytes)?;
+    let port = match bytes.get(host_len..).unwrap_or(&[]) {
         [] => None,
         [b':', digits @ ..] => Some(host::port(digits)?),
-        _ => return Err(Reason::HostPort),
+        _ if bytes.first() == Some(&b'[') => return Err(Reason::HostPort),
+        _ => return Err(Reason::HostByte),
     };
     Ok(Authority {
         host: Span {
