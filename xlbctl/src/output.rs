@@ -31,8 +31,14 @@ pub fn emit<T: Serialize>(
         Output::Json => {
             print_line(&serde_json::to_string_pretty(value).context("cannot write JSON")?)
         }
-        Output::Yaml => print(&serde_yaml::to_string(value).context("cannot write YAML")?),
+        Output::Yaml => print(&yaml(value)?),
     }
+}
+
+/// Through JSON, whose enums are plain mappings and not YAML tags.
+pub fn yaml<T: Serialize>(value: &T) -> Result<String, Error> {
+    let value = serde_json::to_value(value).context("cannot write YAML")?;
+    serde_yaml::to_string(&value).context("cannot write YAML")
 }
 
 /// Left-aligned columns under their heads; numbers look well enough that way.

@@ -126,11 +126,11 @@ mod tests {
 
     #[test]
     fn turns_are_spread() {
-        // 10 of 100: never two in a row, never far apart.
+        // 10 of 100: never two in a row, never twice as far apart as on average.
         let order = order(&[90, 10]);
         let turns: Vec<_> = (0..100).filter(|i| order[*i] == 1).collect();
         let gaps: Vec<_> = turns.windows(2).map(|w| w[1] - w[0]).collect();
-        assert!(gaps.iter().all(|gap| (5..=16).contains(gap)), "{gaps:?}");
+        assert!(gaps.iter().all(|gap| (5..=18).contains(gap)), "{gaps:?}");
     }
 
     #[test]

@@ -33,7 +33,8 @@ const MAX_PRINTED: usize = 100;
 pub struct Source {
     pub file: String,
     text: String,
-    documents: Vec<Node>,
+    /// With its index in the file.
+    documents: Vec<(usize, Node)>,
     pub config: Config,
     /// Document and index in it, for each item of `config`.
     service_places: Vec<(usize, usize)>,
@@ -107,10 +108,10 @@ pub fn parse(file: &str, text: String) -> Result<Source, Error> {
         broken_clusters: HashSet::new(),
         issues: Vec::new(),
     };
-    for (number, document) in documents.iter().enumerate() {
+    for (number, document) in &documents {
         let sink = Issues::default();
         source.document(
-            number,
+            *number,
             Field {
                 node: document,
                 place: Place::Root,
@@ -119,7 +120,7 @@ pub fn parse(file: &str, text: String) -> Result<Source, Error> {
         );
         source
             .issues
-            .extend(sink.into_vec().into_iter().map(|issue| (number, issue)));
+            .extend(sink.into_vec().into_iter().map(|issue| (*number, issue)));
     }
     source.documents = documents;
     Ok(source)
@@ -241,7 +242,7 @@ impl Source {
         let (number, index) = *places.get(*index)?;
         let mut steps = vec![first.clone(), Step::Index(index)];
         steps.extend(rest.iter().skip(1).cloned());
-        let steps = as_written(self.documents.get(number)?, &steps);
+        let steps = as_written(self.document_at(number)?, &steps);
         Some((
             number,
             Issue {
@@ -249,6 +250,13 @@ impl Source {
                 message: issue.message.clone(),
             },
         ))
+    }
+
+    fn document_at(&self, number: usize) -> Option<&Node> {
+        self.documents
+            .iter()
+            .find(|(index, _)| *index == number)
+            .map(|(_, node)| node)
     }
 
     fn describe(&self, number: usize, issue: &Issue) -> (usize, String) {

@@ -1,1 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Every kind of mistake, with the message that it gets.
 
+use super::model::*;
+use super::*;
+
+/// A valid configuration; tests break one thing in it.
+const GOOD: &str = "\
+version: 1
+services:
+- name: shop
+  listen: [\"10.96.0.10:80\"]
+  routes:
+  - match: {path: {prefix: /v2}}
+    cluster: c
+clusters:
+- name: c
+  endpoints: [\"127.0.0.1:8081\"]
+";
+
+/// Messages without the file's name.
+fn problems(text: &str) -> Vec<String> {
+    let checked = parse("f", text.to_owned()).and_then(|source| source.check(&source.config));
+    match checked {
+        Ok(()) => Vec::new(),
+        Err(Error::Config(messages)) => messages
+            .iter()
+            .map(|m| m.strip_prefix("f:").unwrap_or(m).to_owned())
+            .collect(),
+        Err(err) => vec![err.to_string()],
+    }
+}
+
+fn replaced(from: &str, to: &str) -> Vec<String> {
+    assert!(GOOD.contains(from), "{from}");
+    problems(&GOOD.replacen(from, to, 1))
+}
+
+#[test]
+fn the_good_one_is_good() {
+    assert_eq!(problems(GOOD), [""; 0]);
+}
+
+#[test]
+fn one_mistake_one_message() {
+    // What is replaced, by what, and the one message: line, path, problem, remedy.
+    let cases: &[(&str, &str, &str)] = &[
+        ("version: 1", "version: 2", "1: version: this xlbctl knows version 1 only: write version: 1"),
+        ("version: 1", "extra: 1\nversion: 1", "1: extra: unknown field; known here: version, services, clusters"),
+        ("name: shop", "name: Shop", "3: services[0].name: \"Shop\": a service's name is 1 to 63 bytes of a-z, 0-9 and -"),
+        ("name: shop", "name: 5", "3: services[0].name: expected a string, found a number: put it in quotes"),
+        ("10.96.0.10:80", "10.96.0.10", "4: services[0].listen[0]: \"10.96.0.10\" is not an address and port: write 10.0.0.1:80 or [fd00::1]:80"),
+        ("10.96.0.10:80", "10.96.0.10:0", "4: services[0].listen[0]: \"10.96.0.10:0\": port 0 cannot be connected to: give 1 to 65535"),
+        ("10.96.0.10:80", "0.0.0.0:80", "4: services[0].listen[0]: \"0.0.0.0:80\": give the address of one host, without scope"),
+        ("10.96.0.10:80", "127.0.0.1:8081", "10: clusters[0].endpoints[0]: 127.0.0.1:8081 is the VIP of service shop: give the address of the real server"),
+        ("[\"10.96.0.10:80\"]", "[]", "4: services[0].listen: an empty list: give at least one VIP:port"),
+        ("[\"10.96.0.10:80\"]", "[\"10.96.0.10:80\", \"[::ffff:10.96.0.10]:80\"]", "4: services[0].listen[1]: 10.96.0.10:80 belongs to service shop: a VIP and port has one owner"),
+        ("  listen: [\"10.96.0.10:80\"]\n", "", "3: services[0]: listen is missing: add listen: [\"10.96.0.10:80\"]"),
+        ("  routes:", "  protocol: http2\n  routes:", "5: services[0].protocol: a protocol other than http1 is not supported yet: remove it"),
+        ("  routes:", "  cgroups: [a/b]\n  routes:", "5: services[0].cgroups[0]: \"a/b\": write the path from the cgroup v2 root, such as /system.slice"),
+        ("  routes:", "  cgroups: a\n  routes:", "5: services[0].cgroups: expected a list, found a string"),
+        ("prefix: /v2", "prefix: v2", "6: services[0].routes[0].match.path.prefix: \"v2\": a path begins with /"),
+        ("prefix: /v2", "prefix: /v2?a=b", "6: services[0].routes[0].match.path.prefix: \"/v2?a=b\": only the path is compared, without ? and #: leave it out"),
+        ("prefix: /v2", "prefix: //v2", "6: services[0].routes[0].match.path.prefix: \"//v2\" can never match, for paths are compared in normal form: write \"/v2\""),
+        ("prefix: /v2", "prefix: /v2, exact: /v2", "6: services[0].routes[0].match.path: prefix and exact exclude each other: keep one"),
+        ("prefix: /v2", "regex: /v2", "6: services[0].routes[0].match.path.regex: regex is not supported yet: remove it"),
+        ("{path: {prefix: /v2}}", "{method: [get]}", "6: services[0].routes[0].match.method[0]: methods are case-sensitive: write GET"),
+        ("{path: {prefix: /v2}}", "{method: [PURGE]}", "6: services[0].routes[0].match.method[0]: method PURGE is not supported yet: known are GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH"),
+        ("{path: {prefix: /v2}}", "{headers: [{name: x y, exact: a}]}", "6: services[0].routes[0].match.headers[0].name: \"x y\" is not a header name: letters, digits and -, up to 4 KiB"),
+        ("{path: {prefix: /v2}}", "{headers: [{name: x}]}", "6: services[0].routes[0].match.headers[0]: no kind of match: add exact, prefix, suffix or present"),
+        ("{path: {prefix: /v2}}", "{headers: [{name: x, contains: a}]}", "6: services[0].routes[0].match.headers[0].contains: contains is not supported yet: remove it"),
+        ("{path: {prefix: /v2}}", "{headers: [{name: x, exact: 1}]}", "6: services[0].routes[0].match.headers[0].exact: expected a string, found a number: put it in quotes"),
+        ("{path: {prefix: /v2}}", "{headers: [{name: Host, exact: a}]}", "6: services[0].routes[0].match.headers[0].name: the host is matched by the virtual host's domains: put it there"),
+        ("{path: {prefix: /v2}}", "{percent: 101}", "6: services[0].routes[0].match.percent: 101 is out of range: give a number from 0 to 100"),
+        ("{path: {prefix: /v2}}", "{query: [{name: a, exact: b}]}", "6: services[0].routes[0].match.query: query is not supported yet: remove it"),
+        ("{path: {prefix: /v2}}", "{cookies: []}", "6: services[0].routes[0].match.cookies: cookies is not supported yet: remove it"),
+        ("{path: {prefix: /v2}}", "{ignore_case: true}", "6: services[0].routes[0].match.ignore_case: ignore_case is not supported yet: remove it"),
+        ("    cluster: c", "    cluster: d", "7: services[0].routes[0].cluster: there is no cluster d: did you mean c?"),
+        ("    cluster: c\n", "", "6: services[0].routes[0]: no action: add cluster or clusters"),
+        ("    cluster: c\n", "    cluster: c\n    respond: {status: 403}\n", "6: services[0].routes[0]: cluster and respond exclude each other: keep one"),
+        ("cluster: c\n", "redirect: {path: /x}\n", "7: services[0].routes[0].redirect: redirect is not supported yet: remove it"),
+        ("    cluster: c\n", "    cluster: c\n    rewrite: {path: /x}\n", "8: services[0].routes[0].rewrite: rewrite is not supported yet: remove it"),
+        ("cluster: c\n", "clusters: [{name: c, weight: 0}]\n", "7: services[0].routes[0].clusters: all weights are 0: no request could be sent; give one of them a weight"),
+        ("cluster: c\n", "clusters: [{name: c, weight: -1}]\n", "7: services[0].routes[0].clusters[0].weight: -1 is out of range: give a number from 0 to 4294967295"),
+        ("cluster: c\n", "clusters: [{name: c}]\n", "7: services[0].routes[0].clusters[0]: weight is missing: add weight: 1"),
+        ("cluster: c\n", "clusters: [{name: c, weight: 1.5}]\n", "7: services[0].routes[0].clusters[0].weight: expected a whole number, found a number"),
+        ("- name: c", "- name: c\n  lb: maglev", "10: clusters[0].lb: maglev is not supported yet: write round_robin, random or least_request"),
+        ("- name: c", "- name: c\n  lb: round_robbin", "10: clusters[0].lb: unknown balancing: write round_robin, random or least_request"),
+        ("- name: c", "- name: c\n  pool: {idle_timeout: 60}", "10: clusters[0].pool.idle_timeout: expected a duration such as 500ms, 60s, 5m or 1h, found a number"),
+        ("- name: c", "- name: c\n  pool: {idle_timeout: 60x}", "10: clusters[0].pool.idle_timeout: \"60x\" is not a duration: write 500ms, 60s, 5m or 1h, up to 24h"),
+        ("- name: c", "- name: c\n  pool: {min_idle: 9, max: 3}", "10: clusters[0].pool: min_idle 9 is above max 3: lower it or raise max"),
+        ("[\"127.0.0.1:8081\"]", "[\"127.0.0.1:8081\", \"127.0.0.1:8081\"]", "10: clusters[0].endpoints[1]: 127.0.0.1:8081 is there already in this cluster: give it more weight instead"),
+        ("  endpoints: [\"127.0.0.1:8081\"]\n", "", "9: clusters[0]: endpoints is missing: add endpoints: [\"127.0.0.1:8081\"]"),
+        ("- name: c", "- name: c\n  name: d", "9: clusters[0].name: given twice: keep one"),
+    ];
+    for (from, to, expected) in cases {
+        let found = replaced(from, to);
+        assert_eq!(found, [*expected], "{from} -> {to}");
+    }
+}
+
+#[test]
+fn a_typing_error_is_named() {
+    assert_eq!(
+        replaced("routes:", "rutes:"),
+        [
+            "3: services[0]: no routes: add virtual_hosts or routes",
+            "6: services[0].rutes: unknown field; did you mean routes?"
+        ]
+    );
+}
+
+#[test]
+fn items_are_there_once() {
+    let twice = GOOD.replacen(
+        "clusters:\n",
+        "- {name: shop, listen: [\"10.96.0.11:80\"], routes: [{cluster: c}]}\nclusters:\n",
+        1,
+    );
+    assert_eq!(
+        problems(&twice),
+        ["8: services[1].name: service shop is defined already as number 0: rename or remove one"]
+    );
+    let domains = GOOD.replacen(
+        "  routes:\n  - match: {path: {prefix: /v2}}\n    cluster: c\n",
+        "  virtual_hosts:\n  - {domains: [a.b], routes: [{cluster: c}]}\n  \
+         - {domains: [c.d, \"A.B:80\"], routes: []}\n",
+        1,
+    );
+    assert_eq!(
+        problems(&domains),
+        ["7: services[0].virtual_hosts[1].domains[1]: \"a.b\" is there already in this service: keep one"]
+    );
+}
+
+#[test]
+fn all_mistakes_are_listed_at_once() {
+    let text = GOOD
+        .replace("version: 1", "version: 9")
+        .replace("name: shop", "name: S H O P")
+        .replace("prefix: /v2", "prefix: v2")
+        .replace("127.0.0.1:8081", "localhost");
+    let lines: Vec<String> = problems(&text)
+        .iter()
+        .map(|m| m.split(':').next().unwrap_or("").to_owned())
+        .collect();
+    assert_eq!(lines, ["1", "3", "6", "10"]);
+}
+
+#[test]
+fn mistakes_beyond_counting_are_counted() {
+    let mut text = "version: 1\nclusters:\n".to_owned();
+    for n in 0..500 {
+        text.push_str(&format!("- {{name: c{n}, lb: x, endpoints: []}}\n"));
+    }
+    let found = problems(&text);
+    assert_eq!(found.len(), MAX_PRINTED + 1);
+    assert_eq!(
+        found.last().map(String::as_str),
+        Some(" and 400 more problems")
+    );
+}
+
+#[test]
+fn what_is_no_configuration_at_all() {
+    for (text, part) in [
+        (
+            "",
+            "f: is empty: a configuration begins with \"version: 1\"",
+        ),
+        ("# nothing\n---\n", "f: is empty"),
+        ("just words", "expected a mapping, found a string"),
+        ("- a\n- b\n", "expected a mapping, found a list"),
+        ("version: 1\n\tservices: []\n", "f:2: "),
+        ("version: [1, 2\nservices: x\n", "f:"),
+        ("{\"version\": 1, \"services\": [}", "f:1: "),
+        ("version: !!binary x\n", "f"),
+        ("a: *nothing\n", "f:"),
+    ] {
+        let found = parse("f", text.to_owned())
+            .and_then(|source| source.check(&source.config))
+            .expect_err(text)
+            .to_string();
+        assert!(found.contains(part), "{text:?}: {found}");
+    }
+}
+
+#[test]
+fn several_documents_are_one() {
+    let text = "version: 1\nclusters: [{name: c, endpoints: []}]\n---\n---\nversion: 1\n\
+                services: [{name: s, listen: [\"1.2.3.4:5\"], routes: [{cluster: c}]}]\n";
+    assert_eq!(problems(text), [""; 0]);
+    let text = text.replace("cluster: c", "cluster: x");
+    assert_eq!(
+        problems(&text),
+        ["6: document 3: services[0].routes[0].cluster: there is no cluster x: did you mean c?"]
+    );
+}
+
+#[test]
+fn what_is_printed_can_be_applied() {
+    let source = parse("f", include_str!("../../tests/data/shop.yaml").to_owned()).expect("parses");
+    source.check(&source.config).expect("valid");
+    let text = format!(
+        "version: 1\n{}",
+        crate::output::yaml(&source.config).expect("YAML")
+    );
+    let again = parse("printed", text.clone()).expect("parses");
+    again.check(&again.config).expect(&text);
+    assert_eq!(again.config, source.config);
+}
+
+#[test]
+fn shorthands_mean_what_they_say() {
+    let source = parse("f", GOOD.replace("/v2", "/v2/")).expect("parses");
+    let service = &source.config.services[0];
+    assert_eq!(service.virtual_hosts[0].domains, ["*"]);
+    let route = &service.virtual_hosts[0].routes[0];
+    assert_eq!(
+        route.matches.path,
+        Some(PathMatch::Prefix("/v2".to_owned()))
+    );
+    assert_eq!(
+        route.clusters,
+        [Target {
+            name: "c".to_owned(),
+            weight: 1
+        }]
+    );
+    assert_eq!(source.config.clusters[0].pool, Pool::default());
+}
