@@ -126,7 +126,6 @@ vm() { # [SCRIPT]; or COMMAND, which runs in the machine without a folder of its
 	XLB_CASE=$case_dir inside root XLB_KERNEL="$kernel" XLB_KMOD="$(kdir)" SCRIPT="$name" \
 		COMMAND="${COMMAND:-}" ARGS="${ARGS:-}" CPUS="${CPUS:-2}" MEM="${MEM:-2G}" ICOUNT="${ICOUNT:-}" DEBUG="${DEBUG:-}" \
 		NOMODULE="${NOMODULE:-}" QUICK="${QUICK:-}" TIMEOUT="${TIMEOUT:-900}" APPEND="${APPEND:-}" \
-		COLUMNS="${COLUMNS:-}" LINES="${LINES:-}" \
 		bash "$(script vm.sh)"
 }
 

@@ -45,7 +45,8 @@ ln -s run/vm-tests /xlb/rootfs/xlb/vm-tests
 {
 	printf 'SCRIPT=%q\nCOMMAND=%q\nARGS=%q\nNOMODULE=%q\nDEBUG=%q\nICOUNT=%q\n' "$SCRIPT" "$COMMAND" "$ARGS" "$module" "$DEBUG" "$ICOUNT"
 	printf 'export QUICK=%q\n' "$QUICK"
-	printf 'COLUMNS=%q\nLINES=%q\nSHELL_TERM=%q\n' "$COLUMNS" "$LINES" "${TERM:-dumb}"
+	size=$(stty size 2>/dev/null || true)
+	printf 'ROWS=%q\nCOLUMNS=%q\nSHELL_TERM=%q\n' "${size% *}" "${size#* }" "${TERM:-dumb}"
 } >"$run/settings"
 
 # The first file system: busybox, overlayfs where it is a module, and the first script.
@@ -121,7 +122,12 @@ else
 	how="emulated, $CPUS CPUs"
 fi
 
-serve root /xlb/rootfs as_xlb --readonly --cache=always
+# Read-only, and as the build user, but with the right to read what is root's in there.
+as_reader() {
+	setpriv --reuid="$XLB_UID" --regid="$XLB_UID" --clear-groups --no-new-privs \
+		--inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search "$@"
+}
+serve root /xlb/rootfs as_reader --readonly --cache=always
 devices+=(-chardev "file,id=ctl,path=$run/ctl" -device virtserialport,chardev=ctl,name=xlb.ctl)
 if [ -n "$SCRIPT$COMMAND" ]; then
 	[ -z "$SCRIPT" ] || serve case /xlb/case '' --cache=auto
