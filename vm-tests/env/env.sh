@@ -16,6 +16,7 @@
 # mount is in the private namespace of the command (enter.sh).  Inside, only apt-less
 # glue runs as root; compilers and QEMU run as a user that the host does not have.
 set -euo pipefail
+umask 022
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 repo=$(cd "$here/../.." && pwd -P)
