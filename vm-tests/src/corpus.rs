@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The line ends of the file mean nothing: `\r \n \t \0 \\ \xHH` stand for bytes. `{MARK}` becomes the marker of
-//! the exchange, `{PAD:n}` n letters.
+//! the exchange, `{PAD:n}` n letters; `{LEN}` and `{HEX}` the length of what stands between `{{` and `}}`.
 
 use anyhow::{bail, Context, Result};
 
@@ -33,7 +33,8 @@ pub struct Entry {
 impl Entry {
     /// The bytes, with the marker filled in.
     pub fn bytes(&self, mark: &str) -> Result<Vec<u8>> {
-        unescape(&expand(&self.text.replace("{MARK}", mark))?).with_context(|| self.name.clone())
+        let text = expand(&self.text.replace("{MARK}", mark))?;
+        unescape(&measure(&text)?).with_context(|| self.name.clone())
     }
 }
 
@@ -73,6 +74,17 @@ fn expand(text: &str) -> Result<String> {
     }
     out.push_str(rest);
     Ok(out)
+}
+
+/// Fills in the length of the marked part.
+fn measure(text: &str) -> Result<String> {
+    let Some((before, rest)) = text.split_once("{{") else {
+        return Ok(text.to_owned());
+    };
+    let (inside, after) = rest.split_once("}}").context("{{ without }}")?;
+    let length = unescape(inside)?.len();
+    let before = before.replace("{LEN}", &length.to_string()).replace("{HEX}", &format!("{length:x}"));
+    Ok(format!("{before}{inside}{after}"))
 }
 
 fn unescape(text: &str) -> Result<Vec<u8>> {

@@ -2,7 +2,7 @@
 //! Sockets as a C program uses them, where `std::net` does too much.
 
 use std::net::{SocketAddr, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -120,6 +120,12 @@ impl Sock {
             libc::setsockopt(self.raw(), level, option, (&raw const value).cast(), length)
         };
         Errno::result(result).map(drop)
+    }
+
+    /// Takes over a descriptor that came from elsewhere.
+    pub fn adopt(fd: i32) -> Self {
+        // SAFETY: the caller got the descriptor from the kernel and gives it away.
+        Self(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
     pub fn raw(&self) -> i32 {

@@ -19,6 +19,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::http("bodies/nginx_files", nginx_files).within(120),
     Scenario::http("bodies/hundred_mib_up", hundred_mib_up).within(240),
     Scenario::http("bodies/hundred_mib_down", hundred_mib_down).within(240),
+    Scenario::http("bodies/one_gib_both_ways", one_gib_both_ways).within(300),
     Scenario::http("bodies/python_kinds", |ctx| kinds(ctx, backend::python)),
     Scenario::http("bodies/node_kinds", |ctx| kinds(ctx, backend::node)),
     Scenario::http("bodies/both_directions", both_directions).within(120),
@@ -209,6 +210,58 @@ fn hundred_mib_down(ctx: &mut Ctx) -> Result<()> {
         std::fs::remove_file(&file)?;
     }
     Ok(())
+}
+
+/// A GiB up and a GiB down at once; memory stays bounded.
+fn one_gib_both_ways(ctx: &mut Ctx) -> Result<()> {
+    const BLOCKS: usize = 1024;
+    const LENGTH: usize = BLOCKS << 20;
+    let block = std::sync::Arc::new(pattern(1 << 20, 12));
+    let copy = std::sync::Arc::clone(&block);
+    let _server = Server::start(BACKEND, move |mut conn, _| {
+        conn.head()?;
+        conn.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n"))?;
+        let mut writer = conn.stream.try_clone()?;
+        let down = std::sync::Arc::clone(&copy);
+        let writing = thread::spawn(move || (0..BLOCKS).all(|_| writer.write_all(&down).is_ok()));
+        for number in 0..BLOCKS {
+            // A difference ends the connection, which the client notices.
+            ensure!(conn.exactly(1 << 20)? == *copy, "block {number}");
+        }
+        ensure!(writing.join().unwrap_or(false), "writing");
+        conn.request_read().map(drop)
+    })?;
+    let vip = ctx.shop(&[BACKEND])?;
+    let free = available()?;
+    let mut conn = ctx.open(vip)?;
+    let mut writer = conn.stream.try_clone()?;
+    let up = std::sync::Arc::clone(&block);
+    let writing = thread::spawn(move || -> Result<()> {
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LENGTH}\r\n\r\n");
+        writer.write_all(head.as_bytes())?;
+        for number in 0..BLOCKS {
+            writer.write_all(&up).with_context(|| format!("writing block {number}"))?;
+        }
+        Ok(())
+    });
+    ensure!(conn.head()?.context("closed")?.status() == 200, "status");
+    for number in 0..BLOCKS {
+        let got = conn.exactly(1 << 20).with_context(|| format!("reading block {number}"))?;
+        ensure!(got == *block, "block {number} differs");
+        if number % 128 == 64 {
+            let used = free.saturating_sub(available()?);
+            ensure!(used < 200 << 20, "{used} bytes of memory are used for it");
+        }
+    }
+    writing.join().map_err(|_| anyhow::anyhow!("writer"))?
+}
+
+/// Free memory of the machine, in bytes.
+fn available() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find(|l| l.starts_with("MemAvailable:")).context("MemAvailable")?;
+    let kib: u64 = line.split_whitespace().nth(1).context("MemAvailable")?.parse()?;
+    Ok(kib << 10)
 }
 
 /// Responses of every kind, and the connection goes on after each.

@@ -40,6 +40,8 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::http("io/close_with_unread_data", close_with_unread_data),
     Scenario::http("io/broken_pipe", broken_pipe),
     Scenario::http("io/fork_and_dup", fork_and_dup),
+    Scenario::http("io/passed_to_another_socket_owner", passed_to_another_socket_owner),
+    Scenario::http("io/send_timeout", send_timeout),
     Scenario::http("io/two_threads_one_socket", two_threads_one_socket),
     Scenario::http("io/many_threads_many_sockets", many_threads_many_sockets),
     Scenario::http("io/signal_while_reading", signal_while_reading),
@@ -637,6 +639,58 @@ fn fork_and_dup(ctx: &mut Ctx) -> Result<()> {
     let copy = sock.dup()?;
     drop(sock);
     get(&copy).context("the duplicate, after the original was closed")
+}
+
+/// The descriptor travels over a Unix socket; the original is closed on the way.
+fn passed_to_another_socket_owner(ctx: &mut Ctx) -> Result<()> {
+    use nix::sys::socket::{
+        recvmsg, sendmsg, socketpair, AddressFamily, ControlMessage, ControlMessageOwned, SockType,
+    };
+    let (_backend, vip) = start(ctx)?;
+    let (one, two) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::empty())?;
+    let sock = Sock::open(vip)?;
+    sock.send_all(b"GET /sleep/300 HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    let fds = [sock.raw()];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    sendmsg::<()>(one.as_raw_fd(), &[IoSlice::new(b"x")], &rights, MsgFlags::empty(), None)?;
+    drop(sock);
+    let mut byte = [0u8; 1];
+    let mut space = nix::cmsg_space!([i32; 1]);
+    let mut slices = [IoSliceMut::new(&mut byte)];
+    let message = recvmsg::<()>(two.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::empty())?;
+    let fd = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+        _ => None,
+    });
+    let sock = Sock::adopt(fd.context("no descriptor came")?);
+    sock.recv_until("/sleep/300\n")?;
+    get(&sock)
+}
+
+/// A blocking send to a backend that does not read ends with what was taken, or EAGAIN, in time.
+fn send_timeout(ctx: &mut Ctx) -> Result<()> {
+    let _server = Server::start(BACKEND, |mut conn, _| {
+        conn.head()?;
+        thread::sleep(Duration::from_secs(60));
+        Ok(())
+    })?;
+    let vip = ctx.shop(&[BACKEND])?;
+    let sock = Sock::open(vip)?;
+    sock.send_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n")?;
+    sock.timeouts(Duration::from_millis(400))?;
+    let block = vec![b'x'; 1 << 20];
+    let mut taken = 0;
+    let error = loop {
+        let begin = Instant::now();
+        match sock.send(&block) {
+            Ok(count) => taken += count,
+            Err(error) => break error,
+        }
+        ensure!(begin.elapsed() < ctx.secs(5), "a send took {:?}", begin.elapsed());
+        ensure!(taken < 64 << 20, "{taken} bytes were taken for a backend that does not read");
+    };
+    ensure!(error == Errno::EAGAIN, "send: {error} after {taken} bytes");
+    Ok(())
 }
 
 /// One thread writes requests, another reads the answers.
