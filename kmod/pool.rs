@@ -87,6 +87,8 @@ struct Inner {
     created: u64,
     reused: u64,
     used_ms: u64,
+    /// There was no memory for a slot: the next connection will not be kept.
+    short: bool,
     closed: bool,
 }
 
@@ -234,6 +236,7 @@ impl Pool {
                     created: 0,
                     reused: 0,
                     used_ms: now_ms(),
+                    short: false,
                     closed: false,
                 }),
             },
@@ -266,32 +269,39 @@ impl Pool {
     /// Takes an idle connection, the right to open one, or a place in the queue for `psock`.
     /// May sleep (to reserve the slot for a new connection).
     pub(crate) fn acquire(&self, psock: &Psock, limits: &sys::xlb_pool_limits) -> Got {
-        self.reserve();
-        let mut inner = self.inner.lock();
-        if inner.closed {
-            return Got::Closed;
-        }
-        inner.limits = *limits;
-        inner.used_ms = now_ms();
-        if inner.waiters.len == 0 {
-            if let Some(isock) = inner.idle.pop() {
-                inner.reused += 1;
-                drop(inner);
-                count::dec(sys::XLB_COUNTER_ISOCKS_IDLE);
-                return Got::Ready(isock);
+        loop {
+            let mut inner = self.inner.lock();
+            if inner.closed {
+                return Got::Closed;
             }
-            if limits.max == 0 || inner.total < limits.max {
-                inner.total += 1;
-                inner.created += 1;
-                return Got::Permit(inner.generation);
+            inner.limits = *limits;
+            inner.used_ms = now_ms();
+            if inner.waiters.len == 0 {
+                if let Some(isock) = inner.idle.pop() {
+                    inner.reused += 1;
+                    drop(inner);
+                    count::dec(sys::XLB_COUNTER_ISOCKS_IDLE);
+                    return Got::Ready(isock);
+                }
+                if limits.max == 0 || inner.total < limits.max {
+                    if inner.total as usize >= inner.idle.capacity() && !inner.short {
+                        drop(inner);
+                        self.reserve();
+                        continue;
+                    }
+                    inner.short = false;
+                    inner.total += 1;
+                    inner.created += 1;
+                    return Got::Permit(inner.generation);
+                }
             }
+            if inner.waiters.len >= limits.max_pending {
+                return Got::Overflow;
+            }
+            // SAFETY: The lock is held; `psock` has no connection, so it is not queued.
+            unsafe { inner.waiters.push(psock) };
+            return Got::Queued;
         }
-        if inner.waiters.len >= limits.max_pending {
-            return Got::Overflow;
-        }
-        // SAFETY: The lock is held; `psock` has no connection, so it is not queued.
-        unsafe { inner.waiters.push(psock) };
-        Got::Queued
     }
 
     /// What a queued `psock` was given: [`Got::Queued`] when its turn has not come.
@@ -482,6 +492,7 @@ impl Pool {
             let (Ok(mut idle), Ok(mut warming)) =
                 (KVec::with_capacity(want, GFP_KERNEL), KVec::with_capacity(want, GFP_KERNEL))
             else {
+                self.inner.lock().short = true;
                 return;
             };
             let mut inner = self.inner.lock();
@@ -575,8 +586,9 @@ fn count_lost(isock: &Isock) {
 
 /// Buckets of the table, a few KiB of static memory.
 const BUCKETS: usize = 1024;
-/// Connections opened ahead in one go: the caller's system call pays for them.
-const MAX_WARM: u32 = 64;
+/// Connections opened ahead in one go. The system call that finds too few idle ones pays for
+/// them: it runs in the cgroup and netns that they are for.
+const MAX_WARM: u32 = 1024;
 /// An empty pool is forgotten after this time, in milliseconds.
 const UNUSED_MS: u64 = 10_000;
 /// How often the reaper looks, in milliseconds.

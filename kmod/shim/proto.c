@@ -109,6 +109,12 @@ static int xlb_connect(struct sock *sk, struct sockaddr_unsized *uaddr, int addr
 
 	if (!xlb_psock_take_armed(psock))
 		return tcp_of(sk)->connect(sk, uaddr, addr_len);
+	/*
+	 * sendto(MSG_FASTOPEN): tcp_sendmsg() is above us and would go on to send by itself.
+	 * Programs take this error for "connect and send, then".
+	 */
+	if (tcp_sk(sk)->fastopen_req)
+		return -EOPNOTSUPP;
 
 #if IS_ENABLED(CONFIG_IPV6)
 	if (sk->sk_family == AF_INET6) {
@@ -342,8 +348,7 @@ int xlb_attach(struct sock *sk, __u32 service)
 	    sk->sk_kern_sock || (sk->sk_family != AF_INET && !v6))
 		return -EOPNOTSUPP;
 	icsk = inet_csk(sk);
-	/* MSG_FASTOPEN sends through TCP after connect(); it would not reach us. */
-	if (tcp_sk(sk)->fastopen_req || tcp_sk(sk)->repair)
+	if (tcp_sk(sk)->repair)
 		return -EOPNOTSUPP;
 
 	if (icsk->icsk_ulp_ops == &xlb_ulp_ops) {
