@@ -80,10 +80,23 @@ static __always_inline __u32 round_robin(void *blob, struct xlb_blob *head,
 	return at_position(blob, head, cluster, count % weight * cluster->stride % weight);
 }
 
+/* Another endpoint than `index`, by weight; n is 2 or more. */
+static __always_inline __u32 draw_other(void *blob, struct xlb_blob *head,
+					struct xlb_cluster *cluster, __u32 index)
+{
+	__u32 n = cluster->endpoint_count, drawn;
+
+	if (cluster->equal)
+		return ((__u64)index + 1 + draw(n - 1)) % n;
+	drawn = at_position(blob, head, cluster, draw(cluster->total_weight));
+	return drawn != index ? drawn : ((__u64)index + 1) % n;
+}
+
 /*
  * The fewest outstanding requests for its weight, of all endpoints or of `choices`
- * drawn ones.  A draw never gives the endpoint drawn just before it, so that two
- * choices are two endpoints.  Looking at all begins anywhere: ties are spread.
+ * drawn ones.  The first is drawn by weight, and of equals the first is best: so
+ * endpoints without load get requests in proportion to their weights.  No draw gives
+ * the endpoint drawn just before it: two choices are two endpoints.
  */
 static __noinline __u32 least_request(void *blob, struct xlb_blob *head,
 				      struct xlb_cluster *cluster)
@@ -98,7 +111,7 @@ static __noinline __u32 least_request(void *blob, struct xlb_blob *head,
 		looks = n;
 	if (looks > XLB_MAX_ENDPOINTS)
 		looks = XLB_MAX_ENDPOINTS;
-	index = best = draw(n);
+	index = best = at_position(blob, head, cluster, draw(cluster->total_weight));
 	bpf_for(i, 0, looks) {
 		struct xlb_endpoint *endpoint;
 		struct xlb_state *state;
@@ -111,16 +124,20 @@ static __noinline __u32 least_request(void *blob, struct xlb_blob *head,
 		state = state_of(endpoint->number);
 		if (!state)
 			break;
-		load = (state->outstanding + 1) & 0xffffffff;
+		load = state->outstanding & 0xffffffff;
 		if (load * best_weight < best_load * endpoint->weight) {
 			best = index;
 			best_load = load;
 			best_weight = endpoint->weight;
 		}
-		/* 64 bits wide, and a division: a conditional `index -= n` would give the
+		/*
+		 * 64 bits wide, and a division: a conditional `index -= n` would give the
 		 * verifier new bounds in each round, and it would never see an end.
 		 */
-		index = ((__u64)index + (all ? 1 : 1 + draw(n - 1))) % n;
+		if (all)
+			index = ((__u64)index + 1) % n;
+		else
+			index = draw_other(blob, head, cluster, index);
 	}
 	return best;
 }

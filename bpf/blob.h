@@ -130,27 +130,45 @@ struct xlb_route {
 };
 _Static_assert(sizeof(struct xlb_route) == 32, "a power of two");
 
+/* How a value is compared. */
 enum xlb_condition_kind {
 	XLB_CONDITION_NEVER = 0,
-	XLB_CONDITION_HEADER_EXACT = 1,
-	XLB_CONDITION_HEADER_PREFIX = 2,
-	XLB_CONDITION_HEADER_SUFFIX = 3,
-	XLB_CONDITION_HEADER_PRESENT = 4,
-	XLB_CONDITION_HEADER_ABSENT = 5,
-	XLB_CONDITION_PATH_PREFIX = 6, /* string_prefix: raw bytes */
+	XLB_CONDITION_EXACT = 1,
+	XLB_CONDITION_PREFIX = 2,
+	XLB_CONDITION_SUFFIX = 3,
+	XLB_CONDITION_CONTAINS = 4,
+	XLB_CONDITION_PRESENT = 5,
+	XLB_CONDITION_ABSENT = 6,
 	XLB_CONDITION_PERCENT = 7, /* of the requests that come this far: `number` per cent */
 };
 
+/* Where the value is. */
+enum xlb_condition_place {
+	XLB_PLACE_HEADER = 0,
+	XLB_PLACE_QUERY = 1, /* a parameter, as written: not percent-decoded */
+	XLB_PLACE_COOKIE = 2,
+	XLB_PLACE_PATH = 3, /* the whole path */
+};
+
+#define XLB_MAX_PARTS 256 /* query parameters, or cookies, that are looked at */
+
 struct xlb_condition {
-	__u32 kind; /* enum xlb_condition_kind */
+	__u8 kind; /* enum xlb_condition_kind */
+	__u8 place; /* enum xlb_condition_place */
+	__u8 first; /* CONTAINS: the value's first byte */
+	__u8 reserved0;
+	__u32 number; /* PERCENT */
+	/* Of the query parameter or cookie. */
 	__u32 name_page;
 	__u16 name_offset;
 	__u16 name_bytes;
 	__u32 value_page;
 	__u16 value_offset;
 	__u16 value_bytes;
-	__u32 number;
-	__u32 reserved0[2];
+	/* Headers: the name; cookies: "cookie". */
+	__u32 header_page;
+	__u16 header_offset;
+	__u16 header_bytes;
 };
 _Static_assert(sizeof(struct xlb_condition) == 32, "a power of two");
 

@@ -5,57 +5,10 @@
  * The index gives, for the request's path and for each of its segment prefixes,
  * the routes that ask for it, in the order of the file; one more list has those that
  * ask for no path.  Each list is walked up to its first route whose other
- * conditions hold, and no further than the best route of the lists before it.
+ * conditions (condition.h) hold, and no further than the best route of the lists before it.
  */
 #ifndef XLB_MATCH_H
 #define XLB_MATCH_H
-
-static __noinline bool header_holds(void *blob, struct xlb_request *req, struct xlb_condition *c)
-{
-	__u32 value_bytes = c->value_bytes, from = 0;
-	void *name = blob_page(blob, c->name_page);
-	int field, bytes;
-
-	if (!name)
-		return false;
-	field = bpf_xlb_header(req, name, XLB_PAGE_BYTES,
-			       XLB_OFF_LEN(c->name_offset, c->name_bytes));
-	if (c->kind == XLB_CONDITION_HEADER_ABSENT)
-		return field < 0;
-	if (field < 0)
-		return false;
-	if (c->kind == XLB_CONDITION_HEADER_PRESENT)
-		return true;
-
-	bytes = bpf_xlb_len(req, field);
-	if (bytes < 0 || (__u32)bytes < value_bytes)
-		return false;
-	if (c->kind == XLB_CONDITION_HEADER_EXACT && (__u32)bytes != value_bytes)
-		return false;
-	if (c->kind == XLB_CONDITION_HEADER_SUFFIX)
-		from = bytes - value_bytes;
-	return blob_equal(blob, req, field, from, c->value_page, c->value_offset, value_bytes);
-}
-
-static __noinline bool condition_holds(void *blob, struct xlb_request *req, struct xlb_condition *c)
-{
-	switch (c->kind) {
-	case XLB_CONDITION_HEADER_EXACT:
-	case XLB_CONDITION_HEADER_PREFIX:
-	case XLB_CONDITION_HEADER_SUFFIX:
-	case XLB_CONDITION_HEADER_PRESENT:
-	case XLB_CONDITION_HEADER_ABSENT:
-		return header_holds(blob, req, c);
-	case XLB_CONDITION_PATH_PREFIX:
-		return req->path_bytes >= c->value_bytes &&
-		       blob_equal(blob, req, XLB_FIELD_PATH, 0, c->value_page, c->value_offset,
-				  c->value_bytes);
-	case XLB_CONDITION_PERCENT:
-		return bpf_get_prandom_u32() % 100 < c->number;
-	default:
-		return false;
-	}
-}
 
 static __noinline bool route_holds(void *blob, struct xlb_blob *head, struct xlb_request *req,
 				   __u32 index)

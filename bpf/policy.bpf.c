@@ -24,6 +24,7 @@
 #include "maps.h"
 #include "walk.h"
 #include "host.h"
+#include "condition.h"
 #include "match.h"
 #include "balance.h"
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::model::Config;
 use crate::error::{Context, Error};
 use crate::intf::XLB_LAYOUT;
+use crate::kernel::cgroup;
 use crate::numbers::Numbers;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,8 +37,15 @@ impl Default for Document {
     }
 }
 
-/// Length, then JSON.
 impl Document {
+    /// The cgroups that it names are those that it was applied to.
+    pub fn is_current(&self) -> bool {
+        self.cgroups
+            .iter()
+            .all(|(path, id)| cgroup::id_of(path) == Some(*id))
+    }
+
+    /// Length, then JSON.
     pub fn encode(&self) -> Result<Vec<u8>, Error> {
         let json = serde_json::to_vec(self).context("cannot encode the document")?;
         let mut bytes = (json.len() as u64).to_ne_bytes().to_vec();

@@ -5,7 +5,7 @@
 //! reaches the same answers through an index.
 
 use crate::config::model::{
-    HeaderMatch, Match, Method, PathMatch, Route, Service, ValueMatch, VirtualHost,
+    Match, Method, NamedMatch, PathMatch, Route, Service, ValueMatch, VirtualHost,
 };
 
 /// A request as the engine presents it: host in lower case without port, path normalised.
@@ -13,6 +13,8 @@ use crate::config::model::{
 pub struct Request {
     pub host: String,
     pub path: String,
+    /// Without "?"; `None` when there is none.
+    pub query: Option<String>,
     /// `None`: a method that the engine does not tell apart from others.
     pub method: Option<Method>,
     /// Names in lower case; repeated headers are joined already.
@@ -88,12 +90,28 @@ pub fn refusal(
     if !matches.method.is_empty() && !request.method.is_some_and(|m| matches.method.contains(&m)) {
         return Some("another method".to_owned());
     }
-    if let Some(why) = matches
-        .headers
-        .iter()
-        .find_map(|header| header_refusal(header, request))
-    {
-        return Some(why);
+    for header in &matches.headers {
+        if let Some(why) = value_refusal("header", header, request.header(&header.name)) {
+            return Some(why);
+        }
+    }
+    for parameter in &matches.query {
+        let value = request
+            .query
+            .as_deref()
+            .and_then(|q| part(q.split('&'), &parameter.name));
+        if let Some(why) = value_refusal("query parameter", parameter, value) {
+            return Some(why);
+        }
+    }
+    for cookie in &matches.cookies {
+        let value = request.header("cookie").and_then(|cookies| {
+            let parts = cookies.split(';').map(|p| p.strip_prefix(' ').unwrap_or(p));
+            part(parts, &cookie.name)
+        });
+        if let Some(why) = value_refusal("cookie", cookie, value) {
+            return Some(why);
+        }
     }
     match matches.percent {
         Some(share) if !percent(share) => Some(format!("not in its {share} per cent")),
@@ -109,10 +127,16 @@ fn has_prefix(path: &str, prefix: &str) -> bool {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-fn header_refusal(header: &HeaderMatch, request: &Request) -> Option<String> {
-    let name = &header.name;
-    let found = request.header(name);
-    let (holds, what) = match (&header.value, found) {
+/// The value of the first `name=value`; a part without "=" has an empty one.
+fn part<'r>(mut parts: impl Iterator<Item = &'r str>, name: &str) -> Option<&'r str> {
+    parts.find_map(|part| {
+        let (n, value) = part.split_once('=').unwrap_or((part, ""));
+        (n == name).then_some(value)
+    })
+}
+
+fn value_refusal(kind: &str, rule: &NamedMatch, found: Option<&str>) -> Option<String> {
+    let (holds, what) = match (&rule.value, found) {
         (ValueMatch::Present(wanted), found) => (
             found.is_some() == *wanted,
             if *wanted { "is absent" } else { "is present" }.to_owned(),
@@ -127,8 +151,12 @@ fn header_refusal(header: &HeaderMatch, request: &Request) -> Option<String> {
             v.ends_with(value.as_str()),
             format!("does not end with \"{value}\""),
         ),
+        (ValueMatch::Contains(value), Some(v)) => (
+            v.contains(value.as_str()),
+            format!("does not contain \"{value}\""),
+        ),
     };
-    (!holds).then(|| format!("header {name} {what}"))
+    (!holds).then(|| format!("{kind} {} {what}", rule.name))
 }
 
 /// The index of the first route that matches.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::blob::{StringAt, Strings};
+use super::blob::Strings;
 use super::index;
 use crate::config::model::{Match, PathMatch, Route, Service, ValueMatch, VirtualHost};
 use crate::intf::{self, xlb_condition, xlb_index, xlb_route, xlb_target, xlb_vhost, XLB_NONE};
@@ -52,6 +52,11 @@ pub fn tables(
 
 fn count(len: usize) -> Option<u32> {
     u32::try_from(len).ok()
+}
+
+/// An enum of blob.h in one byte.
+fn small(value: u32) -> Option<u8> {
+    u8::try_from(value).ok()
 }
 
 impl Tables {
@@ -125,45 +130,68 @@ impl Tables {
     /// In the order cheap to dear; `percent` last, for it is of those that matched so far.
     fn conditions(&mut self, matches: &Match) -> Option<()> {
         if let Some(PathMatch::StringPrefix(prefix)) = &matches.path {
-            let value = self.strings.add(prefix.as_bytes())?;
-            self.condition(
-                intf::XLB_CONDITION_PATH_PREFIX,
-                StringAt::default(),
-                value,
-                0,
-            );
+            let value = ValueMatch::Prefix(prefix.clone());
+            self.condition(intf::XLB_PLACE_PATH, "", "", &value)?;
         }
         for header in &matches.headers {
-            let name = self.strings.add(header.name.as_bytes())?;
-            let (kind, value) = match &header.value {
-                ValueMatch::Exact(value) => (intf::XLB_CONDITION_HEADER_EXACT, value.as_str()),
-                ValueMatch::Prefix(value) => (intf::XLB_CONDITION_HEADER_PREFIX, value.as_str()),
-                ValueMatch::Suffix(value) => (intf::XLB_CONDITION_HEADER_SUFFIX, value.as_str()),
-                ValueMatch::Present(true) => (intf::XLB_CONDITION_HEADER_PRESENT, ""),
-                ValueMatch::Present(false) => (intf::XLB_CONDITION_HEADER_ABSENT, ""),
-            };
-            let value = self.strings.add(value.as_bytes())?;
-            self.condition(kind, name, value, 0);
+            self.condition(intf::XLB_PLACE_HEADER, &header.name, "", &header.value)?;
+        }
+        for parameter in &matches.query {
+            self.condition(intf::XLB_PLACE_QUERY, "", &parameter.name, &parameter.value)?;
+        }
+        for cookie in &matches.cookies {
+            self.condition(
+                intf::XLB_PLACE_COOKIE,
+                "cookie",
+                &cookie.name,
+                &cookie.value,
+            )?;
         }
         if let Some(percent) = matches.percent {
-            let none = StringAt::default();
-            self.condition(intf::XLB_CONDITION_PERCENT, none, none, percent);
+            self.conditions.push(xlb_condition {
+                kind: small(intf::XLB_CONDITION_PERCENT)?,
+                number: percent,
+                ..xlb_condition::default()
+            });
         }
         Some(())
     }
 
-    fn condition(&mut self, kind: u32, name: StringAt, value: StringAt, number: u32) {
+    fn condition(
+        &mut self,
+        place: u32,
+        header: &str,
+        name: &str,
+        value: &ValueMatch,
+    ) -> Option<()> {
+        let (kind, value) = match value {
+            ValueMatch::Exact(value) => (intf::XLB_CONDITION_EXACT, value.as_bytes()),
+            ValueMatch::Prefix(value) => (intf::XLB_CONDITION_PREFIX, value.as_bytes()),
+            ValueMatch::Suffix(value) => (intf::XLB_CONDITION_SUFFIX, value.as_bytes()),
+            ValueMatch::Contains(value) => (intf::XLB_CONDITION_CONTAINS, value.as_bytes()),
+            ValueMatch::Present(true) => (intf::XLB_CONDITION_PRESENT, &b""[..]),
+            ValueMatch::Present(false) => (intf::XLB_CONDITION_ABSENT, &b""[..]),
+        };
+        let header = self.strings.add(header.as_bytes())?;
+        let name = self.strings.add(name.as_bytes())?;
+        let at = self.strings.add(value)?;
         self.conditions.push(xlb_condition {
-            kind,
+            kind: small(kind)?,
+            place: small(place)?,
+            first: value.first().copied().unwrap_or(0),
+            reserved0: 0,
+            number: 0,
             name_page: name.page,
             name_offset: name.offset,
             name_bytes: name.bytes,
-            value_page: value.page,
-            value_offset: value.offset,
-            value_bytes: value.bytes,
-            number,
-            reserved0: [0; 2],
+            value_page: at.page,
+            value_offset: at.offset,
+            value_bytes: at.bytes,
+            header_page: header.page,
+            header_offset: header.offset,
+            header_bytes: header.bytes,
         });
+        Some(())
     }
 
     /// The lists of routes by path; route `n` of the virtual host is at `first + n` in the table.

@@ -71,11 +71,12 @@ fn path(random: &mut Random) -> String {
     path
 }
 
-fn header_match(random: &mut Random) -> HeaderMatch {
+fn named_match(random: &mut Random, names: &[&str]) -> NamedMatch {
     let value = (*random.one(&WORDS)).to_owned();
-    HeaderMatch {
-        name: (*random.one(&NAMES)).to_owned(),
-        value: match random.below(6) {
+    NamedMatch {
+        name: (*random.one(names)).to_owned(),
+        value: match random.below(7) {
+            4 => ValueMatch::Contains(value),
             0 => ValueMatch::Prefix(value),
             1 => ValueMatch::Suffix(value),
             2 => ValueMatch::Present(true),
@@ -83,6 +84,36 @@ fn header_match(random: &mut Random) -> HeaderMatch {
             _ => ValueMatch::Exact(value),
         },
     }
+}
+
+fn some(random: &mut Random, percent: usize, names: &[&str]) -> Vec<NamedMatch> {
+    if random.chance(percent) {
+        vec![named_match(random, names)]
+    } else {
+        Vec::new()
+    }
+}
+
+/// Parameters or cookies, sometimes odd.
+fn parts(random: &mut Random, separator: &str) -> String {
+    let parts: Vec<String> = (0..random.below(4))
+        .map(|_| match random.below(6) {
+            0 => (*random.one::<&str>(&WORDS)).to_owned(),
+            1 => String::new(),
+            2 => format!("{}=", random.one::<&str>(&WORDS)),
+            3 => format!(
+                "{0}={1}={1}",
+                random.one::<&str>(&WORDS),
+                random.one::<&str>(&WORDS)
+            ),
+            _ => format!(
+                "{}={}",
+                random.one::<&str>(&WORDS),
+                random.one::<&str>(&WORDS)
+            ),
+        })
+        .collect();
+    parts.join(separator)
 }
 
 fn route(random: &mut Random) -> Route {
@@ -104,7 +135,11 @@ fn route(random: &mut Random) -> Route {
             method: (0..random.below(3))
                 .map(|_| random.one(&Method::ALL).1)
                 .collect(),
-            headers: (0..random.below(3)).map(|_| header_match(random)).collect(),
+            headers: (0..random.below(3))
+                .map(|_| named_match(random, &NAMES))
+                .collect(),
+            query: some(random, 20, &WORDS),
+            cookies: some(random, 20, &WORDS),
             percent: random
                 .chance(5)
                 .then(|| if random.chance(50) { 0 } else { 100 }),
@@ -153,7 +188,12 @@ fn request(random: &mut Random) -> Request {
             headers.push((name.to_owned(), value));
         }
     }
+    if random.chance(50) {
+        let separator = *random.one(&["; ", ";"]);
+        headers.push(("cookie".to_owned(), parts(random, separator)));
+    }
     Request {
+        query: random.chance(60).then(|| parts(random, "&")),
         host: if random.chance(3) {
             String::new()
         } else {
@@ -243,7 +283,7 @@ fn cost_does_not_grow_with_routes_and_hosts() {
             host: format!("h{}.example", hosts - 1),
             path: format!("/api/r{}/x", routes - 1),
             method: Some(Method::Get),
-            headers: Vec::new(),
+            ..Request::default()
         };
         let vhost = walk.vhost(&request.host).expect("a virtual host");
         let route = walk.route(vhost, &request).expect("a route");

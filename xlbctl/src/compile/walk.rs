@@ -155,23 +155,41 @@ impl<'b> Walk<'b> {
     }
 
     fn condition(&self, c: &xlb_condition, request: &Request) -> bool {
-        let value = self.string(c.value_page, c.value_offset, c.value_bytes);
-        match c.kind {
-            XLB_CONDITION_PATH_PREFIX => return request.path.as_bytes().starts_with(value),
-            XLB_CONDITION_PERCENT => return c.number > 0,
-            _ => {}
+        let kind = u32::from(c.kind);
+        if kind == XLB_CONDITION_PERCENT {
+            return c.number > 0;
         }
         let name = self.string(c.name_page, c.name_offset, c.name_bytes);
-        let found = request.headers.iter().find(|(n, _)| n.as_bytes() == name);
-        let found = found.map(|(_, v)| v.as_bytes());
-        match (c.kind, found) {
-            (XLB_CONDITION_HEADER_ABSENT, found) => found.is_none(),
-            (_, None) => false,
-            (XLB_CONDITION_HEADER_PRESENT, Some(_)) => true,
-            (XLB_CONDITION_HEADER_EXACT, Some(v)) => v == value,
-            (XLB_CONDITION_HEADER_PREFIX, Some(v)) => v.starts_with(value),
-            (XLB_CONDITION_HEADER_SUFFIX, Some(v)) => v.ends_with(value),
-            (kind, _) => panic!("unknown condition {kind}"),
+        let header = self.string(c.header_page, c.header_offset, c.header_bytes);
+        let value = self.string(c.value_page, c.value_offset, c.value_bytes);
+        let in_header = || {
+            let found = request.headers.iter().find(|(n, _)| n.as_bytes() == header);
+            found.map(|(_, v)| v.as_bytes())
+        };
+        let found = match u32::from(c.place) {
+            XLB_PLACE_PATH => Some(request.path.as_bytes()),
+            XLB_PLACE_HEADER => in_header(),
+            XLB_PLACE_QUERY => request
+                .query
+                .as_ref()
+                .and_then(|q| find_part(q.as_bytes(), name, b'&')),
+            XLB_PLACE_COOKIE => in_header().and_then(|c| find_part(c, name, b';')),
+            place => panic!("unknown place {place}"),
+        };
+        let Some(found) = found else {
+            return kind == XLB_CONDITION_ABSENT;
+        };
+        match kind {
+            XLB_CONDITION_ABSENT => false,
+            XLB_CONDITION_PRESENT => true,
+            XLB_CONDITION_EXACT => found == value,
+            XLB_CONDITION_PREFIX => found.starts_with(value),
+            XLB_CONDITION_SUFFIX => found.ends_with(value),
+            XLB_CONDITION_CONTAINS => {
+                assert_eq!(c.first, value.first().copied().unwrap_or(0));
+                value.is_empty() || found.windows(value.len()).any(|w| w == value)
+            }
+            kind => panic!("unknown condition {kind}"),
         }
     }
 
@@ -225,4 +243,28 @@ impl<'b> Walk<'b> {
         }
         low
     }
+}
+
+/// As find_part() of condition.h.
+fn find_part<'f>(field: &'f [u8], name: &[u8], separator: u8) -> Option<&'f [u8]> {
+    let position = |from: usize, byte: u8| {
+        field
+            .iter()
+            .skip(from)
+            .position(|b| *b == byte)
+            .map_or(field.len(), |at| from + at)
+    };
+    let mut start = 0;
+    while start < field.len() {
+        if separator == b';' && field[start] == b' ' {
+            start += 1;
+        }
+        let end = position(start, separator);
+        let equals = position(start, b'=').min(end);
+        if field[start..equals] == *name {
+            return Some(&field[(equals + 1).min(end)..end]);
+        }
+        start = end + 1;
+    }
+    None
 }

@@ -87,6 +87,10 @@ impl Change {
             clusters: ListChange::between(&old.clusters, &new.clusters),
         }
     }
+
+    pub fn is_empty(&self) -> bool {
+        *self == Change::default()
+    }
 }
 
 impl ListChange {

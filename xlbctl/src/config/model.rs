@@ -52,7 +52,12 @@ pub struct Match {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub method: Vec<Method>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub headers: Vec<HeaderMatch>,
+    pub headers: Vec<NamedMatch>,
+    /// Parameters as written: not percent-decoded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub query: Vec<NamedMatch>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cookies: Vec<NamedMatch>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub percent: Option<u32>,
 }
@@ -108,8 +113,8 @@ impl Method {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HeaderMatch {
-    /// In lower case.
+pub struct NamedMatch {
+    /// Of headers in lower case.
     pub name: String,
     #[serde(flatten)]
     pub value: ValueMatch,
@@ -121,6 +126,7 @@ pub enum ValueMatch {
     Exact(String),
     Prefix(String),
     Suffix(String),
+    Contains(String),
     Present(bool),
 }
 

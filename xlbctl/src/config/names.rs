@@ -179,6 +179,21 @@ pub fn header(field: Field<'_>) -> Option<String> {
     Some(text.to_ascii_lowercase())
 }
 
+/// Of a query parameter or a cookie, as it is written in the request.
+pub fn parameter(field: Field<'_>) -> Option<String> {
+    let text = field.text()?;
+    let fits = text
+        .bytes()
+        .all(|b| b.is_ascii_graphic() && !b"&;=,#".contains(&b));
+    if text.is_empty() || text.len() > MAX_STRING_BYTES || !fits {
+        field.wrong(format!(
+            "\"{text}\" is not a name as it is written in requests: percent-encode spaces and &;=,#"
+        ));
+        return None;
+    }
+    Some(text.to_owned())
+}
+
 /// A field value: values of requests have no spaces around them and no control bytes.
 pub fn value(field: Field<'_>) -> Option<String> {
     let text = field.text()?;

@@ -3,7 +3,7 @@
 
 use super::decode::{Field, Object};
 use super::model::{
-    HeaderMatch, Match, Method, PathMatch, Route, Service, Target, ValueMatch, VirtualHost,
+    Match, Method, NamedMatch, PathMatch, Route, Service, Target, ValueMatch, VirtualHost,
 };
 use super::names;
 use crate::intf;
@@ -182,6 +182,9 @@ fn targets(field: Field<'_>) -> Option<Vec<Target>> {
     Some(targets)
 }
 
+/// A path's string_prefix and `percent` are conditions too.
+const MAX_NAMED: usize = intf::XLB_MAX_CONDITIONS as usize - 2;
+
 fn matching(field: Field<'_>) -> Option<Match> {
     let object = field.object(&[
         "path",
@@ -197,27 +200,24 @@ fn matching(field: Field<'_>) -> Option<Match> {
             field.unsupported("ignore_case");
         }
     }
-    for key in ["query", "cookies"] {
-        if let Some(field) = object.get(key) {
-            field.unsupported(key);
-        }
-    }
     let path = object.get("path").map(path);
     let method = object
         .get("method")
         .map(|f| f.list(method))
         .unwrap_or_default();
-    let headers = object.get("headers").map(|f| {
-        let headers = f.list(header);
-        if headers.len() >= intf::XLB_MAX_CONDITIONS as usize - 2 {
-            f.wrong(format!(
-                "{} headers; the limit in one route is {}",
-                headers.len(),
-                intf::XLB_MAX_CONDITIONS - 2
-            ));
-        }
-        headers
-    });
+    let list = |key: &str, name: fn(Field<'_>) -> Option<String>| match object.get(key) {
+        Some(field) => field.list(|item| named(item, name)),
+        None => Vec::new(),
+    };
+    let headers = list("headers", names::header);
+    let query = list("query", names::parameter);
+    let cookies = list("cookies", names::parameter);
+    let conditions = headers.len() + query.len() + cookies.len();
+    if conditions > MAX_NAMED {
+        object.wrong(format!(
+            "{conditions} headers, query parameters and cookies; the limit in one route is {MAX_NAMED}"
+        ));
+    }
     let percent = object.get("percent").map(|f| f.number(0, 100));
     Some(Match {
         path: match path {
@@ -225,7 +225,9 @@ fn matching(field: Field<'_>) -> Option<Match> {
             None => None,
         },
         method,
-        headers: headers.unwrap_or_default(),
+        headers,
+        query,
+        cookies,
         percent: match percent {
             Some(percent) => Some(percent?),
             None => None,
@@ -290,13 +292,13 @@ const VALUE_KINDS: [&str; 7] = [
     "exact", "prefix", "suffix", "contains", "regex", "range", "present",
 ];
 
-fn header(field: Field<'_>) -> Option<HeaderMatch> {
+fn named(field: Field<'_>, name: fn(Field<'_>) -> Option<String>) -> Option<NamedMatch> {
     let mut known = vec!["name"];
     known.extend(VALUE_KINDS);
     let object = field.object(&known)?;
-    let name = object.need("name", "name: x-user").and_then(names::header);
+    let name = object.need("name", "name: x-user").and_then(name);
     let value = value_match(&object);
-    Some(HeaderMatch {
+    Some(NamedMatch {
         name: name?,
         value: value?,
     })
@@ -304,7 +306,7 @@ fn header(field: Field<'_>) -> Option<HeaderMatch> {
 
 fn value_match(object: &Object<'_, '_>) -> Option<ValueMatch> {
     let Some(kind) = object.one_of(&VALUE_KINDS) else {
-        object.wrong("no kind of match: add exact, prefix, suffix or present");
+        object.wrong("no kind of match: add exact, prefix, suffix, contains or present");
         return None;
     };
     let field = object.get(kind)?;
@@ -312,6 +314,7 @@ fn value_match(object: &Object<'_, '_>) -> Option<ValueMatch> {
         "exact" => names::value(field).map(ValueMatch::Exact),
         "prefix" => names::value(field).map(ValueMatch::Prefix),
         "suffix" => names::value(field).map(ValueMatch::Suffix),
+        "contains" => names::value(field).map(ValueMatch::Contains),
         "present" => field.flag().map(ValueMatch::Present),
         _ => {
             field.unsupported(kind);

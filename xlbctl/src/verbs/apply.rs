@@ -47,7 +47,8 @@ pub fn run(args: &Apply) -> Result<(), Error> {
     let whole = merge::apply(&old.config, &source.config, args.prune);
     source.check(&whole)?;
     let change = Change::between(&old.config, &whole);
-    if args.dry_run {
+    let nothing_to_do = loaded && change.is_empty() && !old.pending && old.is_current();
+    if args.dry_run || nothing_to_do {
         return report(args, &old, &change);
     }
 

@@ -87,9 +87,14 @@ fn request(args: &Explain) -> Result<Request, Error> {
         Some(at) => rest.split_at(at),
         None => (rest, "/"),
     };
-    let path = target.split(['?', '#']).next().unwrap_or("/");
+    let target = target.split('#').next().unwrap_or("/");
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query.to_owned())),
+        None => (target, None),
+    };
     let mut request = Request {
         method: Method::parse(&args.method),
+        query,
         path: config::names::request_path(path)
             .map_err(|reason| Error::usage(format!("path {path}: {reason}")))?,
         ..Request::default()

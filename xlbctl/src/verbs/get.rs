@@ -225,14 +225,23 @@ pub fn match_text(matches: &Match) -> String {
         Some(PathMatch::StringPrefix(path)) => parts.push(format!("string_prefix {path}")),
         None => {}
     }
-    for header in &matches.headers {
-        let name = &header.name;
-        parts.push(match &header.value {
-            ValueMatch::Exact(value) => format!("{name}={value}"),
-            ValueMatch::Prefix(value) => format!("{name}={value}*"),
-            ValueMatch::Suffix(value) => format!("{name}=*{value}"),
-            ValueMatch::Present(true) => format!("{name} present"),
-            ValueMatch::Present(false) => format!("{name} absent"),
+    let lists = [
+        ("", &matches.headers),
+        ("?", &matches.query),
+        ("cookie ", &matches.cookies),
+    ];
+    for (kind, rule) in lists
+        .iter()
+        .flat_map(|(kind, list)| list.iter().map(move |r| (kind, r)))
+    {
+        let name = &rule.name;
+        parts.push(match &rule.value {
+            ValueMatch::Exact(value) => format!("{kind}{name}={value}"),
+            ValueMatch::Prefix(value) => format!("{kind}{name}={value}*"),
+            ValueMatch::Suffix(value) => format!("{kind}{name}=*{value}"),
+            ValueMatch::Contains(value) => format!("{kind}{name}=*{value}*"),
+            ValueMatch::Present(true) => format!("{kind}{name} present"),
+            ValueMatch::Present(false) => format!("{kind}{name} absent"),
         });
     }
     if let Some(percent) = matches.percent {
