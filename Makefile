@@ -24,12 +24,15 @@ help:
 	@echo '  vm-run           SCRIPT=path/to/x.sh runs it in the machine, in its own folder (/case there,'
 	@echo '                   writable); ARGS="..." are given to it.  Exit: the status of the script; 97 when'
 	@echo '                   the kernel log has a finding; 98 machine died; 124 after TIMEOUT seconds'
+	@echo '                   (make itself says "Error N" and exits with 2; vm-tests/env/env.sh vm-run'
+	@echo '                   FILE exits with N).  NOBUILD=1 takes the module and xlbctl as last built'
 	@echo '  vm-shell         a shell in the same machine'
 	@echo '  lint fmt doc     rustfmt, clippy, clang-format, rustdoc; format; documentation'
 	@echo '  install          the module and xlbctl, under DESTDIR'
 	@echo '  clean            forget what was built from this checkout (the cache stays)'
 	@echo
-	@echo '  KERNEL=7.3       or a full version; default: the newest stock 7.x kernel of backports with Rust'
+	@echo '  KERNEL=7.3       or a full version; default: the newest stock 7.x kernel of backports with Rust,'
+	@echo '                   as first chosen; KERNEL=newest looks again'
 	@echo '  DEBUG=1          vm-run, vm-shell, kmod: on the debug kernel'
 	@echo '  CPUS=2 MEM=2G ICOUNT=1 NOMODULE=1 TIMEOUT=900   of the machine; ICOUNT counts instructions'
 	@echo '  XLB_CACHE=...    where build root and kernels are kept; default: ~/.cache/xlb'
@@ -59,10 +62,10 @@ bench:
 	@$(env) build kmod xlbctl
 	@ICOUNT=1 $(env) vm-run vm-tests/bench/bench.sh
 
-vm-run:
+vm-run: $(if $(NOBUILD)$(NOMODULE),,kmod xlbctl)
 	@$(if $(SCRIPT),,echo 'SCRIPT=path/to/script.sh is missing' >&2; exit 2;) $(env) vm-run '$(SCRIPT)'
 
-vm-shell:
+vm-shell: $(if $(NOBUILD)$(NOMODULE),,kmod xlbctl)
 	@$(env) vm-shell
 
 fmt clean:

@@ -28,7 +28,7 @@ mkdir -p "$cache"
 cache=$(cd "$cache" && pwd -P)
 case $cache/ in "$repo"/*) die "XLB_CACHE is inside the checkout: choose another folder" ;; esac
 
-root=$cache/root-$(hash_of "$here/packages" "$here/root.sh")
+root=$cache/root-$(hash_of "$here/packages" <(declare -f debootstrap_into))
 kernels=$cache/kernel-$(hash_of "$here/packages" "$here/in/kernel.sh" "$here/in/kernel-lib.sh")
 debugs=$cache/debug-$(hash_of "$here/packages" "$here/in/kernel-debug.sh" "$here/in/kernel-lib.sh" "$repo"/kconfig/debug.config)
 work=$cache/work/$(printf %s "$repo" | sha256sum | cut -c1-8)
@@ -50,8 +50,11 @@ owned_dirs() {
 }
 
 setup_root() {
+	unshare --mount true 2>/dev/null || die "no right to mount: in a container this needs --privileged"
 	if [ ! -d "$root" ]; then
 		say "==> cache: $cache"
+		[ "$(df -Pk "$cache" | awk 'NR == 2 { print $4 }')" -gt 6000000 ] ||
+			die "less than 6 GB free in $cache; XLB_CACHE=... chooses another place"
 		host_packages
 		locked "$cache/lock" stage "$root" debootstrap_into
 	fi
@@ -64,6 +67,7 @@ script() { printf '/xlb/env/in/%s' "$1"; }
 choose_kernel() {
 	local want=${KERNEL:-} memo
 	memo=$kernels/choice-${want:-newest}
+	[ "$want" != newest ] || { want='' && rm -f "$memo"; }
 	if [ ! -s "$memo" ]; then
 		step "asking the archive for ${want:-the newest 7.x} stock kernel with Rust" - \
 			inside xlb KERNEL="$want" RESULT="/xlb/kernels/${memo##*/}" bash "$(script kernel-select.sh)"
@@ -85,10 +89,11 @@ make_debug_kernel() { # VERSION DIR.tmp
 setup() {
 	setup_root
 	choose_kernel
-	locked "$cache/lock" stage "$kernels/$version" make_kernel "$version"
+	[ -d "$kernels/$version" ] || locked "$cache/lock" stage "$kernels/$version" make_kernel "$version"
 	kernel=/xlb/kernels/$version
 	if [ -n "${DEBUG:-}" ]; then
-		locked "$cache/lock-debug" stage "$debugs/$version" make_debug_kernel "$version"
+		[ -d "$debugs/$version" ] ||
+			locked "$cache/lock-debug" stage "$debugs/$version" make_debug_kernel "$version"
 		kernel=/xlb/debugs/$version
 	fi
 }
@@ -105,6 +110,11 @@ build() {
 		case $what in kmod) copy=kmod ;; *) copy=cargo ;; esac
 		locked "$work/lock-$copy" build_locked "$copy" "$what" || return
 	done
+}
+
+build_missing() {
+	[ -n "${NOMODULE:-}" ] || [ -e "$work/$(kdir)/xlb.ko" ] || build kmod
+	[ -n "${NOMODULE:-}" ] || [ -e "$work/bin/xlbctl" ] || build xlbctl
 }
 
 copy_out() { # FILE-IN-WORK FILE-IN-CHECKOUT
@@ -125,7 +135,7 @@ vm() { # [SCRIPT]; or COMMAND, which runs in the machine without a folder of its
 		name=$(basename "$1")
 	fi
 	XLB_CASE=$case_dir inside root XLB_KERNEL="$kernel" XLB_KMOD="$(kdir)" SCRIPT="$name" \
-		COMMAND="${COMMAND:-}" ARGS="${ARGS:-}" CPUS="${CPUS:-2}" MEM="${MEM:-2G}" ICOUNT="${ICOUNT:-}" DEBUG="${DEBUG:-}" \
+		COMMAND="${COMMAND:-}" ARGS="${ARGS:-}" CPUS="${CPUS:-2}" MEM="${MEM:-${DEBUG:+4G}}" ICOUNT="${ICOUNT:-}" DEBUG="${DEBUG:-}" \
 		NOMODULE="${NOMODULE:-}" QUICK="${QUICK:-}" TIMEOUT="${TIMEOUT:-900}" APPEND="${APPEND:-}" \
 		bash "$(script vm.sh)"
 }
@@ -186,8 +196,8 @@ main() {
 		[ -n "${DEBUG:-}" ] || copy_out "$(kdir)/xlb.ko" kmod/xlb.ko
 		copy_out bin/xlbctl target/xlbctl 755
 		;;
-	vm-run) setup && vm "${1:?SCRIPT=path/to/script.sh is missing}" ;;
-	vm-shell) setup && vm ;;
+	vm-run) setup && build_missing && vm "${1:?SCRIPT=path/to/script.sh is missing}" ;;
+	vm-shell) setup && build_missing && vm ;;
 	vm-test) setup && vm_test ;;
 	test) test_all ;;
 	install) setup && install_all "${1:-}" ;;

@@ -24,10 +24,11 @@ step() {
 	begin=$SECONDS
 	say "==> $text"
 	(
-		while sleep 10; do
+		# $$ is the script itself: when it is killed, this ends too.
+		while sleep 10 && kill -0 $$ 2>/dev/null; do
 			say "    $((SECONDS - begin)) s$([ "$watched" = - ] || printf ', %s' "$(size_of "$watched")")"
 		done
-	) &
+	) {lock_fd}>&- &
 	ticker=$!
 	"$@" >"$log" 2>&1 </dev/null || rc=$?
 	kill "$ticker" 2>/dev/null
@@ -41,8 +42,8 @@ step() {
 	say "    done in $((SECONDS - begin)) s$([ "$watched" = - ] || printf ', %s' "$(size_of "$watched")")"
 }
 
-# hash_of FILE...: twelve hex digits that change when any of the files does.
-hash_of() { cat "$@" | sha256sum | cut -c1-12; }
+# hash_of FILE...: twelve hex digits that change when any of the files does, comments apart.
+hash_of() { sed '/^# CONFIG_/b; /^[[:space:]]*#/d; /^$/d' "$@" | sha256sum | cut -c1-12; }
 
 # stage DIR COMMAND...: makes the directory DIR by running COMMAND with DIR.tmp as last
 # argument.  DIR exists only when it is whole: an interrupted run leaves DIR.tmp, which
@@ -59,17 +60,19 @@ stage() {
 	mv -T "$dir.tmp" "$dir"
 }
 
-# locked FILE COMMAND...: runs COMMAND while holding the lock FILE.  The lock is not
-# inherited by what COMMAND leaves behind.
+# locked FILE COMMAND...: runs COMMAND while holding the lock FILE.  Its processes inherit
+# the lock: when this script is killed, nobody works in the same place before they are gone.
+lock_fd=9
 locked() {
-	local file=$1 rc=0 fd
+	local file=$1 rc=0
 	shift
-	exec {fd}>>"$file"
-	if ! flock -n "$fd"; then
-		say "==> waiting for another set-up or build to end (${file})"
-		flock "$fd"
+	exec {lock_fd}>>"$file"
+	if ! flock -n "$lock_fd"; then
+		say "==> waiting for another set-up or build to end ($file)"
+		flock "$lock_fd"
 	fi
-	"$@" {fd}>&- || rc=$?
-	exec {fd}>&-
+	"$@" || rc=$?
+	exec {lock_fd}>&-
+	lock_fd=9
 	return "$rc"
 }

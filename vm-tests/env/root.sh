@@ -23,8 +23,14 @@ host_packages() {
 
 # The archive that this machine's own apt takes Debian from.
 mirror() {
-	apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
-		awk '$2 == "main" && $1 !~ /[-\/]/ { print $3; exit }'
+	local uri
+	uri=$(apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
+		awk '$2 == "main" && $1 !~ /[-\/]/ && $3 ~ /^(https?|file|copy|mirror\+file):/ { print $3; exit }')
+	case $uri in
+	# Debian's cloud images keep the address in a file, which the new root does not have.
+	mirror+file:*) awk '!/^#/ && NF { print $1; exit }' "/${uri#mirror+file:*/}" ;;
+	*) printf '%s\n' "$uri" ;;
+	esac
 }
 
 # How this machine's apt reaches it: proxies, retries, TLS, date checks.

@@ -11,9 +11,15 @@ s=$(series "$v")
 binary=linux-binary-$v
 apt-cache "${apt_own[@]}" show "$binary" >/dev/null 2>&1 || binary=linux-binary-unsigned-$v
 
+built=$(apt-cache "${apt_own[@]}" show "linux-headers-$v" | sed -n 's/^Version: //p' | head -n 1)
+
 mkdir -p "$OUT"
 cd "$OUT"
-fetch debs "linux-headers-$v" "linux-modules-$v" "$binary" "linux-base-$v" "linux-source-$s"
+# The sources of this very build, or none: others would give other symbol names.
+fetch debs "linux-headers-$v" "linux-modules-$v" "$binary" "linux-base-$v" "linux-source-$s=$built" || {
+	echo "the archive no longer has all of $v: KERNEL=newest asks it again"
+	exit 1
+}
 for d in debs/*.deb; do
 	case $d in
 	debs/linux-source-*) dpkg-deb -x "$d" src ;;

@@ -3,7 +3,7 @@
 # edit does not reach a running build.  What differs gets the present time: with the time
 # of its edit, a file that was edited during a build would look older than its object.
 set -eu
-exec rsync -rlcp --delete --delete-excluded --executability --chmod=D755,F644,Fa+rX \
+exec rsync -rlcp --delete --delete-excluded --chmod=D755,Fu+rw,Fgo+r,Fgo-w \
 	--exclude=/.git --exclude=/target --exclude=target --exclude='*.ko' --exclude=node_modules \
 	--exclude=__pycache__ --exclude=corpus-work \
 	/xlb/repo/ "/xlb/work/src-$COPY/"

@@ -15,12 +15,15 @@ say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 as_xlb() { setpriv --reuid="$XLB_UID" --regid="$XLB_UID" --clear-groups --no-new-privs --inh-caps=-all "$@"; }
 
+MEM=${MEM:-2G}
 begin=$(date +%s.%N)
 install -d -o "$XLB_UID" -g "$XLB_UID" /xlb/work/run
 # Logs of the last machines are kept, of older ones not.
 find /xlb/work/run -mindepth 1 -maxdepth 1 -mmin +600 -exec rm -rf {} +
 run=$(mktemp -d /xlb/work/run/XXXXXX)
 chmod 755 "$run"
+# The logs stay.
+trap 'rm -rf "$run"/bin "$run"/guest "$run"/vm-tests "$run"/initrd "$run"/xlb.ko "$run"/stdin' EXIT
 release=$(cat "$XLB_KERNEL/version")
 
 # What the machine sees under /xlb: this run's copies, so that a build meanwhile changes
