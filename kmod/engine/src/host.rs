@@ -195,7 +195,7 @@ mod tests {
             ".",
         ];
         let mut valid = 0;
-        for _ in 0..2_000_000 {
+        for _ in 0..200_000 {
             let mut text = String::new();
             for _ in 0..next(20) {
                 text.push_str(
@@ -210,7 +210,7 @@ mod tests {
             valid += usize::from(expected);
             assert_eq!(is_ipv6(text.as_bytes()), expected, "{text}");
         }
-        assert!(valid > 1000);
+        assert!(valid > 100);
         for text in [
             "::",
             "::1",

@@ -102,6 +102,23 @@ fn not_value(word: u64) -> u64 {
 fn find(buf: &[u8], from: usize, flags: impl Fn(u64) -> u64, stops: impl Fn(u8) -> bool) -> usize {
     let mut rest = buf.get(from..).unwrap_or(&[]);
     let mut at = from;
+    // Two words a turn: long values are the most of a browser's head.
+    while let Some((&[a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p], tail)) =
+        rest.split_first_chunk::<16>()
+    {
+        let first = flags(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+        let second = flags(u64::from_le_bytes([i, j, k, l, m, n, o, p]));
+        if first | second != 0 {
+            let before = if first != 0 {
+                first.trailing_zeros() >> 3
+            } else {
+                (second.trailing_zeros() >> 3).wrapping_add(8)
+            };
+            return at.wrapping_add(before as usize);
+        }
+        at = at.wrapping_add(16);
+        rest = tail;
+    }
     while let Some((word, tail)) = rest.split_first_chunk::<8>() {
         let hit = flags(u64::from_le_bytes(*word));
         if hit != 0 {

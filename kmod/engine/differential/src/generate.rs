@@ -223,8 +223,8 @@ fn fields_and_body(rng: &mut Rng, out: &mut String) {
     }
     let (mut length, mut chunked) = (false, false);
     match rng.below(8) {
-        0 | 1 | 2 => length = true,
-        3 | 4 | 5 => chunked = true,
+        0..=2 => length = true,
+        3..=5 => chunked = true,
         6 if rng.below(3) == 0 => (length, chunked) = (true, true),
         _ => {}
     }

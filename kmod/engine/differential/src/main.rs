@@ -9,7 +9,6 @@
 //! Usage: `xlb-engine-differential [MESSAGES]`; peers are started by the commands in `XLB_NODE`, `XLB_H11`, `XLB_GO`.
 
 #[path = "../../tests/common/mod.rs"]
-#[allow(dead_code, reason = "this uses the random numbers only")]
 mod common;
 mod generate;
 mod peer;
