@@ -125,7 +125,7 @@ copy_out() { # FILE-IN-WORK FILE-IN-CHECKOUT
 	mv "$repo/$2.new" "$repo/$2"
 }
 
-kdir() { printf 'kmod-%s' "$(basename "$kernel")${DEBUG:+-debug}"; }
+kdir() { printf 'ko/%s' "$(basename "$kernel")${DEBUG:+-debug}"; }
 
 vm() { # [SCRIPT]; or COMMAND, which runs in the machine without a folder of its own
 	local case_dir='' name=''

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # Builds and checks in a copy of the sources, as the build user: build.sh WHAT
 #
-# Results that others use go to /xlb/work: kmod-V/xlb.ko (one folder for each kernel) and
-# bin/ (on PATH in the machines).
+# Results that others use go to /xlb/work: ko/V/xlb.ko (one folder for each kernel) and bin/
+# (on PATH in the machines).
 set -euo pipefail
 src=/xlb/work/src-$COPY
 out=/xlb/work
@@ -54,7 +54,13 @@ do_kmod() {
 	[ -f kmod/Kbuild ] || { echo "error: there is no kmod/Kbuild yet" >&2; return 1; }
 	say "module for $kernel_id"
 	kbuild_ "$kmod_out" modules
-	ls -l "$kmod_out/xlb.ko" >&2
+	# Whole or not at all: pahole changes xlb.ko in place after the link.
+	mkdir -p "$out/ko/$kernel_id"
+	cmp -s "$kmod_out/xlb.ko" "$out/ko/$kernel_id/xlb.ko" || {
+		cp "$kmod_out/xlb.ko" "$out/ko/$kernel_id/.new"
+		mv "$out/ko/$kernel_id/.new" "$out/ko/$kernel_id/xlb.ko"
+	}
+	ls -lL --time-style=+%T "$out/ko/$kernel_id/xlb.ko" | awk '{ print "    " $5 " bytes, " $6 }' >&2
 }
 
 do_bpf() {
@@ -93,21 +99,32 @@ do_unit() {
 }
 
 c_files() { find kmod bpf \( -name '*.c' -o -name '*.h' \) ! -name 'vmlinux*.h' -print0; }
-do_lint() {
+do_lint_format() {
 	say "clang-format"
 	c_files | xargs -0r clang-format --dry-run -Werror
 	say "rustfmt"
 	find kmod bpf xlbctl vm-tests -name '*.rs' -print0 | xargs -0r rustfmt --edition 2021 --check
-	if [ -f Cargo.toml ]; then
-		say "clippy"
-		cargo_ clippy --workspace --all-targets -- -D warnings
-		do_doc_checked
-	fi
-	if [ -f kmod/Kbuild ]; then
-		say "module with clippy"
-		kbuild_ "$out/clippy-$kernel_id" CLIPPY=1 KRUSTFLAGS=-Dwarnings KCFLAGS=-Werror modules
-	fi
-	say "lint: clean"
+}
+do_lint_rust() {
+	[ -f Cargo.toml ] || return 0
+	say "clippy"
+	cargo_ clippy --workspace --all-targets -- -D warnings
+	do_doc_checked
+}
+do_lint_kmod() {
+	[ -f kmod/Kbuild ] || return 0
+	say "module with clippy"
+	kbuild_ "$out/clippy-$kernel_id" CLIPPY=1 KRUSTFLAGS=-Dwarnings KCFLAGS=-Werror modules
+}
+# All parts, whatever the earlier ones said.
+do_lint() {
+	local part rc=0
+	for part in format rust kmod; do
+		# A process of its own: in a function left of "||" the shell ignores errors.
+		bash "$0" "lint-$part" || { echo "error: lint-$part" >&2; rc=1; }
+	done
+	[ "$rc" = 0 ] && say "lint: clean"
+	return "$rc"
 }
 
 do_doc_checked() {
@@ -126,6 +143,9 @@ xlbctl) do_xlbctl ;;
 vm-tests) do_vm_tests ;;
 unit) do_unit ;;
 lint) do_lint ;;
+lint-format) do_lint_format ;;
+lint-rust) do_lint_rust ;;
+lint-kmod) do_lint_kmod ;;
 doc) do_doc ;;
 *)
 	echo "error: nothing known as '$1'" >&2
