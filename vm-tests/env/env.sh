@@ -101,8 +101,8 @@ setup() {
 # build WHAT...: each in the copy of the sources that its tool works in, under the lock of
 # that copy: Kbuild need not wait for cargo.
 build_locked() { # COPY WHAT
-	inside root COPY="$1" bash "$(script sync.sh)"
-	inside xlb COPY="$1" XLB_KERNEL="$kernel" V="${V:-}" bash "$(script build.sh)" "$2"
+	inside root COPY="$1" bash "$(script sync.sh)" &&
+		inside xlb COPY="$1" XLB_KERNEL="$kernel" V="${V:-}" bash "$(script build.sh)" "$2"
 }
 build() {
 	local what copy
@@ -187,27 +187,53 @@ usage() {
 main() {
 	local verb=${1:-help}
 	shift || true
+	# One command a line: the shell ignores errors inside what stands left of "&&".
 	case $verb in
 	setup) setup ;;
-	kernel) setup_root && choose_kernel && echo "$version" ;;
+	kernel)
+		setup_root
+		choose_kernel
+		echo "$version"
+		;;
 	build)
 		setup
 		build "$@"
 		[ -n "${DEBUG:-}" ] || copy_out "$(kdir)/xlb.ko" kmod/xlb.ko
 		copy_out bin/xlbctl target/xlbctl 755
 		;;
-	vm-run) setup && build_missing && vm "${1:?SCRIPT=path/to/script.sh is missing}" ;;
-	vm-shell) setup && build_missing && vm ;;
-	vm-test) setup && vm_test ;;
+	vm-run)
+		[ -n "${1:-}" ] || die "which script?  SCRIPT=path/to/script.sh"
+		setup
+		build_missing
+		vm "$1"
+		;;
+	vm-shell)
+		setup
+		build_missing
+		vm
+		;;
+	vm-test)
+		setup
+		vm_test
+		;;
 	test) test_all ;;
-	install) setup && install_all "${1:-}" ;;
-	shell) setup_root && inside "${1:-xlb}" bash ;;
+	install)
+		setup
+		install_all "${1:-}"
+		;;
+	shell)
+		setup_root
+		inside "${1:-xlb}" bash
+		;;
 	exec)
 		setup
 		inside root COPY=cargo bash "$(script sync.sh)"
 		inside xlb XLB_KERNEL="$kernel" CARGO_TARGET_DIR=/xlb/work/target sh -c 'cd /xlb/work/src-cargo && exec "$@"' sh "$@"
 		;;
-	fmt) setup_root && XLB_WRITE=1 inside root bash "$(script fmt.sh)" ;;
+	fmt)
+		setup_root
+		XLB_WRITE=1 inside root bash "$(script fmt.sh)"
+		;;
 	clean) rm -rf --one-file-system "$work" "$repo/kmod/xlb.ko" "$repo/target" ;;
 	help | --help) usage ;;
 	*)

@@ -53,6 +53,6 @@ debootstrap_into() {
 		--dpkgopt='path-exclude=/usr/share/doc/*' \
 		--customize-hook="chroot \"\$1\" useradd --uid $BUILD_UID --user-group --home-dir /xlb/home --shell /bin/bash xlb" \
 		--customize-hook='mkdir -p "$1/xlb"; rm -f "$1"/etc/resolv.conf "$1"/etc/machine-id; touch "$1"/etc/resolv.conf "$1"/etc/machine-id; echo xlb >"$1/etc/hostname"; printf "127.0.0.1 localhost xlb\n::1 localhost\n" >"$1/etc/hosts"' \
-		trixie "$out" "deb $uri trixie main" "deb $uri trixie-backports main"
+		trixie "$out" "deb $uri trixie main" "deb $uri trixie-backports main" || return
 	rm -f "$options"
 }
