@@ -83,7 +83,9 @@ fn measure(text: &str) -> Result<String> {
     };
     let (inside, after) = rest.split_once("}}").context("{{ without }}")?;
     let length = unescape(inside)?.len();
-    let before = before.replace("{LEN}", &length.to_string()).replace("{HEX}", &format!("{length:x}"));
+    let before = before
+        .replace("{LEN}", &length.to_string())
+        .replace("{HEX}", &format!("{length:x}"));
     Ok(format!("{before}{inside}{after}"))
 }
 

@@ -237,10 +237,10 @@ impl Ctx {
 
     /// Waits until the condition holds.
     pub fn until(&self, what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
-        let end = Instant::now() + self.secs(20);
+        let end = Instant::now() + self.secs(30);
         while !condition()? {
             if Instant::now() > end {
-                bail!("{what}: not within {:?}", self.secs(20));
+                bail!("{what}: not within {:?}", self.secs(30));
             }
             sleep(Duration::from_millis(20));
         }

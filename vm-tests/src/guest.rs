@@ -37,7 +37,7 @@ pub struct Options {
     /// Run only these, separated by commas
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// How many times slower than a plain emulated machine this one is; 0: guessed from the kernel
+    /// How many times slower than a plain emulated machine this one is; 0: measured
     #[arg(long, default_value_t = 0)]
     scale: u32,
     /// Print what a scenario printed even when it passes
@@ -49,17 +49,22 @@ pub struct Options {
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
 
 impl Options {
-    fn scale(&self) -> u32 {
-        match self.scale {
-            0 if self.is_debug_kernel() => 4,
-            0 => 1,
-            scale => scale,
-        }
-    }
-
     fn is_debug_kernel(&self) -> bool {
         !self.direct && Path::new(KMEMLEAK).exists()
     }
+}
+
+/// How slow this machine is: an idle emulated one starts Python in a second. Limits grow with it, because a debug
+/// kernel and a busy host make everything late and nothing wrong.
+fn measure_scale() -> Result<u32> {
+    let begin = Instant::now();
+    Command::new("python3")
+        .args(["-c", "import json"])
+        .status()
+        .context("python3")?;
+    let scale = (begin.elapsed().as_millis() / 1000 + 1).min(8) as u32;
+    println!("limits are multiplied by {scale}");
+    Ok(scale)
 }
 
 #[derive(Parser)]
@@ -109,13 +114,18 @@ pub fn run(options: &Options) -> Result<bool> {
         .filter(|s| !options.direct || s.needs == Needs::Http)
         .collect();
     ensure!(!chosen.is_empty(), "no scenario matches");
+    let scale = if options.scale == 0 {
+        measure_scale()?
+    } else {
+        options.scale
+    };
     if !options.direct {
         clear_machine()?;
     }
     for scenario in chosen {
         println!("... {}", scenario.name);
         let begin = Instant::now();
-        let outcome = run_one(scenario, options);
+        let outcome = run_one(scenario, options, scale);
         let seconds = begin.elapsed().as_secs_f32();
         match outcome {
             Ok(()) => {
@@ -158,7 +168,7 @@ fn clear_machine() -> Result<()> {
     Ok(())
 }
 
-fn run_one(scenario: &Scenario, options: &Options) -> Result<()> {
+fn run_one(scenario: &Scenario, options: &Options, scale: u32) -> Result<()> {
     let dir = PathBuf::from(format!("/tmp/vm-tests/{}", scenario.name));
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir)?;
@@ -178,7 +188,7 @@ fn run_one(scenario: &Scenario, options: &Options) -> Result<()> {
     } else {
         Some(make_cgroup(scenario.name)?)
     };
-    if let Err(error) = run_child(scenario, options, &dir, cgroup.as_deref()) {
+    if let Err(error) = run_child(scenario, options, scale, &dir, cgroup.as_deref()) {
         problems.push(format!("{error:#}"));
     }
     if let Some(cgroup) = &cgroup {
@@ -204,6 +214,7 @@ fn run_one(scenario: &Scenario, options: &Options) -> Result<()> {
 fn run_child(
     scenario: &Scenario,
     options: &Options,
+    scale: u32,
     dir: &Path,
     cgroup: Option<&Path>,
 ) -> Result<()> {
@@ -228,14 +239,14 @@ fn run_child(
     let mut child = command
         .args(["scenario", scenario.name, "--dir"])
         .arg(dir)
-        .args(["--scale", &options.scale().to_string()])
+        .args(["--scale", &scale.to_string()])
         .args(options.direct.then_some("--direct"))
         .stdin(Stdio::null())
         .stdout(out.try_clone()?)
         .stderr(out)
         .process_group(0)
         .spawn()?;
-    let end = Instant::now() + Duration::from_secs(scenario.timeout_s * u64::from(options.scale()));
+    let end = Instant::now() + Duration::from_secs(scenario.timeout_s * u64::from(scale));
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break Some(status);
@@ -268,7 +279,7 @@ fn run_child(
         ),
         None => bail!(
             "no end within {} s\n{}{stacks}",
-            scenario.timeout_s * u64::from(options.scale()),
+            scenario.timeout_s * u64::from(scale),
             said
         ),
     }

@@ -220,7 +220,9 @@ fn one_gib_both_ways(ctx: &mut Ctx) -> Result<()> {
     let copy = std::sync::Arc::clone(&block);
     let _server = Server::start(BACKEND, move |mut conn, _| {
         conn.head()?;
-        conn.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n"))?;
+        conn.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n"
+        ))?;
         let mut writer = conn.stream.try_clone()?;
         let down = std::sync::Arc::clone(&copy);
         let writing = thread::spawn(move || (0..BLOCKS).all(|_| writer.write_all(&down).is_ok()));
@@ -240,13 +242,17 @@ fn one_gib_both_ways(ctx: &mut Ctx) -> Result<()> {
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LENGTH}\r\n\r\n");
         writer.write_all(head.as_bytes())?;
         for number in 0..BLOCKS {
-            writer.write_all(&up).with_context(|| format!("writing block {number}"))?;
+            writer
+                .write_all(&up)
+                .with_context(|| format!("writing block {number}"))?;
         }
         Ok(())
     });
     ensure!(conn.head()?.context("closed")?.status() == 200, "status");
     for number in 0..BLOCKS {
-        let got = conn.exactly(1 << 20).with_context(|| format!("reading block {number}"))?;
+        let got = conn
+            .exactly(1 << 20)
+            .with_context(|| format!("reading block {number}"))?;
         ensure!(got == *block, "block {number} differs");
         if number % 128 == 64 {
             let used = free.saturating_sub(available()?);
@@ -259,8 +265,15 @@ fn one_gib_both_ways(ctx: &mut Ctx) -> Result<()> {
 /// Free memory of the machine, in bytes.
 fn available() -> Result<u64> {
     let text = std::fs::read_to_string("/proc/meminfo")?;
-    let line = text.lines().find(|l| l.starts_with("MemAvailable:")).context("MemAvailable")?;
-    let kib: u64 = line.split_whitespace().nth(1).context("MemAvailable")?.parse()?;
+    let line = text
+        .lines()
+        .find(|l| l.starts_with("MemAvailable:"))
+        .context("MemAvailable")?;
+    let kib: u64 = line
+        .split_whitespace()
+        .nth(1)
+        .context("MemAvailable")?
+        .parse()?;
     Ok(kib << 10)
 }
 

@@ -40,7 +40,10 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::http("io/close_with_unread_data", close_with_unread_data),
     Scenario::http("io/broken_pipe", broken_pipe),
     Scenario::http("io/fork_and_dup", fork_and_dup),
-    Scenario::http("io/passed_to_another_socket_owner", passed_to_another_socket_owner),
+    Scenario::http(
+        "io/passed_to_another_socket_owner",
+        passed_to_another_socket_owner,
+    ),
     Scenario::http("io/send_timeout", send_timeout),
     Scenario::http("io/two_threads_one_socket", two_threads_one_socket),
     Scenario::http("io/many_threads_many_sockets", many_threads_many_sockets),
@@ -647,17 +650,33 @@ fn passed_to_another_socket_owner(ctx: &mut Ctx) -> Result<()> {
         recvmsg, sendmsg, socketpair, AddressFamily, ControlMessage, ControlMessageOwned, SockType,
     };
     let (_backend, vip) = start(ctx)?;
-    let (one, two) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::empty())?;
+    let (one, two) = socketpair(
+        AddressFamily::Unix,
+        SockType::Stream,
+        None,
+        SockFlag::empty(),
+    )?;
     let sock = Sock::open(vip)?;
     sock.send_all(b"GET /sleep/300 HTTP/1.1\r\nHost: a\r\n\r\n")?;
     let fds = [sock.raw()];
     let rights = [ControlMessage::ScmRights(&fds)];
-    sendmsg::<()>(one.as_raw_fd(), &[IoSlice::new(b"x")], &rights, MsgFlags::empty(), None)?;
+    sendmsg::<()>(
+        one.as_raw_fd(),
+        &[IoSlice::new(b"x")],
+        &rights,
+        MsgFlags::empty(),
+        None,
+    )?;
     drop(sock);
     let mut byte = [0u8; 1];
     let mut space = nix::cmsg_space!([i32; 1]);
     let mut slices = [IoSliceMut::new(&mut byte)];
-    let message = recvmsg::<()>(two.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::empty())?;
+    let message = recvmsg::<()>(
+        two.as_raw_fd(),
+        &mut slices,
+        Some(&mut space),
+        MsgFlags::empty(),
+    )?;
     let fd = message.cmsgs()?.find_map(|control| match control {
         ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
         _ => None,
@@ -686,8 +705,15 @@ fn send_timeout(ctx: &mut Ctx) -> Result<()> {
             Ok(count) => taken += count,
             Err(error) => break error,
         }
-        ensure!(begin.elapsed() < ctx.secs(5), "a send took {:?}", begin.elapsed());
-        ensure!(taken < 64 << 20, "{taken} bytes were taken for a backend that does not read");
+        ensure!(
+            begin.elapsed() < ctx.secs(5),
+            "a send took {:?}",
+            begin.elapsed()
+        );
+        ensure!(
+            taken < 64 << 20,
+            "{taken} bytes were taken for a backend that does not read"
+        );
     };
     ensure!(error == Errno::EAGAIN, "send: {error} after {taken} bytes");
     Ok(())
