@@ -189,19 +189,17 @@ impl Facts {
         end: usize,
         limits: &Limits,
     ) -> Result<(), Reason> {
-        let untrimmed = head.get(colon.wrapping_add(1)..end).unwrap_or(&[]);
-        let value = scan::trim(untrimmed);
+        let mut start = colon.wrapping_add(1);
+        while let Some(b' ' | b'\t') = scan::at(head, start) {
+            start = start.wrapping_add(1);
+        }
+        let value = scan::trim(head.get(start..end).unwrap_or(&[]));
         match known {
             Known::Host => {
                 if self.flags.has(Flags::HOST) {
                     return Err(Reason::HostRepeated);
                 }
                 self.flags.set(Flags::HOST);
-                let spaces = untrimmed
-                    .iter()
-                    .position(|b| !matches!(b, b' ' | b'\t'))
-                    .unwrap_or(0);
-                let start = colon.wrapping_add(1).wrapping_add(spaces);
                 self.host = Span::between(start, start.wrapping_add(value.len()));
             }
             Known::ContentLength => self.content_length(value)?,

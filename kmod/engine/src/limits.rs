@@ -29,6 +29,7 @@ pub struct Limits {
     pub leading_lines: u32,
     /// Chunk framing beyond what the data pays for: chunk extensions and zero-padded sizes make a
     /// 1-byte chunk cost kilobytes (CVE-2023-39326).  16 bytes a chunk and twice its data are free.
+    /// An empty chunk needs no limit of its own: the first one ends the body.
     pub chunk_ext_bytes: u32,
     /// Digits of one chunk size: zero padding without end is a chunk that never begins.
     pub chunk_size_digits: u32,

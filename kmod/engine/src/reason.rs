@@ -158,6 +158,8 @@ reasons! {
     EditForbidden = "edit_forbidden", Internal, "edit of a field that frames or routes";
     EditTarget = "edit_target", Internal, "edit to a malformed path";
     EditHost = "edit_host", Internal, "edit to a malformed host";
+    // Appended
+    MethodLookalike = "method_lookalike", BadRequest, "HEAD or CONNECT in another case";
 }
 
 // XLB_ENGINE_REASONS in xlb_intf.h.

@@ -6,7 +6,7 @@
 //! *( CRLF ) method SP target SP HTTP-version CRLF *( field-line CRLF ) CRLF
 //! ```
 
-use crate::facts::{Facts, Flags};
+use crate::facts::{self, Facts, Flags};
 use crate::fields::{Line, Lines};
 use crate::limits::Limits;
 use crate::message::{Framing, Method, Span, Status, Version};
@@ -194,9 +194,15 @@ impl RequestParser {
                 Some(b' ') => {}
                 Some(_) => return Err(Reason::MethodByte),
             }
-            self.method = Method::from_token(buf.get(start..end).unwrap_or(&[]));
-            if self.method == Method::Connect {
-                return Err(Reason::MethodConnect);
+            let token = buf.get(start..end).unwrap_or(&[]);
+            self.method = Method::from_token(token);
+            match self.method {
+                Method::Connect => return Err(Reason::MethodConnect),
+                // To a server that ignores case the response would have another end.
+                Method::Other if facts::is_one_of(token, &[b"head", b"connect"]) => {
+                    return Err(Reason::MethodLookalike)
+                }
+                _ => {}
             }
             self.pos = self.pos.wrapping_add(1);
             self.target.start = self.pos;

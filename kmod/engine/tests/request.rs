@@ -179,6 +179,17 @@ fn rfc9110_9_methods() {
         Reason::MethodConnect,
     )]);
     assert_eq!(Reason::MethodConnect.class(), Class::Unsupported);
+    // Methods have case (section 9.1); where ignoring it would move the end of the response, it is not relayed.
+    refused(&[
+        (
+            "head / HTTP/1.1\r\nHost: a\r\n\r\n",
+            Reason::MethodLookalike,
+        ),
+        (
+            "Connect / HTTP/1.1\r\nHost: a\r\n\r\n",
+            Reason::MethodLookalike,
+        ),
+    ]);
     // section 9.3.8: "A client MUST NOT send content in a TRACE request."
     refused(&[
         (
