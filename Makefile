@@ -5,6 +5,7 @@ env := vm-tests/env/env.sh
 export KERNEL CPUS MEM ICOUNT DEBUG NOMODULE TIMEOUT ARGS APPEND V XLB_CACHE FILTER QUICK
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help setup kmod bpf xlbctl demo test unit vm-test vm-shell vm-run lint fmt doc clean \
 	install test-debug bench
 

@@ -144,17 +144,18 @@ vm_test() { TIMEOUT=${TIMEOUT:-2400} COMMAND="vm-tests guest ${FILTER:-}" vm; }
 
 # All that .ci/run wants: every part runs, whatever the earlier ones said.
 test_all() {
-	local log failed=() begin=$SECONDS
-	log=$(mktemp)
+	local logs failed=() begin=$SECONDS
+	logs=$(mktemp -d)
 	setup
 	build kmod xlbctl vm-tests
 	build lint || failed+=(lint)
-	build unit 2>&1 | tee -a "$log" || failed+=(unit)
-	vm_test | tee -a "$log" || failed+=(vm-test)
-	awk -v t=$((SECONDS - begin)) -v bad="${failed[*]}" '
+	build unit 2>&1 | tee "$logs/unit" || failed+=(unit)
+	vm_test | tee "$logs/vm" || failed+=(vm-test)
+	for part in unit vm; do tail -n 20 "$logs/$part" | grep -E '[0-9]+ passed, [0-9]+ failed' | tail -n 1; done |
+		awk -v t=$((SECONDS - begin)) -v bad="${failed[*]}" '
 		match($0, /[0-9]+ passed, [0-9]+ failed/) { split(substr($0, RSTART, RLENGTH), n, " "); p += n[1]; f += n[3] }
-		END { printf "\n%d passed, %d failed in %d s%s\n", p, f, t, bad == "" ? "" : "; not clean: " bad }' "$log"
-	rm -f "$log"
+		END { printf "\n%d passed, %d failed in %d s%s\n", p, f, t, bad == "" ? "" : "; not clean: " bad }'
+	rm -rf "$logs"
 	[ ${#failed[@]} -eq 0 ]
 }
 

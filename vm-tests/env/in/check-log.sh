@@ -18,7 +18,8 @@ function finding(l) {
 		l ~ /kmemleak: [0-9]+ new suspected|unreferenced object|Objects remaining|Slab cache still has objects/ ||
 		l ~ /Attempt to release|Bad page|bad page state|page allocation failure|Out of memory: Killed|leaked reference|ref_tracker/ ||
 		l ~ /unregister_netdevice: waiting|stack-protector|kernel stack overflow|Call Trace:|Fixing recursive fault/ ||
-		l ~ /rust_kernel: panicked|panicked at|btf_vmlinux is malformed|failed to validate module|Unknown symbol|disagrees about version/
+		l ~ /trying to register non-static key|lockdep is turned off|kmemleak: (Kernel memory leak detector disabled|Memory pool|Cannot)/ ||
+		l ~ /traps: [^ ]+ (general|trap)|segfault at|rust_kernel: panicked|panicked at|btf_vmlinux is malformed|failed to validate module|Unknown symbol|disagrees about version/
 }
 /xlb-vm: begin/ { begun = 1 }
 /Kernel panic|xlb-vm: failed/ { print; after = 40; found = 1; next }
