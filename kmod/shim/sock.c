@@ -656,10 +656,17 @@ static struct pernet_operations xlb_net_ops = {
 	.pre_exit = net_pre_exit,
 };
 
+/* The kernels that the tests run on. */
+#define TESTED_FROM KERNEL_VERSION(7, 2, 0)
+#define TESTED_BELOW KERNEL_VERSION(7, 4, 0)
+
 int xlb_shim_init(void)
 {
 	int err;
 
+	if (LINUX_VERSION_CODE < TESTED_FROM || LINUX_VERSION_CODE >= TESTED_BELOW)
+		pr_notice("xlb: never tested on Linux %d.%d; tested are 7.2 and 7.3\n",
+			  LINUX_VERSION_MAJOR, LINUX_VERSION_PATCHLEVEL);
 	xlb_proto_init();
 	xlb_wq = alloc_workqueue("xlb", WQ_UNBOUND | WQ_MEM_RECLAIM | WQ_HIGHPRI, 0);
 	if (!xlb_wq)

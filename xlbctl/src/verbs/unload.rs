@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `xlbctl unload [--force]`
 
+use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,9 @@ use crate::kernel::ctl::Ctl;
 use crate::kernel::lock::Lock;
 use crate::kernel::{preflight, programs};
 use crate::output;
+
+/// A grace period of RCU tasks takes tens of milliseconds, more where the machine is emulated.
+const GRACE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long sockets may take for their orderly end before the policy goes.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,7 +44,26 @@ pub fn run(args: &Unload) -> Result<(), Error> {
         }
     }
     programs::remove()?;
+    wait_for_references();
     output::print_line("unloaded")
+}
+
+/// The kernel drops programs and maps, and with them their references to the module, after a
+/// grace period: wait for it, so that `rmmod` may follow at once. References of sockets that live on
+/// do not end here, so the wait is over as well when the count stands still.
+fn wait_for_references() {
+    let count = || fs::read_to_string("/sys/module/xlb/refcnt").unwrap_or_default();
+    let start = Instant::now();
+    let (mut last, mut since) = (count(), start);
+    while !matches!(last.trim(), "" | "0") && start.elapsed() < END_TIMEOUT {
+        thread::sleep(Duration::from_millis(20));
+        let now = count();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        } else if since.elapsed() > GRACE_TIMEOUT {
+            break;
+        }
+    }
 }
 
 fn psocks(ctl: &Ctl) -> Result<u64, Error> {
