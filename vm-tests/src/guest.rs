@@ -40,6 +40,9 @@ pub struct Options {
     /// How many times slower than a plain emulated machine this one is; 0: measured
     #[arg(long, default_value_t = 0)]
     scale: u32,
+    /// Keep module and policy loaded from one scenario to the next (quicker, proves less)
+    #[arg(long)]
+    keep: bool,
     /// Print what a scenario printed even when it passes
     #[arg(long)]
     verbose: bool,
@@ -138,6 +141,9 @@ pub fn run(options: &Options) -> Result<bool> {
             }
         }
     }
+    if options.keep && !options.direct {
+        remove_xlb(false)?;
+    }
     if options.is_debug_kernel() {
         match scan_leaks() {
             Ok(()) => println!("ok kmemleak"),
@@ -179,7 +185,10 @@ fn run_one(scenario: &Scenario, options: &Options, scale: u32) -> Result<()> {
     };
     let mut problems = Vec::new();
     let with_module = !options.direct && scenario.needs != Needs::BareKernel;
-    if with_module {
+    if !options.direct && !with_module && xlb::is_loaded() {
+        remove_xlb(false)?;
+    }
+    if with_module && !xlb::is_loaded() {
         let out = xlb::insmod(&[])?;
         ensure!(out.code == Some(0), "insmod: {}", out.all());
     }
@@ -197,7 +206,7 @@ fn run_one(scenario: &Scenario, options: &Options, scale: u32) -> Result<()> {
         }
     }
     if !options.direct {
-        if let Err(error) = remove_xlb() {
+        if let Err(error) = remove_xlb(options.keep) {
             problems.push(format!("afterwards: {error:#}"));
         }
     }
@@ -239,6 +248,7 @@ fn run_child(
     let mut child = command
         .args(["scenario", scenario.name, "--dir"])
         .arg(dir)
+        .env(xlb::BASELINE, dir.join("baseline.json"))
         .args(["--scale", &scale.to_string()])
         .args(options.direct.then_some("--direct"))
         .stdin(Stdio::null())
@@ -337,8 +347,8 @@ fn remove_children(path: &Path) {
     }
 }
 
-/// Deletes the configuration, checks that nothing is left, unloads policy and module.
-fn remove_xlb() -> Result<()> {
+/// Deletes the configuration, checks that nothing is left, unloads policy and module (unless they are kept and clean).
+fn remove_xlb(keep: bool) -> Result<()> {
     if !xlb::is_loaded() {
         return Ok(());
     }
@@ -352,6 +362,9 @@ fn remove_xlb() -> Result<()> {
     if has_policy {
         if let Err(error) = wait_empty() {
             problems.push(format!("{error:#}"));
+        }
+        if keep && problems.is_empty() {
+            return Ok(());
         }
         let unloaded = xlb::xlbctl(&["unload"])?;
         if unloaded.code != Some(0) {

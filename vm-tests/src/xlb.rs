@@ -67,8 +67,37 @@ impl Counters {
     }
 }
 
-/// Reads the counters from `xlbctl status -o json`.
+/// Names the file with the counters at the scenario's beginning, when the module is older than the scenario.
+pub const BASELINE: &str = "XLB_BASELINE";
+
+/// Counters that say how much there is now, not how much there was.
+const GAUGES: [&str; 7] = [
+    "psocks",
+    "psock_bytes",
+    "isocks",
+    "isocks_idle",
+    "isock_bytes",
+    "pools",
+    "pending",
+];
+
+/// Reads the counters from `xlbctl status -o json`, since the scenario's beginning.
 pub fn counters() -> Result<Counters> {
     let status = json(&["status"])?;
-    serde_json::from_value(status.clone()).with_context(|| format!("xlbctl status: {status}"))
+    let mut now: Counters = serde_json::from_value(status.clone())
+        .with_context(|| format!("xlbctl status: {status}"))?;
+    let before = std::env::var(BASELINE)
+        .ok()
+        .and_then(|file| std::fs::read_to_string(file).ok());
+    if let Some(before) = before.and_then(|text| serde_json::from_str::<Counters>(&text).ok()) {
+        for (name, value) in &mut now.counters {
+            if !GAUGES.contains(&name.as_str()) {
+                *value = value.saturating_sub(before.counters.get(name).copied().unwrap_or(0));
+            }
+        }
+        for (name, value) in &mut now.reasons {
+            *value = value.saturating_sub(before.reasons.get(name).copied().unwrap_or(0));
+        }
+    }
+    Ok(now)
 }

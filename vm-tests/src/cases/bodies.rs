@@ -551,7 +551,7 @@ fn upgrade_tunnel(ctx: &mut Ctx) -> Result<()> {
             "{:?}",
             request.fields
         );
-        conn.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\nhello ")?;
+        conn.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello ")?;
         loop {
             let line = conn.exactly(6)?;
             conn.send(&line)?;
@@ -562,7 +562,7 @@ fn upgrade_tunnel(ctx: &mut Ctx) -> Result<()> {
     })?;
     let vip = ctx.shop(&[BACKEND])?;
     let mut conn = ctx.open(vip)?;
-    conn.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n")?;
+    conn.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")?;
     let answer = conn.head()?.context("closed")?;
     ensure!(answer.status() == 101, "{:?}", answer.start);
     ensure!(
