@@ -5,16 +5,15 @@
 //! `CARGO_CFG_HTTPARSE_DISABLE_SIMD=1` in the environment of the build gives httparse's build without SIMD, which
 //! is what a kernel can run.
 
-mod messages;
-
 use criterion::{criterion_group, criterion_main, Criterion, Throughput};
-use messages::{BROWSER_GET, NGINX_200, SHORT_GET};
 use std::hint::black_box;
 use xlb_engine::rewrite::{self, RequestEdits};
 use xlb_engine::{
     path, Body, Framing, Limits, Method, RequestContext, RequestHead, RequestParser,
     ResponseParser, Status, Version,
 };
+use xlb_engine_benches as messages;
+use xlb_engine_benches::{BROWSER_GET, NGINX_200, SHORT_GET};
 
 const GET: RequestContext = RequestContext {
     method: Method::Get,

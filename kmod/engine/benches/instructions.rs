@@ -3,12 +3,11 @@
 //! One message, many times, for callgrind: `instructions MESSAGE COUNT`.  The difference between two
 //! counts is what a message costs; see README.md.
 
-mod messages;
-
 use std::hint::black_box;
 use xlb_engine::{
     Body, Framing, Limits, Method, RequestContext, RequestParser, ResponseParser, Version,
 };
+use xlb_engine_benches as messages;
 
 const GET: RequestContext = RequestContext {
     method: Method::Get,
