@@ -119,29 +119,31 @@ _Static_assert(sizeof(struct xlb_result) == 32, "read by BPF programs of the sam
  * `x-xlb-reason` and the word in `xlbctl stats`: one name for all three.
  * STATUS is what the client gets (0: no reply is made).
  */
-#define XLB_REASONS(X)                                                                              \
-	X(OK, ok, 0, "the endpoint answered")                                                       \
-	X(BAD_REQUEST, bad_request, 400, "malformed request; the connection is closed")             \
-	X(NO_ROUTE, no_route, 404, "no virtual host or route matched")                              \
-	X(BODY_TOO_LARGE, body_too_large, 413, "request body above a configured limit")             \
-	X(HEAD_TOO_LARGE, head_too_large, 431, "request head above its limit")                      \
-	X(UNSUPPORTED, unsupported, 501, "transfer coding or method that XLB does not relay")       \
-	X(UPSTREAM_RESET, upstream_reset, 502, "the endpoint closed before its response was whole") \
-	X(UPSTREAM_PROTOCOL, upstream_protocol, 502, "malformed response from the endpoint")        \
-	X(NO_ENDPOINT, no_endpoint, 503, "the cluster has no endpoint to pick")                     \
-	X(CONNECT_FAILED, connect_failed, 503, "no connection to the endpoint could be made")       \
-	X(POOL_OVERFLOW, pool_overflow, 503, "max connections and max_pending requests reached")    \
-	X(TIMEOUT, timeout, 504, "no connection or response in time")                               \
-	X(VERSION, version, 505, "HTTP version other than 1.0 and 1.1")                             \
-	X(NO_POLICY, no_policy, 503, "no BPF policy is attached")                                   \
-	X(CLIENT_GONE, client_gone, 0, "the client closed before the response was whole")           \
+#define XLB_REASONS(X)                                                                           \
+	X(OK, ok, 0, "the endpoint answered")                                                    \
+	X(BAD_REQUEST, bad_request, 400, "malformed request; the connection is closed")          \
+	X(NO_ROUTE, no_route, 404, "no virtual host or route matched")                           \
+	X(BODY_TOO_LARGE, body_too_large, 413, "request body above a configured limit")          \
+	X(HEAD_TOO_LARGE, head_too_large, 431, "request head above its limit")                   \
+	X(UNSUPPORTED, unsupported, 501, "transfer coding or method that XLB does not relay")    \
+	X(UPSTREAM_RESET, upstream_reset, 502, "the endpoint closed before the response ended")  \
+	X(UPSTREAM_PROTOCOL, upstream_protocol, 502, "malformed response from the endpoint")     \
+	X(NO_ENDPOINT, no_endpoint, 503, "the cluster has no endpoint to pick")                  \
+	X(CONNECT_FAILED, connect_failed, 503, "no connection to the endpoint could be made")    \
+	X(POOL_OVERFLOW, pool_overflow, 503, "max connections and max_pending requests reached") \
+	X(TIMEOUT, timeout, 504, "no connection or response in time")                            \
+	X(VERSION, version, 505, "HTTP version other than 1.0 and 1.1")                          \
+	X(NO_POLICY, no_policy, 503, "no BPF policy is attached")                                \
+	X(CLIENT_GONE, client_gone, 0, "the client closed before the response was whole")        \
 	X(RETRIED, retried, 0, "the endpoint's connection was dead; the request is sent again")
 
 enum xlb_reason {
 #define X(upper, lower, status, text) XLB_REASON_##upper,
 	XLB_REASONS(X)
 #undef X
+	/* clang-format off */
 	XLB_REASON_COUNT,
+	/* clang-format on */
 };
 
 /* --- The policy (struct_ops) ----------------------------------------------- */
@@ -219,8 +221,8 @@ enum xlb_ctl_op {
 	XLB_CTL_INFO = 0, /* one struct xlb_info */
 	XLB_CTL_SOCKETS = 1, /* struct xlb_socket_info, one per p-sock */
 	XLB_CTL_POOLS = 2, /* struct xlb_pool_info, one per pool */
-	XLB_CTL_CLOSE_IDLE = 3, /* close idle i-socks of an endpoint in every pool, let running ones end */
-	XLB_CTL_END_SOCKETS = 4, /* orderly end: let a running exchange end with EOF, the next write gets EPIPE */
+	XLB_CTL_CLOSE_IDLE = 3, /* close an endpoint's idle i-socks; running ones end */
+	XLB_CTL_END_SOCKETS = 4, /* a running exchange ends with EOF, the next write gets EPIPE */
 };
 
 /*
@@ -253,7 +255,9 @@ enum xlb_counter {
 #define X(upper, lower, kind, text) XLB_COUNTER_##upper,
 	XLB_COUNTERS(X)
 #undef X
+	/* clang-format off */
 	XLB_COUNTER_COUNT,
+	/* clang-format on */
 };
 
 /* Room for the engine's own reasons (engine/src/reason.rs), by number. */
