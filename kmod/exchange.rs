@@ -45,6 +45,9 @@ pub(crate) const HOLD_MAX: usize = LIMITS.head_bytes as usize + 16 * 1024;
 /// could be made.
 const PICKS: u32 = 3;
 
+/// How often a decision is begun at most because the configuration changed while it was made.
+const ROUNDS: u32 = 4;
+
 /// See the top of the file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -395,11 +398,15 @@ impl Locked<'_> {
         inner.decision = NO_DECISION;
         // SAFETY: Both are valid for the call; the view is, too.
         let ret = unsafe { sys::xlb_policy_route(psock.request(), &raw mut inner.decision) };
-        if ret != 0 {
-            // SAFETY: The socket lock is held, and the call is over.
-            unsafe { *psock.view.get() = View::EMPTY };
+        match answer(ret, sys::XLB_REASON_NO_ROUTE) {
+            // `pick` finds that nothing is decided, and `ask_pick` asks again.
+            sys::XLB_REASON_OK | sys::XLB_REASON_RETRIED => Ok(sys::XLB_REASON_OK),
+            reason => {
+                // SAFETY: The socket lock is held, and the call is over.
+                unsafe { *psock.view.get() = View::EMPTY };
+                Ok(reason)
+            }
         }
-        Ok(answer(ret, sys::XLB_REASON_NO_ROUTE))
     }
 
     /// Asks `pick` for an endpoint; the view of [`Locked::ask_route`] or of a new attempt is set.
@@ -420,7 +427,16 @@ impl Locked<'_> {
                 };
             }
             (*psock.request()).attempt = attempt;
-            let ret = sys::xlb_policy_pick(psock.request(), &raw mut inner.decision);
+            let mut ret = sys::xlb_policy_pick(psock.request(), &raw mut inner.decision);
+            for _ in 1..ROUNDS {
+                if answer(ret, sys::XLB_REASON_NO_ENDPOINT) != sys::XLB_REASON_RETRIED {
+                    break;
+                }
+                ret = sys::xlb_policy_route(psock.request(), &raw mut inner.decision);
+                if ret == 0 {
+                    ret = sys::xlb_policy_pick(psock.request(), &raw mut inner.decision);
+                }
+            }
             *psock.view.get() = View::EMPTY;
             ret
         };
@@ -428,7 +444,11 @@ impl Locked<'_> {
         if ret == 0 {
             psock.show_endpoint(inner.decision.endpoint);
         }
-        answer(ret, sys::XLB_REASON_NO_ENDPOINT)
+        match answer(ret, sys::XLB_REASON_NO_ENDPOINT) {
+            // It changes faster than one can decide.
+            sys::XLB_REASON_RETRIED => sys::XLB_REASON_NO_ENDPOINT,
+            reason => reason,
+        }
     }
 
     /// Tells the policy how the picked endpoint did.
@@ -487,6 +507,7 @@ impl Locked<'_> {
                 Got::Queued => {
                     self.phase = Phase::Waiting;
                     self.deadline_ms = 0;
+                    pool.ask_holders();
                     return;
                 }
                 Got::Overflow => {
@@ -539,6 +560,7 @@ impl Locked<'_> {
             return true;
         }
         isock.set_owner(psock.sk);
+        psock.will_relay(isock.sk());
         let inner = &mut **self;
         inner.sent = if inner.out.is_some() { 0 } else { inner.head.skip as usize };
         let more = more && !inner.body.is_done();
@@ -551,6 +573,7 @@ impl Locked<'_> {
             }
         };
         if sent < 0 && sent != -EAGAIN_I {
+            psock.set_rx(core::ptr::null_mut());
             isock.set_owner(core::ptr::null_mut());
             drop(isock);
             return false;
@@ -560,7 +583,6 @@ impl Locked<'_> {
         inner.request_bytes += sent as u64;
         let mut isock = isock;
         isock.requests += 1;
-        psock.set_rx(isock.sk());
         inner.isock = Some(isock);
         inner.phase = Phase::Relay;
         if inner.has_unsent() {
@@ -714,7 +736,6 @@ impl Locked<'_> {
 
     /// After an exchange: the next request, the rest of a body that nobody wants, or the end.
     pub(crate) fn next(&mut self) {
-        let was_full = self.buf.len() >= HOLD_MAX || !self.body.is_done();
         let inner = &mut **self;
         inner.out = None;
         inner.sent = 0;
@@ -738,9 +759,6 @@ impl Locked<'_> {
             self.phase = Phase::Drain;
         }
         self.advance(false);
-        if was_full {
-            self.psock.wake_writer();
-        }
         // A client that has shut its side down gets its end after the last response.
         // SAFETY: The socket is live.
         let shut = unsafe { sys::xlb_sk_shutdown(self.psock.sk) } & SEND_SHUTDOWN != 0;
@@ -764,7 +782,6 @@ impl Locked<'_> {
             }
             sys::xlb_sk_state_change(self.psock.sk);
         }
-        self.psock.wake_reader();
         self.psock.wake_writer();
     }
 
@@ -815,7 +832,6 @@ impl Locked<'_> {
         if written.is_err() {
             return self.close_client(true);
         }
-        self.psock.wake_reader();
     }
 
     /// The client ends its side: an incomplete request will never be whole.
@@ -868,6 +884,7 @@ impl Locked<'_> {
             Phase::Waiting => self.waited(),
             Phase::Relay => {
                 self.flush();
+                self.park();
                 self.psock.wake_writer();
             }
             _ => {}

@@ -264,5 +264,5 @@ unsafe extern "C" fn xlb_isock_event(isock: *mut sys::xlb_isock, event: sys::xlb
         return;
     }
     // SAFETY: `owner` was a p-sock when it was read, and we are in RCU; see the top of the file.
-    unsafe { psock::wake(owner, event) };
+    unsafe { psock::wake(owner, event, isock.pool.is_wanted()) };
 }

@@ -18,12 +18,13 @@
 //! lock, and a p-sock leaves the queue before it goes, so the link is always live.
 
 use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::Arc;
 
 use crate::count;
 use crate::isock::{now_ms, Isock};
 use crate::lock::BhLock;
-use crate::psock::Psock;
+use crate::psock::{self, Psock};
 use crate::sys;
 
 /// What a pool is for. The netns is compared by address and is never followed after it has gone:
@@ -71,6 +72,10 @@ impl Key {
 pub(crate) struct Pool {
     pub(crate) key: Key,
     netns: u32,
+    /// Requests that wait; a hint for those who do not hold the lock.
+    waiting: Atomic<u32>,
+    /// When p-sockets that relay were last asked to let go, in milliseconds of uptime.
+    asked_ms: Atomic<u64>,
     inner: BhLock<Inner>,
 }
 
@@ -226,6 +231,8 @@ impl Pool {
             Pool {
                 key: key.clone(),
                 netns,
+                waiting: Atomic::new(0),
+                asked_ms: Atomic::new(0),
                 inner: BhLock::new(Inner {
                     idle: KVec::new(),
                     warming: KVec::new(),
@@ -300,7 +307,23 @@ impl Pool {
             }
             // SAFETY: The lock is held; `psock` has no connection, so it is not queued.
             unsafe { inner.waiters.push(psock) };
+            self.waiting.store(inner.waiters.len, Relaxed);
             return Got::Queued;
+        }
+    }
+
+    /// Whether requests wait for a connection of this pool. A p-sock whose client is slow to read
+    /// a response that has come in whole lets go of the connection then.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.waiting.load(Relaxed) != 0
+    }
+
+    /// After a request was queued: responses that are in already hold connections too.
+    pub(crate) fn ask_holders(&self) {
+        let now = now_ms();
+        if now.saturating_sub(self.asked_ms.load(Relaxed)) >= ASK_MS {
+            self.asked_ms.store(now, Relaxed);
+            psock::kick_relays();
         }
     }
 
@@ -330,6 +353,7 @@ impl Pool {
             Turn::Queued => {
                 // SAFETY: It is queued here.
                 unsafe { inner.waiters.unlink(psock) };
+                self.waiting.store(inner.waiters.len, Relaxed);
             }
             Turn::Ready(isock) => {
                 drop(inner);
@@ -358,9 +382,9 @@ impl Pool {
             return;
         }
         // SAFETY: The lock is held.
-        let Some(Turn::Ready(mut isock)) = (unsafe { inner.waiters.serve(Turn::Ready(isock)) }) else {
-            return;
-        };
+        let back = unsafe { inner.waiters.serve(Turn::Ready(isock)) };
+        self.waiting.store(inner.waiters.len, Relaxed);
+        let Some(Turn::Ready(mut isock)) = back else { return };
         isock.since_ms = now_ms();
         // A FIN or a stray byte that came before this line is seen here; one that comes later
         // finds the connection in the pool, for its callback takes our lock.
@@ -427,6 +451,7 @@ impl Pool {
             inner.total = inner.total.saturating_sub(1);
         } else {
             inner.created += 1;
+            self.waiting.store(inner.waiters.len, Relaxed);
         }
     }
 
@@ -591,6 +616,8 @@ const BUCKETS: usize = 1024;
 const MAX_WARM: u32 = 1024;
 /// An empty pool is forgotten after this time, in milliseconds.
 const UNUSED_MS: u64 = 10_000;
+/// How often at most the holders of connections are asked to let go, in milliseconds.
+const ASK_MS: u64 = 10;
 /// How often the reaper looks, in milliseconds.
 const REAP_MS: u64 = 1000;
 /// Connections closed in one go by the reaper.

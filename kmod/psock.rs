@@ -148,6 +148,13 @@ impl Psock {
         self.rx.store(sk, Release);
     }
 
+    /// Says, before anything is sent over it, that responses come from the i-sock `sk`: a thread
+    /// that polls when the first byte comes must find it.
+    pub(crate) fn will_relay(&self, sk: *mut sys::sock) {
+        self.set_rx(sk);
+        self.poll.store(self.poll.load(Relaxed) | bits::RELAY, Release);
+    }
+
     /// Wants i-sock events to kick the work, from before the next event.
     pub(crate) fn want_kick(&self) {
         self.poll.store(self.poll.load(Relaxed) | bits::KICK, Release);
@@ -345,12 +352,26 @@ pub(crate) fn end_all(service: u32) {
     }
 }
 
-/// Tells the owner of an i-sock that something happened to it.
+/// Lets every p-sock that relays look whether others wait for its connection; see
+/// [`crate::pool::Pool::is_wanted`].
+pub(crate) fn kick_relays() {
+    for shard in 0..SHARDS {
+        let _ = for_each_in(shard, 0, |psock| {
+            if psock.poll.load(Relaxed) & bits::RELAY != 0 {
+                psock.kick(0);
+            }
+            true
+        });
+    }
+}
+
+/// Tells the owner of an i-sock that something happened to it; `wanted` says that other requests
+/// wait for the connection.
 ///
 /// # Safety
 ///
 /// In an RCU section that began before `sk` was found to be the owner; see `isock.rs`.
-pub(crate) unsafe fn wake(sk: *mut sys::sock, event: sys::xlb_isock_event) {
+pub(crate) unsafe fn wake(sk: *mut sys::sock, event: sys::xlb_isock_event, wanted: bool) {
     // SAFETY: `sk` has SOCK_RCU_FREE, so it is a socket until the section ends; its Psock is freed
     // after a grace period too.
     unsafe {
@@ -361,7 +382,7 @@ pub(crate) unsafe fn wake(sk: *mut sys::sock, event: sys::xlb_isock_event) {
             sys::xlb_sk_write_space(sk);
         }
         let psock = sys::xlb_sk_psock(sk).cast::<Psock>();
-        if !psock.is_null() && (*psock).poll.load(Acquire) & bits::KICK != 0 {
+        if !psock.is_null() && (wanted || (*psock).poll.load(Acquire) & bits::KICK != 0) {
             (*psock).kick(0);
         }
     }
@@ -374,17 +395,25 @@ pub(crate) struct Locked<'a> {
 }
 
 impl Locked<'_> {
-    /// Publishes what lock-free readers need, and counts memory that has changed.
+    /// Publishes what lock-free readers need, then wakes those to whom it matters (a thread that
+    /// polled a moment before saw the old state), and counts memory that has changed.
     fn publish(&mut self) {
         let psock = self.psock;
         let inner = &mut **self;
         let (poll, state) = inner.public();
+        let before = psock.poll.load(Relaxed);
         psock.poll.store(poll, Release);
         psock.state.store(state, Relaxed);
         let memory = inner.memory();
         if memory != inner.counted {
             count::add(sys::XLB_COUNTER_PSOCK_BYTES, memory as i64 - inner.counted as i64);
             inner.counted = memory;
+        }
+        if poll & !before & bits::READY != 0 {
+            psock.wake_reader();
+        }
+        if before & !poll & (bits::FULL | bits::STREAM) != 0 {
+            psock.wake_writer();
         }
     }
 

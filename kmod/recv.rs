@@ -21,6 +21,9 @@ const MSG_TRUNC: i32 = 0x20;
 const MSG_DONTWAIT: i32 = 0x40;
 const MSG_WAITALL: i32 = 0x100;
 
+/// The most of a response that is taken from the i-sock because others wait for it.
+const PARK_BYTES: usize = 64 * 1024;
+
 /// How much of an incomplete response head is taken from the i-sock in one go.
 const PARTIAL_BYTES: usize = 2048;
 
@@ -154,11 +157,7 @@ impl Locked<'_> {
             match self.frame_head() {
                 Ok(true) => return Read::Again,
                 Ok(false) => {}
-                Err(reason) => {
-                    count::engine(reason);
-                    self.fail_upstream(sys::XLB_REASON_UPSTREAM_PROTOCOL, reason.name());
-                    return Read::Again;
-                }
+                Err(reason) => return self.refuse(reason),
             }
             if self.response.framed == 0 {
                 return self.nothing_came();
@@ -169,9 +168,7 @@ impl Locked<'_> {
         let mut limit = inner.response.framed.saturating_add(inner.response.body.opaque());
         if limit < len as u64 && !inner.response.body.is_done() {
             if let Err(reason) = scan(isock, &mut inner.response, len as u64) {
-                count::engine(reason);
-                self.fail_upstream(sys::XLB_REASON_UPSTREAM_PROTOCOL, reason.name());
-                return Read::Again;
+                return self.refuse(reason);
             }
             limit = inner.response.framed.saturating_add(inner.response.body.opaque());
         }
@@ -199,6 +196,63 @@ impl Locked<'_> {
             self.finish_if_over();
         }
         Read::Bytes(n)
+    }
+
+    /// The endpoint sent what the engine refuses.
+    fn refuse(&mut self, reason: Reason) -> Read {
+        count::engine(reason);
+        self.fail_upstream(sys::XLB_REASON_UPSTREAM_PROTOCOL, reason.name());
+        Read::Again
+    }
+
+    /// When other requests wait for this connection and the rest of the response is in: takes it
+    /// into `local`, so that a client that is slow to read does not hold the connection.
+    pub(crate) fn park(&mut self) {
+        let wanted = self.isock.as_ref().is_some_and(|i| i.pool.is_wanted());
+        if !wanted || self.has_unsent() {
+            return;
+        }
+        while self.response.head.is_none() && self.response.framed == 0 {
+            match self.frame_head() {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(reason) => {
+                    self.refuse(reason);
+                    return;
+                }
+            }
+        }
+        let inner = &mut **self;
+        let Some(isock) = &inner.isock else { return };
+        if inner.response.head.is_none() || inner.local.len() >= PARK_BYTES {
+            return;
+        }
+        if let Err(reason) = scan(isock, &mut inner.response, PARK_BYTES as u64) {
+            self.refuse(reason);
+            return;
+        }
+        let tunnel_or_close = inner.response.body.at_close().is_ok() && !inner.response.body.is_done();
+        let rest = inner.response.framed.saturating_add(inner.response.body.opaque());
+        let Ok(rest) = usize::try_from(rest) else { return };
+        if tunnel_or_close || rest > PARK_BYTES || isock.inq() < rest {
+            return;
+        }
+        let mut body = inner.response.body;
+        body.skip((rest as u64).saturating_sub(inner.response.framed));
+        if !body.is_done() || inner.local.reserve(rest).is_err() {
+            return;
+        }
+        let n = inner.local.fill(rest, |to, n| {
+            // SAFETY: `fill` gives `n` writable bytes.
+            usize::try_from(unsafe { isock.recv_buf(to, n, 0) }).unwrap_or(0)
+        }) as u64;
+        let framed = inner.response.framed.min(n);
+        inner.response.framed -= framed;
+        inner.response.body.skip(n - framed);
+        inner.response.bytes += n;
+        if inner.response.framed == 0 && inner.response.body.is_done() {
+            self.finish();
+        }
     }
 
     fn finish_if_over(&mut self) {

@@ -161,7 +161,10 @@ enum xlb_reason {
  *		char name[16];
  *	};
  *
- * route() and pick() return 0, or an enum xlb_reason that becomes the reply.
+ * route() and pick() return 0, or an enum xlb_reason that becomes the reply.  Except
+ * XLB_REASON_RETRIED, which says that the configuration has changed since the decision
+ * was begun: the module then calls route() and pick() again with the same request and
+ * decision, a few times at most, and answers with XLB_REASON_NO_ENDPOINT after that.
  * All run in process context inside an RCU read-side section; *dec is writable,
  * *req and *res are not.
  *

@@ -547,7 +547,7 @@ fn upgrade_tunnel(ctx: &mut Ctx) -> Result<()> {
     let _server = Server::start(BACKEND, |mut conn, _| {
         let request = conn.head()?.context("closed")?;
         ensure!(
-            request.field("upgrade") == Some("test"),
+            request.field("upgrade") == Some("websocket"),
             "{:?}",
             request.fields
         );
