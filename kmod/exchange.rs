@@ -530,6 +530,8 @@ impl Locked<'_> {
                         return self.fail_connect(sys::XLB_REASON_CONNECT_FAILED);
                     }
                 } else if isock.is_dead() {
+                    count::inc(sys::XLB_COUNTER_CONNECT_ERRORS);
+                    drop(isock);
                     return self.fail_connect(sys::XLB_REASON_CONNECT_FAILED);
                 } else {
                     let timeout = u64::from(self.decision.pool.connect_timeout_ms);
