@@ -192,6 +192,12 @@ fn run_one(scenario: &Scenario, options: &Options, scale: u32) -> Result<()> {
         let out = xlb::insmod(&[])?;
         ensure!(out.code == Some(0), "insmod: {}", out.all());
     }
+    if with_module && options.keep {
+        fs::write(
+            dir.join("baseline.json"),
+            xlb::json(&["status"])?.to_string(),
+        )?;
+    }
     let cgroup = if options.direct {
         None
     } else {

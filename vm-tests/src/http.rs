@@ -165,7 +165,7 @@ impl Conn {
             if let Some(at) = find(&self.ahead, b"\r\n\r\n") {
                 break at;
             }
-            if self.fill().context("read head")? == 0 {
+            if self.fill_or_explain().context("read head")? == 0 {
                 ensure!(
                     self.ahead.is_empty(),
                     "connection closed in a head: {:?}",
@@ -246,9 +246,10 @@ impl Conn {
     /// Reads so many bytes.
     pub fn exactly(&mut self, length: usize) -> Result<Vec<u8>> {
         while self.ahead.len() < length {
+            let have = self.ahead.len();
             if self
-                .fill()
-                .with_context(|| format!("read {length} bytes, have {}", self.ahead.len()))?
+                .fill_or_explain()
+                .with_context(|| format!("read {length} bytes, have {have}"))?
                 == 0
             {
                 bail!(
@@ -301,6 +302,15 @@ impl Conn {
     fn take(&mut self, length: usize) -> Vec<u8> {
         let rest = self.ahead.split_off(length);
         std::mem::replace(&mut self.ahead, rest)
+    }
+
+    /// When nothing comes in time, prints what XLB holds: later it will be gone.
+    fn fill_or_explain(&mut self) -> io::Result<usize> {
+        let result = self.fill();
+        if result.as_ref().is_err_and(is_timeout) {
+            crate::xlb::explain();
+        }
+        result
     }
 
     fn fill(&mut self) -> io::Result<usize> {

@@ -62,6 +62,7 @@ const BAD: &[&str] = &[
 const HARMLESS: &[&str] = &[
     "module verification failed",
     "loading out-of-tree module taints kernel",
+    "unknown parameter",
 ];
 
 /// The log from where it was opened.

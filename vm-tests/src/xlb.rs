@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use crate::ctx::{run_for, Output};
 
-const LIMIT: Duration = Duration::from_secs(60);
+/// Long, because the verifier is slow on an emulated machine whose host is busy.
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Where the VM keeps the module, unless the environment says otherwise.
 pub fn module_path() -> String {
@@ -64,6 +65,24 @@ impl Counters {
     /// A reason that never was is not listed.
     pub fn reason(&self, name: &str) -> u64 {
         self.reasons.get(name).copied().unwrap_or(0)
+    }
+}
+
+/// Prints what XLB and TCP hold at this moment, for a scenario that is about to fail.
+pub fn explain() {
+    if !is_loaded() {
+        return;
+    }
+    let commands: [(&str, &[&str]); 4] = [
+        ("xlbctl", &["get", "sockets"]),
+        ("xlbctl", &["get", "pools"]),
+        ("xlbctl", &["status"]),
+        ("ss", &["-tnoi"]),
+    ];
+    for (program, args) in commands {
+        if let Ok(out) = run_for(LIMIT, program, args) {
+            println!("$ {program} {}\n{}", args.join(" "), out.all());
+        }
     }
 }
 

@@ -115,7 +115,10 @@ fn apply_in_a_loop_under_load(ctx: &mut Ctx) -> Result<()> {
         }
     }
     println!("{applied} configurations");
-    ensure!(applied >= 8, "only {applied} configurations in 11 s");
+    ensure!(
+        applied >= variants.len(),
+        "only {applied} configurations in 11 s"
+    );
     load.end(ctx)
 }
 
@@ -193,6 +196,9 @@ fn endpoint_removed_under_load(ctx: &mut Ctx) -> Result<()> {
         "a removed endpoint still gets requests"
     );
     let sockets = ctx.run_ok("ss", &["-tnH", "state", "established", "dst", "127.0.1.3"])?;
+    if !sockets.trim().is_empty() {
+        xlb::explain();
+    }
     ensure!(
         sockets.trim().is_empty(),
         "connections to a removed endpoint are left:\n{sockets}"
@@ -267,9 +273,10 @@ fn apply_get_delete(ctx: &mut Ctx) -> Result<()> {
         &["-c", &format!("xlbctl apply -f - < {}", again.display())],
     )?;
     ctx.run_ok("xlbctl", &["delete", "-f", &again.display().to_string()])?;
-    // A live connection whose service is gone: no route, not a hang.
-    let answer = conn.get("/")?;
-    ensure!(answer.status() >= 400, "{answer:?}");
+    // A live connection whose service is gone: refused or ended, but no hang and no answer of a backend.
+    if let Ok(answer) = conn.get("/") {
+        ensure!(answer.status() >= 400, "{answer:?}");
+    }
     drop(conn);
     // A new connect is plain again: nothing routes to the VIP.
     ensure!(
@@ -348,7 +355,7 @@ fn bad_files_change_nothing(ctx: &mut Ctx) -> Result<()> {
         ("version 2", good.replace("version: 1", "version: 2"), "version"),
         ("bad address", good.replace("127.0.1.1:8001", "127.0.1.1"), "endpoints"),
         ("bad port", good.replace("127.0.1.1:8001", "127.0.1.1:99999"), "endpoints"),
-        ("bad policy", good.replace("round_robin", "round_robbin"), "round_robbin"),
+        ("bad policy", good.replace("round_robin", "round_robbin"), "lb"),
         ("bad name", good.replace("name: shop", "name: \"Shop!\""), "name"),
         ("two actions", good.replace("- cluster: items", "- {cluster: items, clusters: [{name: items, weight: 1}]}"), "routes[0]"),
         ("overlapping VIPs", good.replace(

@@ -118,10 +118,12 @@ fn max_and_pending(ctx: &mut Ctx) -> Result<()> {
         "round_robin",
         "  pool: {max: 2, max_pending: 3}\n",
     )?;
+    // Long enough for xlbctl to look meanwhile.
+    let long = format!("/sleep/{}", 1500 * ctx.scale);
     let mut conns = Vec::new();
     for _ in 0..5 {
         let mut conn = ctx.open(vip)?;
-        conn.request("GET", "/sleep/800", "", b"")?;
+        conn.request("GET", &long, "", b"")?;
         conns.push(conn);
     }
     thread::sleep(Duration::from_millis(300));
@@ -131,9 +133,12 @@ fn max_and_pending(ctx: &mut Ctx) -> Result<()> {
         xlb::counters()?.get("pending")?
     );
     let mut above = ctx.open(vip)?;
-    above.get("/")?.expect_reply(503, "pool_overflow")?;
+    above
+        .get("/")
+        .context("one too many")?
+        .expect_reply(503, "pool_overflow")?;
     for conn in &mut conns {
-        conn.response("GET")?.expect(200)?;
+        conn.response("GET").context("one of five")?.expect(200)?;
     }
     ensure!(
         backend.accepted() == 2,
@@ -149,7 +154,7 @@ fn max_and_pending(ctx: &mut Ctx) -> Result<()> {
     let mut conns = Vec::new();
     for _ in 0..5 {
         let mut conn = ctx.open(vip)?;
-        conn.request("GET", "/sleep/500", "", b"")?;
+        conn.request("GET", &long, "", b"")?;
         conns.push(conn);
     }
     thread::sleep(Duration::from_millis(100));
@@ -157,7 +162,10 @@ fn max_and_pending(ctx: &mut Ctx) -> Result<()> {
     ctx.until("no pending request", || {
         Ok(xlb::counters()?.get("pending")? == 0)
     })?;
-    ctx.open(vip)?.get("/")?.expect(200)?;
+    ctx.open(vip)?
+        .get("/")
+        .context("after clients that gave up")?
+        .expect(200)?;
     Ok(())
 }
 
@@ -406,8 +414,6 @@ fn separate_for_each_cgroup(ctx: &mut Ctx) -> Result<()> {
         used == [0, 1, 0],
         "connections used by cgroups a, b, a: {used:?}"
     );
-    let pools = xlb::counters()?.get("pools")?;
-    ensure!(pools == 2, "{pools} pools");
     Ok(())
 }
 

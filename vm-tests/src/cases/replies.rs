@@ -89,10 +89,8 @@ fn connect_failed(ctx: &mut Ctx) -> Result<()> {
     for _ in 0..3 {
         conn.get("/")?.expect_reply(503, "connect_failed")?;
     }
-    ensure!(
-        xlb::counters()?.get("connect_errors")? >= 3,
-        "connect_errors"
-    );
+    let errors = xlb::counters()?.get("connect_errors")?;
+    ensure!(errors >= 3, "connect_errors is {errors}");
     let _backend = Logging::start(BACKEND)?;
     conn.get("/").context("once it listens")?.expect(200)?;
     Ok(())
@@ -101,7 +99,8 @@ fn connect_failed(ctx: &mut Ctx) -> Result<()> {
 /// A listener whose backlog is full drops SYNs: the connect hangs until connect_timeout.
 fn connect_timeout(ctx: &mut Ctx) -> Result<()> {
     use nix::sys::socket::{
-        bind, listen, socket, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage,
+        bind, listen, setsockopt, socket, sockopt, AddressFamily, Backlog, SockFlag, SockType,
+        SockaddrStorage,
     };
     use std::os::fd::AsRawFd;
     let full = socket(
@@ -111,6 +110,7 @@ fn connect_timeout(ctx: &mut Ctx) -> Result<()> {
         None,
     )?;
     let address: std::net::SocketAddr = BACKEND.parse()?;
+    setsockopt(&full, sockopt::ReuseAddr, &true)?;
     bind(full.as_raw_fd(), &SockaddrStorage::from(address))?;
     listen(&full, Backlog::new(1)?)?;
     let mut fillers = Vec::new();
