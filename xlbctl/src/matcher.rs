@@ -5,7 +5,7 @@
 //! reaches the same answers through an index.
 
 use crate::config::model::{
-    Match, Method, NamedMatch, PathMatch, Route, Service, ValueMatch, VirtualHost,
+    Match, Method, NamedMatch, PathMatch, Service, ValueMatch, VirtualHost,
 };
 
 /// A request as the engine presents it: host in lower case without port, path normalised.
@@ -160,6 +160,7 @@ fn value_refusal(kind: &str, rule: &NamedMatch, found: Option<&str>) -> Option<S
 }
 
 /// The index of the first route that matches.
+#[cfg(test)]
 pub fn route(
     host: &VirtualHost,
     request: &Request,
@@ -167,7 +168,7 @@ pub fn route(
 ) -> Option<usize> {
     host.routes
         .iter()
-        .position(|route: &Route| refusal(&route.matches, request, percent).is_none())
+        .position(|route| refusal(&route.matches, request, percent).is_none())
 }
 
 #[cfg(test)]

@@ -20,6 +20,9 @@ pub struct Numbers {
     /// Every number below was given out at some time; 0 never is.
     next: u32,
     next_slot: u32,
+    /// Every slot was given out at some time: a slot given out now was another's.
+    #[serde(default)]
+    round: bool,
     free: VecDeque<u32>,
 }
 
@@ -63,6 +66,10 @@ impl Numbers {
             .iter()
             .find(|(_, s)| **s == slot)
             .map(|(name, _)| name.as_str())
+    }
+
+    pub fn slots_go_round(&self) -> bool {
+        self.round
     }
 
     pub fn slots(&self) -> impl Iterator<Item = u32> + '_ {
@@ -146,12 +153,17 @@ impl Numbers {
                 continue;
             }
             while used.contains(&self.next_slot) {
-                self.next_slot = (self.next_slot + 1) % XLB_MAX_SERVICES;
+                self.step_slot();
             }
             used.insert(self.next_slot);
             self.slots.insert(service.name.clone(), self.next_slot);
-            self.next_slot = (self.next_slot + 1) % XLB_MAX_SERVICES;
+            self.step_slot();
         }
+    }
+
+    fn step_slot(&mut self) {
+        self.next_slot = (self.next_slot + 1) % XLB_MAX_SERVICES;
+        self.round |= self.next_slot == 0;
     }
 }
 

@@ -162,11 +162,6 @@ impl Source {
         }
     }
 
-    /// Fails with what is wrong with the file, whatever else there may be.
-    pub fn check_alone(&self) -> Result<(), Error> {
-        self.check(&Config::default())
-    }
-
     /// Fails with all that is wrong with the file, and with `whole`, the
     /// configuration that it is to become a part of.
     pub fn check(&self, whole: &Config) -> Result<(), Error> {

@@ -47,6 +47,12 @@ pub enum Step {
 /// The documents of a file that are not empty, each with its index.  The error has the line,
 /// where the parser knows it.
 pub fn parse(text: &str) -> Result<Vec<(usize, Node)>, (Option<usize>, String)> {
+    if let Some(line) = too_deep(text) {
+        return Err((
+            Some(line),
+            format!("more than {MAX_DEPTH} brackets are open: close them"),
+        ));
+    }
     let mut documents = Vec::new();
     for (index, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
         match Node::deserialize(document) {
@@ -59,6 +65,26 @@ pub fn parse(text: &str) -> Result<Vec<(usize, Node)>, (Option<usize>, String)> 
         }
     }
     Ok(documents)
+}
+
+/// A configuration needs ten; the parser takes time with the square of the depth.
+const MAX_DEPTH: usize = 1000;
+
+/// The line where too many brackets are open, those in strings counted too.
+fn too_deep(text: &str) -> Option<usize> {
+    let (mut depth, mut line) = (0usize, 1);
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'\n' => line += 1,
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return Some(line);
+        }
+    }
+    None
 }
 
 /// The parser appends " at line L column C", and the caller prints the line itself.

@@ -2,8 +2,8 @@
 //! Bringing a configuration into the maps.
 //!
 //! The order makes each step safe on its own: pages for counters; blobs, all
-//! slots in few operations; new VIPs; only then old VIPs go, sockets of removed services
-//! end and their slots are cleared.  The document is written before as `pending`, so
+//! slots in few operations; new VIPs; only then old VIPs go, and the slots of removed services
+//! are cleared, after which their sockets' next requests find no route.  The document is written before as `pending`, so
 //! that an apply after one that was cut off writes everything again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -108,10 +108,11 @@ impl Maps {
         self.clear(&reused)?;
 
         self.write_document(&new)?;
+        end_former_sockets(old, &new, ctl)?;
         self.swap_blobs(old, &new)?;
         self.write_vips(&new)?;
         self.remove_vips(&new)?;
-        self.end_services(&new, ctl)?;
+        self.clear_slots(&new)?;
         for endpoint in retired_endpoints(&old.config, &new.config) {
             ctl.close_idle(endpoint)?;
         }
@@ -210,8 +211,7 @@ impl Maps {
         remove_others::<xlb_cgroup_key>(&self.cgroups, &wanted)
     }
 
-    /// Sockets of services that are gone get an orderly end; then their slots are cleared.
-    fn end_services(&self, new: &Document, ctl: &Ctl) -> Result<(), Error> {
+    fn clear_slots(&self, new: &Document) -> Result<(), Error> {
         let kept: HashSet<u32> = new.numbers.slots().collect();
         let slots: Vec<u32> = self
             .services
@@ -221,11 +221,23 @@ impl Maps {
             .filter(|slot| raw::get::<u32>(&self.services, slot).is_some())
             .collect();
         for slot in slots {
-            ctl.end_sockets(Some(slot))?;
             raw::remove(&self.services, &slot)?;
         }
         Ok(())
     }
+}
+
+/// A slot that a new service gets may have been another's: sockets of that one, which may
+/// be idle for days, must not become the new one's.
+fn end_former_sockets(old: &Document, new: &Document, ctl: &Ctl) -> Result<(), Error> {
+    for service in &new.config.services {
+        let slot = new.numbers.slot(&service.name);
+        if slot.is_some() && slot != old.numbers.slot(&service.name) && new.numbers.slots_go_round()
+        {
+            ctl.end_sockets(slot)?;
+        }
+    }
+    Ok(())
 }
 
 fn remove_others<K: Pod>(map: &MapHandle, wanted: &HashSet<Vec<u8>>) -> Result<(), Error> {

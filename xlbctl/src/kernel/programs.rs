@@ -4,6 +4,7 @@
 //! Under /sys/fs/bpf/xlb stand the maps, one link for each connect program and one for
 //! the policy.  The links are pinned last and removed first: what is pinned serves.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::mem::MaybeUninit;
@@ -11,7 +12,9 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use libbpf_rs::query::ProgInfoIter;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::ProgramType;
 
 use super::preflight::{self, BPFFS};
 use crate::error::{Context, Error};
@@ -24,6 +27,8 @@ mod policy {
 }
 
 pub const LINKS: [&str; 3] = ["connect4", "connect6", "policy"];
+
+const PROGRAMS: [&str; 5] = ["connect4", "connect6", "route", "pick", "done"];
 
 pub fn dir() -> PathBuf {
     Path::new(BPFFS).join("xlb")
@@ -127,6 +132,25 @@ fn epoch() -> u32 {
     u32::try_from((now.as_millis() / 250) & u128::from(u32::MAX))
         .unwrap_or(1)
         .max(1)
+}
+
+/// What the verifier had to do for each program that is loaded, in instructions.
+pub fn verified_insns() -> BTreeMap<String, u32> {
+    ProgInfoIter::default()
+        .filter(|info| {
+            matches!(
+                info.ty,
+                ProgramType::StructOps | ProgramType::CgroupSockAddr
+            )
+        })
+        .map(|info| {
+            (
+                info.name.to_string_lossy().into_owned(),
+                info.verified_insns,
+            )
+        })
+        .filter(|(name, _)| PROGRAMS.contains(&name.as_str()))
+        .collect()
 }
 
 /// No new sockets from here on.

@@ -25,25 +25,23 @@ struct Report<'c> {
 
 pub fn run(args: &Apply) -> Result<(), Error> {
     let source = config::read(&args.file.file)?;
-    if args.dry_run && (preflight::permission().is_some() || !programs::are_loaded()) {
+    // What is wrong with the file is told even where the machine is not ready.
+    let old = applied_document()?;
+    let whole = merge::apply(&old.config, &source.config, args.prune);
+    source.check(&whole)?;
+    if args.dry_run && !is_loaded() {
         // Nothing to compare with: as on a machine where nothing is applied.
-        source.check(&source.config)?;
         return report(
             args,
             &Document::default(),
             &Change::between(&Config::default(), &source.config),
         );
     }
-    // What is wrong with the file itself is told even where the machine is not ready.
-    source.check_alone()?;
     ensure_ready()?;
     let _lock = Lock::take()?;
-    let loaded = programs::are_loaded();
-    let old = if loaded {
-        Maps::open()?.document()?
-    } else {
-        Document::default()
-    };
+    // Again, now that no other xlbctl changes it.
+    let loaded = is_loaded();
+    let old = applied_document()?;
     let whole = merge::apply(&old.config, &source.config, args.prune);
     source.check(&whole)?;
     let change = Change::between(&old.config, &whole);
@@ -64,6 +62,18 @@ pub fn run(args: &Apply) -> Result<(), Error> {
         }
     })?;
     report(args, &new, &change)
+}
+
+fn is_loaded() -> bool {
+    preflight::permission().is_none() && programs::are_loaded()
+}
+
+fn applied_document() -> Result<Document, Error> {
+    if is_loaded() {
+        Maps::open()?.document()
+    } else {
+        Ok(Document::default())
+    }
 }
 
 fn report(args: &Apply, document: &Document, change: &Change) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::cli::Format;
 use crate::document::Document;
 use crate::error::Error;
-use crate::intf::{xlb_info, Counter, COUNTERS, REASONS};
+use crate::intf::{xlb_info, Counter, Reason, COUNTERS, REASONS};
 use crate::kernel::commit::Maps;
 use crate::kernel::ctl::Ctl;
 use crate::kernel::{cgroup, preflight, programs};
@@ -25,6 +25,8 @@ struct Status {
     generation: Option<u32>,
     services: usize,
     clusters: usize,
+    /// Instructions that the verifier walked for each program: a measure of its cost to load.
+    verified_insns: BTreeMap<String, u32>,
     connects: BTreeMap<&'static str, u64>,
     counters: BTreeMap<&'static str, u64>,
     reasons: BTreeMap<&'static str, u64>,
@@ -108,6 +110,7 @@ fn module(status: &mut Status, info: &xlb_info) {
 }
 
 fn applied(status: &mut Status, maps: &Maps, document: &Document) {
+    status.verified_insns = programs::verified_insns();
     status.generation = Some(document.generation);
     status.services = document.config.services.len();
     status.clusters = document.config.clusters.len();
@@ -182,6 +185,14 @@ fn text(status: &Status) -> String {
             ),
         );
     }
+    if !status.verified_insns.is_empty() {
+        let programs: Vec<_> = status
+            .verified_insns
+            .iter()
+            .map(|(name, n)| format!("{name} {n}"))
+            .collect();
+        line("verified", &format!("{} instructions", programs.join(", ")));
+    }
     for (name, n) in &status.connects {
         line("connects", &format!("{name} {n}"));
     }
@@ -190,14 +201,23 @@ fn text(status: &Status) -> String {
             out.push_str(&format!("  {name:<16} {n:>14}  {help}\n"));
         }
     }
-    for reason in REASONS.iter().skip(1) {
-        if let Some(n) = status.reasons.get(reason.name) {
-            out.push_str(&format!("  {:<16} {n:>14}  {}\n", reason.name, reason.help));
+    for Reason {
+        name,
+        status: code,
+        help,
+    } in REASONS.iter().skip(1)
+    {
+        if let Some(n) = status.reasons.get(name) {
+            let reply = if *code == 0 {
+                String::new()
+            } else {
+                format!("{code}: ")
+            };
+            out.push_str(&format!("  {name:<16} {n:>14}  {reply}{help}\n"));
         }
     }
     for (name, n) in &status.engine_reasons {
         out.push_str(&format!("  {name:<16} {n:>14}  engine\n"));
     }
-
     out
 }

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The command as people run it: messages and exit codes, without a kernel.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+const SHOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/shop.yaml");
+
+fn xlbctl(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_xlbctl"))
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("xlbctl runs")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("it ends by itself")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A file of its own for each test.
+fn file(name: &str, content: &[u8]) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(&path, content).expect("the folder is writable");
+    path
+}
+
+fn validate(name: &str, content: &[u8]) -> Output {
+    let path = file(name, content);
+    xlbctl(&["validate", "-f", path.to_str().expect("UTF-8")])
+}
+
+#[test]
+fn the_example_is_valid() {
+    let output = xlbctl(&["validate", "-f", SHOP]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(stdout(&output).contains("valid: 1 services, 2 routes, 2 clusters, 3 endpoints"));
+}
+
+#[test]
+fn standard_input_is_a_file() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_xlbctl"))
+        .args(["validate", "-f", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("xlbctl runs");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(b"version: 3\n").expect("it reads");
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(code(&output), 2);
+    assert!(
+        stderr(&output).starts_with("standard input:1: version: "),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn what_cannot_be_read() {
+    let cases: [(&str, Vec<u8>, &str); 4] = [
+        ("empty.yaml", Vec::new(), "is empty"),
+        ("comment.yaml", b"# nothing here\n".to_vec(), "is empty"),
+        (
+            "binary.yaml",
+            vec![0xff, 0xfe, 0x00, 0x80],
+            "is not UTF-8 text",
+        ),
+        (
+            "broken.yaml",
+            b"version: 1\nservices: [\n".to_vec(),
+            "broken.yaml:",
+        ),
+    ];
+    for (name, content, part) in cases {
+        let output = validate(name, &content);
+        assert_eq!(code(&output), 2, "{name}");
+        assert!(
+            stderr(&output).contains(part),
+            "{name}: {}",
+            stderr(&output)
+        );
+        assert_eq!(
+            stderr(&output).lines().count(),
+            1,
+            "{name}: {}",
+            stderr(&output)
+        );
+    }
+    let output = xlbctl(&["validate", "-f", "/does/not/exist.yaml"]);
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("/does/not/exist.yaml: No such file"));
+    let output = xlbctl(&["validate", "-f", "/"]);
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("is a directory"));
+}
+
+#[test]
+fn a_file_of_100_megabytes_is_refused_at_once() {
+    let path = file("large.yaml", b"");
+    // Sparse: it takes no room.
+    File::options()
+        .write(true)
+        .open(&path)
+        .and_then(|file| file.set_len(100 << 20))
+        .expect("the file grows");
+    let output = xlbctl(&["validate", "-f", path.to_str().expect("UTF-8")]);
+    fs::remove_file(&path).expect("it was there");
+    assert_eq!(code(&output), 2);
+    assert!(
+        stderr(&output).contains("larger than 32 MiB"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn an_endless_file_is_refused() {
+    let output = xlbctl(&["validate", "-f", "/dev/zero"]);
+    assert_eq!(code(&output), 2);
+    assert!(
+        stderr(&output).contains("larger than 32 MiB"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn deep_nesting_is_refused() {
+    let mut text = "version: 1\nservices: ".to_owned();
+    text.push_str(&"[".repeat(100_000));
+    let output = validate("deep.yaml", text.as_bytes());
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+    assert!(stderr(&output).contains("deep.yaml:2: more than 1000 brackets"));
+}
+
+#[test]
+fn bad_usage() {
+    for args in [
+        &["apply"][..],
+        &["validate"],
+        &["delete"],
+        &["delete", "--all", "-f", "x"],
+        &["get", "nothing"],
+        &["frobnicate"],
+        &["status", "-o", "xml"],
+        &[],
+    ] {
+        let output = xlbctl(args);
+        assert_eq!(code(&output), 2, "{args:?}");
+        let text = stderr(&output);
+        assert!(
+            text.contains("Usage") || text.contains("--help"),
+            "{args:?}: {}",
+            stderr(&output)
+        );
+    }
+    assert_eq!(code(&xlbctl(&["--help"])), 0);
+    assert_eq!(code(&xlbctl(&["--version"])), 0);
+}
+
+#[test]
+fn a_bad_file_is_told_before_a_bad_machine() {
+    let path = file("bad.yaml", b"version: 1\nservices: 5\n");
+    let output = xlbctl(&["apply", "-f", path.to_str().expect("UTF-8")]);
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("bad.yaml:2: services: expected a list"));
+}
+
+#[test]
+fn a_dry_run_without_the_module_shows_what_would_be_added() {
+    let output = xlbctl(&["apply", "--dry-run", "-o", "json", "-f", SHOP]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["services"]["added"][0], "shop");
+    assert_eq!(report["dry_run"], true);
+}
+
+#[test]
+fn without_the_module_there_is_one_clear_message() {
+    if std::path::Path::new("/sys/module/xlb").exists() {
+        return;
+    }
+    for args in [
+        &["apply", "-f", SHOP][..],
+        &["load"],
+        &["get", "services"],
+        &["get", "sockets"],
+        &["stats"],
+        &["delete", "--all"],
+    ] {
+        let output = xlbctl(args);
+        assert_eq!(code(&output), 1, "{args:?}");
+        let text = stderr(&output);
+        assert!(
+            text.contains("is not loaded") || text.contains("no permission"),
+            "{args:?}: {text}"
+        );
+    }
+    let output = xlbctl(&["status"]);
+    assert_eq!(code(&output), 1);
+    assert!(stdout(&output).contains("NOT ACTIVE"));
+    let output = xlbctl(&["status", "-o", "json"]);
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(status["active"], false);
+    assert!(!status["problems"][0].as_str().unwrap_or("").is_empty());
+}
+
+#[test]
+fn explain_says_why() {
+    let explain = |args: &[&str]| {
+        let output = xlbctl(&[&["explain", "-f", SHOP, "--service", "shop"], args].concat());
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        stdout(&output)
+    };
+    let text = explain(&[
+        "GET",
+        "http://a.shop.example:80/v2/x?q=1",
+        "-H",
+        "X-User: jason",
+    ]);
+    assert!(
+        text.contains("virtual host: domain \"*.shop.example\""),
+        "{text}"
+    );
+    assert!(
+        text.contains("route canary (GET|HEAD prefix /v2 x-user=jason): serves"),
+        "{text}"
+    );
+    let text = explain(&["GET", "/v2x"]);
+    assert!(
+        text.contains("no: path /v2x is not /v2 or below it"),
+        "{text}"
+    );
+    let text = explain(&["POST", "/v2", "-H", "x-user: jason"]);
+    assert!(text.contains("no: another method"), "{text}");
+    let text = explain(&["GET", "/v2", "-H", "x-user: jasonx"]);
+    assert!(
+        text.contains("no: header x-user is not \"jason\""),
+        "{text}"
+    );
+    let text = explain(&["GET", "/a/../%76%32", "-H", "x-user: jason"]);
+    assert!(
+        text.contains("path /v2\n") && text.contains("canary"),
+        "{text}"
+    );
+
+    let output = xlbctl(&["explain", "-f", SHOP, "--service", "shpo", "GET", "/"]);
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("did you mean shop?"));
+}
