@@ -73,6 +73,7 @@ names=(direct xlb haproxy)
 urls=(http://127.0.0.1:8081/ "http://$vip/" http://127.0.0.1:8090/)
 declare -A rps lat one
 for i in 0 1 2; do
+	echo "measuring ${names[i]}" >&2
 	# Warm: pools are filled, caches and branch predictors have seen the path.
 	load "${urls[i]}" 16 1
 	load "${urls[i]}" 16 "$seconds"

@@ -29,15 +29,18 @@ pub const REQUESTS: &str = include_str!("../../corpus/smuggled-requests.txt");
 pub const RESPONSES: &str = include_str!("../../corpus/smuggled-responses.txt");
 
 const BACKEND: &str = "127.0.1.1:8001";
+/// All of the loopback, so that each lane has an endpoint, and so a pool, of its own.
+const EVERYWHERE: &str = "0.0.0.0:8001";
+const LANES: usize = 4;
 const BEHIND: &str = "127.0.1.1:9001";
 
 fn python(ctx: &mut Ctx) -> Result<()> {
-    let _python = backend::python(ctx, BACKEND, "b1")?;
+    let _python = backend::python(ctx, EVERYWHERE, "b1")?;
     attack(ctx)
 }
 
 fn node(ctx: &mut Ctx) -> Result<()> {
-    let _node = backend::node(ctx, BACKEND, "b1")?;
+    let _node = backend::node(ctx, EVERYWHERE, "b1")?;
     attack(ctx)
 }
 
@@ -45,30 +48,43 @@ fn node(ctx: &mut Ctx) -> Result<()> {
 fn nginx(ctx: &mut Ctx) -> Result<()> {
     let _python = backend::python(ctx, BEHIND, "b1")?;
     let more = format!("location /v {{ proxy_pass http://{BEHIND}; proxy_http_version 1.1; proxy_request_buffering off; }}");
-    let _nginx = backend::nginx_with(ctx, BACKEND, "n1", &more)?;
+    let _nginx = backend::nginx_with(ctx, EVERYWHERE, "n1", &more)?;
     attack(ctx)
 }
 
 fn haproxy(ctx: &mut Ctx) -> Result<()> {
     let _python = backend::python(ctx, BEHIND, "b1")?;
-    let _haproxy = backend::haproxy(ctx, BACKEND, BEHIND)?;
+    let _haproxy = backend::haproxy(ctx, EVERYWHERE, BEHIND)?;
     attack(ctx)
 }
 
+/// The corpus in lanes: most of the time of an attack is waiting for what does not come.
 fn attack(ctx: &mut Ctx) -> Result<()> {
-    let vip = ctx.shop_with(
-        &[BACKEND],
-        "round_robin",
-        "  pool: {max: 1, max_pending: 100}\n",
-    )?;
-    let entries = corpus::parse(REQUESTS)?;
-    let mut problems = Vec::new();
-    for (number, entry) in entries.iter().enumerate() {
-        let mark = format!("ATTACKER{number}X");
-        if let Err(error) = one_attack(ctx, vip, entry, number, &mark) {
-            problems.push(format!("{}: {error:#}", entry.name));
-        }
+    let mut services = String::new();
+    let mut clusters = String::new();
+    for lane in 1..=LANES {
+        services += &format!("- {{name: s{lane}, listen: [\"10.96.1.{lane}:80\"], routes: [{{cluster: c{lane}}}]}}\n");
+        clusters += &format!(
+            "- {{name: c{lane}, lb: round_robin, endpoints: [\"127.0.1.{lane}:8001\"], pool: {{max: 1, max_pending: 100}}}}\n"
+        );
     }
+    ctx.apply(&format!(
+        "version: 1\nservices:\n{services}clusters:\n{clusters}"
+    ))?;
+    let entries = corpus::parse(REQUESTS)?;
+    let (ctx, entries) = (&*ctx, &entries);
+    let problems: Vec<String> = thread::scope(|scope| {
+        let lanes: Vec<_> = (0..LANES)
+            .map(|lane| scope.spawn(move || run_lane(ctx, lane, entries)))
+            .collect();
+        lanes
+            .into_iter()
+            .flat_map(|lane| {
+                lane.join()
+                    .unwrap_or_else(|_| vec!["a lane died".to_owned()])
+            })
+            .collect()
+    });
     println!("{} messages", entries.len());
     ensure!(
         problems.is_empty(),
@@ -78,6 +94,18 @@ fn attack(ctx: &mut Ctx) -> Result<()> {
         problems.join("\n")
     );
     Ok(())
+}
+
+fn run_lane(ctx: &Ctx, lane: usize, entries: &[corpus::Entry]) -> Vec<String> {
+    let vip = std::net::SocketAddr::from(([10, 96, 1, lane as u8 + 1], 80));
+    let mut problems = Vec::new();
+    for (number, entry) in entries.iter().enumerate().skip(lane).step_by(LANES) {
+        let mark = format!("ATTACKER{number}X");
+        if let Err(error) = one_attack(ctx, vip, entry, number, &mark) {
+            problems.push(format!("{}: {error:#}", entry.name));
+        }
+    }
+    problems
 }
 
 fn one_attack(
