@@ -10,7 +10,8 @@ static __always_inline __u32 draw(__u32 n)
 }
 
 /* The cluster of a route by weight: its index in the cluster table, or XLB_NONE. */
-static __noinline __u32 choose_cluster(void *blob, struct xlb_blob *head, struct xlb_route *route)
+static __always_inline __u32 choose_cluster(void *blob, struct xlb_blob *head,
+					    struct xlb_route *route)
 {
 	__u32 first = route->target, low = 0, high = route->target_count, drawn;
 	struct xlb_target *target;
@@ -39,15 +40,16 @@ static __noinline __u32 choose_cluster(void *blob, struct xlb_blob *head, struct
 	return target ? target->cluster : XLB_NONE;
 }
 
-/* The endpoint that owns `position` of the weights. */
-static __noinline __u32 at_position(void *blob, struct xlb_blob *head, struct xlb_cluster *cluster,
-				    __u32 position)
+__noinline __u32 search_position(unsigned long long *ctx __arg_ctx, __u32 generation,
+				 struct xlb_cluster *cluster __arg_nonnull, __u32 position)
 {
 	__u32 first = cluster->endpoint, low = 0, high = cluster->endpoint_count;
+	struct xlb_blob *head;
+	void *blob = blob_of(REQUEST(ctx), generation, &head);
 	int i;
 
-	if (cluster->equal)
-		return position;
+	if (!blob)
+		return XLB_NONE;
 	bpf_for(i, 0, 32) {
 		__u32 middle = low + (high - low) / 2;
 		struct xlb_endpoint *endpoint;
@@ -66,7 +68,14 @@ static __noinline __u32 at_position(void *blob, struct xlb_blob *head, struct xl
 	return low;
 }
 
-static __always_inline __u32 round_robin(void *blob, struct xlb_blob *head,
+/* The endpoint that owns `position` of the weights. */
+static __always_inline __u32 at_position(unsigned long long *ctx, __u32 generation,
+					 struct xlb_cluster *cluster, __u32 position)
+{
+	return cluster->equal ? position : search_position(ctx, generation, cluster, position);
+}
+
+static __always_inline __u32 round_robin(unsigned long long *ctx, __u32 generation,
 					 struct xlb_cluster *cluster)
 {
 	struct xlb_state *state = state_of(cluster->number);
@@ -77,18 +86,18 @@ static __always_inline __u32 round_robin(void *blob, struct xlb_blob *head,
 	count = __sync_fetch_and_add(&state->position, 1);
 	if (cluster->equal)
 		return count % weight;
-	return at_position(blob, head, cluster, count % weight * cluster->stride % weight);
+	return search_position(ctx, generation, cluster, count % weight * cluster->stride % weight);
 }
 
 /* Another endpoint than `index`, by weight; n is 2 or more. */
-static __always_inline __u32 draw_other(void *blob, struct xlb_blob *head,
+static __always_inline __u32 draw_other(unsigned long long *ctx, __u32 generation,
 					struct xlb_cluster *cluster, __u32 index)
 {
 	__u32 n = cluster->endpoint_count, drawn;
 
 	if (cluster->equal)
 		return ((__u64)index + 1 + draw(n - 1)) % n;
-	drawn = at_position(blob, head, cluster, draw(cluster->total_weight));
+	drawn = search_position(ctx, generation, cluster, draw(cluster->total_weight));
 	return drawn != index ? drawn : ((__u64)index + 1) % n;
 }
 
@@ -98,20 +107,24 @@ static __always_inline __u32 draw_other(void *blob, struct xlb_blob *head,
  * endpoints without load get requests in proportion to their weights.  No draw gives
  * the endpoint drawn just before it: two choices are two endpoints.
  */
-static __noinline __u32 least_request(void *blob, struct xlb_blob *head,
-				      struct xlb_cluster *cluster)
+__noinline __u32 least_request(unsigned long long *ctx __arg_ctx, __u32 generation,
+			       struct xlb_cluster *cluster __arg_nonnull)
 {
 	__u32 n = cluster->endpoint_count, looks = cluster->choices, best, index;
 	bool all = !looks || looks >= n;
 	/* More than any: the first one looked at is better. */
 	__u64 best_load = 1ull << 32, best_weight = 1;
+	struct xlb_blob *head;
+	void *blob = blob_of(REQUEST(ctx), generation, &head);
 	int i;
 
+	if (!blob || !n)
+		return XLB_NONE;
 	if (all)
 		looks = n;
 	if (looks > XLB_MAX_ENDPOINTS)
 		looks = XLB_MAX_ENDPOINTS;
-	index = best = at_position(blob, head, cluster, draw(cluster->total_weight));
+	index = best = at_position(ctx, generation, cluster, draw(cluster->total_weight));
 	bpf_for(i, 0, looks) {
 		struct xlb_endpoint *endpoint;
 		struct xlb_state *state;
@@ -137,13 +150,13 @@ static __noinline __u32 least_request(void *blob, struct xlb_blob *head,
 		if (all)
 			index = ((__u64)index + 1) % n;
 		else
-			index = draw_other(blob, head, cluster, index);
+			index = draw_other(ctx, generation, cluster, index);
 	}
 	return best;
 }
 
 /* The endpoint for a request, as a position in the cluster, or XLB_NONE. */
-static __always_inline __u32 choose_endpoint(void *blob, struct xlb_blob *head,
+static __always_inline __u32 choose_endpoint(unsigned long long *ctx, __u32 generation,
 					     struct xlb_cluster *cluster)
 {
 	if (cluster->endpoint_count == 0 || cluster->total_weight == 0)
@@ -152,11 +165,11 @@ static __always_inline __u32 choose_endpoint(void *blob, struct xlb_blob *head,
 		return 0;
 	switch (cluster->lb) {
 	case XLB_LB_ROUND_ROBIN:
-		return round_robin(blob, head, cluster);
+		return round_robin(ctx, generation, cluster);
 	case XLB_LB_RANDOM:
-		return at_position(blob, head, cluster, draw(cluster->total_weight));
+		return at_position(ctx, generation, cluster, draw(cluster->total_weight));
 	case XLB_LB_LEAST_REQUEST:
-		return least_request(blob, head, cluster);
+		return least_request(ctx, generation, cluster);
 	default:
 		return XLB_NONE;
 	}

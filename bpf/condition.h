@@ -10,9 +10,22 @@ struct xlb_range {
 	__u32 to;
 };
 
-static __noinline bool contains(void *blob, struct xlb_request *req, struct xlb_condition *c,
-				struct xlb_range *in)
+/* One page of the blob, as a function that is not static can get it. */
+struct xlb_page {
+	__u8 bytes[XLB_PAGE_BYTES];
+};
+
+static __always_inline bool page_equal(struct xlb_request *req, __u32 field, __u32 from,
+				       struct xlb_page *page, __u32 offset, __u32 bytes)
 {
+	return bpf_xlb_equal(req, XLB_FIELD_FROM(field, from), page, XLB_PAGE_BYTES,
+			     XLB_OFF_LEN(offset, bytes)) == 1;
+}
+
+__noinline int contains(unsigned long long *ctx __arg_ctx, struct xlb_condition *c __arg_nonnull,
+			struct xlb_range *in __arg_nonnull, struct xlb_page *values __arg_nonnull)
+{
+	struct xlb_request *req = REQUEST(ctx);
 	__u32 from = in->from, bytes = c->value_bytes;
 	int i;
 
@@ -23,21 +36,25 @@ static __noinline bool contains(void *blob, struct xlb_request *req, struct xlb_
 
 		if (at < 0 || (__u64)(__u32)at + bytes > in->to)
 			return false;
-		if (blob_equal(blob, req, in->field, at, c->value_page, c->value_offset, bytes))
+		if (page_equal(req, in->field, at, values, c->value_offset, bytes))
 			return true;
 		from = at + 1;
 	}
 	return false;
 }
 
-static __noinline bool value_holds(void *blob, struct xlb_request *req, struct xlb_condition *c,
-				   struct xlb_range *in)
+static __always_inline bool value_holds(unsigned long long *ctx, void *blob,
+					struct xlb_condition *c, struct xlb_range *in)
 {
 	__u32 from = in->from, bytes = in->to - in->from;
+	struct xlb_page *values;
 
 	if (c->kind == XLB_CONDITION_PRESENT)
 		return true;
 	if (bytes < c->value_bytes)
+		return false;
+	values = blob_page(blob, c->value_page);
+	if (!values)
 		return false;
 	switch (c->kind) {
 	case XLB_CONDITION_EXACT:
@@ -50,21 +67,22 @@ static __noinline bool value_holds(void *blob, struct xlb_request *req, struct x
 		from = in->to - c->value_bytes;
 		break;
 	case XLB_CONDITION_CONTAINS:
-		return contains(blob, req, c, in);
+		return contains(ctx, c, in, values);
 	default:
 		return false;
 	}
-	return blob_equal(blob, req, in->field, from, c->value_page, c->value_offset,
-			  c->value_bytes);
+	return page_equal(REQUEST(ctx), in->field, from, values, c->value_offset, c->value_bytes);
 }
 
 /*
  * The first `name=value` of `in` with the condition's name, parts separated by `separator`;
  * a part without "=" has an empty value.  `in` becomes the value.
  */
-static __noinline bool find_part(void *blob, struct xlb_request *req, struct xlb_condition *c,
-				 struct xlb_range *in, __u32 separator)
+__noinline int find_part(unsigned long long *ctx __arg_ctx, struct xlb_condition *c __arg_nonnull,
+			 struct xlb_range *in __arg_nonnull, struct xlb_page *names __arg_nonnull,
+			 __u32 separator)
 {
+	struct xlb_request *req = REQUEST(ctx);
 	__u32 start = in->from, bytes = c->name_bytes;
 	int i;
 
@@ -82,7 +100,7 @@ static __noinline bool find_part(void *blob, struct xlb_request *req, struct xlb
 		at = bpf_xlb_find(req, in->field, start, '=');
 		equals = at < 0 || (__u32)at > end ? end : (__u32)at;
 		if (equals - start == bytes &&
-		    blob_equal(blob, req, in->field, start, c->name_page, c->name_offset, bytes)) {
+		    page_equal(req, in->field, start, names, c->name_offset, bytes)) {
 			in->from = equals < end ? equals + 1 : end;
 			in->to = end;
 			return true;
@@ -93,8 +111,8 @@ static __noinline bool find_part(void *blob, struct xlb_request *req, struct xlb
 }
 
 /* The field that the condition is about; false when the request has none. */
-static __noinline bool find_field(void *blob, struct xlb_request *req, struct xlb_condition *c,
-				  struct xlb_range *in)
+static __always_inline bool find_field(void *blob, struct xlb_request *req, struct xlb_condition *c,
+				       struct xlb_range *in)
 {
 	void *name;
 	int bytes;
@@ -123,22 +141,34 @@ static __noinline bool find_field(void *blob, struct xlb_request *req, struct xl
 	return true;
 }
 
-static __noinline bool condition_holds(void *blob, struct xlb_request *req, struct xlb_condition *c)
+/* Does the condition at `index` hold? */
+__noinline int condition_holds(unsigned long long *ctx __arg_ctx, __u32 generation, __u32 index)
 {
+	struct xlb_request *req = REQUEST(ctx);
 	struct xlb_range in = {};
+	struct xlb_condition *c;
+	struct xlb_blob *head;
+	void *blob = blob_of(req, generation, &head);
 	bool found;
 
+	if (!blob)
+		return false;
+	c = blob_record(blob, head->condition_page, index, struct xlb_condition);
+	if (!c)
+		return false;
 	if (c->kind == XLB_CONDITION_PERCENT)
 		return bpf_get_prandom_u32() % 100 < c->number;
 
 	found = find_field(blob, req, c, &in);
-	if (found && c->place == XLB_PLACE_QUERY)
-		found = find_part(blob, req, c, &in, '&');
-	else if (found && c->place == XLB_PLACE_COOKIE)
-		found = find_part(blob, req, c, &in, ';');
+	if (found && (c->place == XLB_PLACE_QUERY || c->place == XLB_PLACE_COOKIE)) {
+		struct xlb_page *names = blob_page(blob, c->name_page);
+
+		found = names &&
+			find_part(ctx, c, &in, names, c->place == XLB_PLACE_QUERY ? '&' : ';');
+	}
 	if (c->kind == XLB_CONDITION_ABSENT)
 		return !found;
-	return found && value_holds(blob, req, c, &in);
+	return found && value_holds(ctx, blob, c, &in);
 }
 
 #endif /* XLB_CONDITION_H */

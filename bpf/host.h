@@ -3,71 +3,71 @@
 #ifndef XLB_HOST_H
 #define XLB_HOST_H
 
-static __noinline __u32 find_suffix(void *blob, struct xlb_blob *head, struct xlb_request *req)
+__noinline __u32 find_suffix(unsigned long long *ctx __arg_ctx, __u32 generation, __u32 max_bytes)
 {
+	struct xlb_request *req = REQUEST(ctx);
 	int dot = 0, label;
 
 	/* From the left: the first hit is the longest suffix. */
 	bpf_for(label, 0, XLB_MAX_LABELS) {
-		struct xlb_index *entry;
+		__u64 found;
 
 		dot = bpf_xlb_find(req, XLB_FIELD_HOST, dot, '.');
 		if (dot < 0)
 			break;
 		/* "*" stands for one byte at least. */
-		if (dot > 0 && req->host_bytes - dot <= head->max_suffix_bytes) {
-			entry = INDEX_FIND(blob, head, req, XLB_FIELD_HOST, dot & 0xffffff,
+		if (dot > 0 && req->host_bytes - dot <= max_bytes) {
+			found = INDEX_FIND(ctx, generation, XLB_FIELD_HOST, dot & 0xffffff,
 					   req->host_bytes, XLB_SCOPE(XLB_KEY_HOST_SUFFIX, 0));
-			if (entry)
-				return entry->value;
+			if (found != XLB_ABSENT)
+				return found;
 		}
 		dot++;
 	}
 	return XLB_NONE;
 }
 
-static __noinline __u32 find_prefix(void *blob, struct xlb_blob *head, struct xlb_request *req)
+__noinline __u32 find_prefix(unsigned long long *ctx __arg_ctx, __u32 generation, __u32 max_bytes)
 {
-	__u32 found = XLB_NONE;
+	struct xlb_request *req = REQUEST(ctx);
+	__u64 best = XLB_ABSENT, found;
 	int dot = 0, label;
 
 	/* From the left: the last hit is the longest prefix. */
 	bpf_for(label, 0, XLB_MAX_LABELS) {
-		struct xlb_index *entry;
-
 		dot = bpf_xlb_find(req, XLB_FIELD_HOST, dot, '.');
-		if (dot < 0 || (__u32)dot >= head->max_prefix_bytes)
+		if (dot < 0 || (__u32)dot >= max_bytes)
 			break;
 		dot++;
 		if ((__u32)dot >= req->host_bytes)
 			break;
-		entry = INDEX_FIND(blob, head, req, XLB_FIELD_HOST, 0, dot,
+		found = INDEX_FIND(ctx, generation, XLB_FIELD_HOST, 0, dot,
 				   XLB_SCOPE(XLB_KEY_HOST_PREFIX, 0));
-		if (entry)
-			found = entry->value;
+		if (found != XLB_ABSENT)
+			best = found;
 	}
-	return found;
+	return best;
 }
 
 /* The index of the virtual host, or XLB_NONE. */
-static __always_inline __u32 find_vhost(void *blob, struct xlb_blob *head, struct xlb_request *req)
+static __always_inline __u32 find_vhost(unsigned long long *ctx, struct xlb_blob *head)
 {
-	__u32 found;
+	__u32 generation = head->generation, found;
 
 	if (head->flags & XLB_BLOB_EXACT_HOST) {
-		struct xlb_index *entry = INDEX_FIND(blob, head, req, XLB_FIELD_HOST, 0,
-						     req->host_bytes, XLB_SCOPE(XLB_KEY_HOST, 0));
+		__u64 entry = INDEX_FIND(ctx, generation, XLB_FIELD_HOST, 0,
+					 REQUEST(ctx)->host_bytes, XLB_SCOPE(XLB_KEY_HOST, 0));
 
-		if (entry)
-			return entry->value;
+		if (entry != XLB_ABSENT)
+			return entry;
 	}
 	if (head->flags & XLB_BLOB_SUFFIX_HOST) {
-		found = find_suffix(blob, head, req);
+		found = find_suffix(ctx, generation, head->max_suffix_bytes);
 		if (found != XLB_NONE)
 			return found;
 	}
 	if (head->flags & XLB_BLOB_PREFIX_HOST) {
-		found = find_prefix(blob, head, req);
+		found = find_prefix(ctx, generation, head->max_prefix_bytes);
 		if (found != XLB_NONE)
 			return found;
 	}

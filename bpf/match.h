@@ -10,36 +10,38 @@
 #ifndef XLB_MATCH_H
 #define XLB_MATCH_H
 
-static __noinline bool route_holds(void *blob, struct xlb_blob *head, struct xlb_request *req,
-				   __u32 index)
+/* Do all conditions [first, first + count) hold? */
+__noinline int conditions_hold(unsigned long long *ctx __arg_ctx, __u32 generation, __u32 first,
+			       __u32 count)
 {
-	struct xlb_route *route = blob_record(blob, head->route_page, index, struct xlb_route);
-	__u32 first, count;
 	int i;
 
-	if (!route)
-		return false;
-	if (route->methods && !(route->methods & (1U << (req->method & 31))))
-		return false;
-	first = route->condition;
-	count = route->condition_count;
 	if (count > XLB_MAX_CONDITIONS)
 		return false;
 	bpf_for(i, 0, count) {
-		struct xlb_condition *c = blob_record(blob, head->condition_page, first + i,
-						      struct xlb_condition);
-
-		if (!c || !condition_holds(blob, req, c))
+		if (!condition_holds(ctx, generation, first + i))
 			return false;
 	}
 	return true;
 }
 
-/* The first route of list[0, count) that holds and comes before `best`; else `best`. */
-static __noinline __u32 scan_list(void *blob, struct xlb_blob *head, struct xlb_request *req,
-				  __u64 list_count, __u32 best)
+static __always_inline bool route_holds(unsigned long long *ctx, void *blob, struct xlb_blob *head,
+					__u32 index)
 {
-	__u32 list = list_count, count = list_count >> 32;
+	struct xlb_route *route = blob_record(blob, head->route_page, index, struct xlb_route);
+
+	if (!route)
+		return false;
+	if (route->methods && !(route->methods & (1U << (REQUEST(ctx)->method & 31))))
+		return false;
+	return !route->condition_count ||
+	       conditions_hold(ctx, head->generation, route->condition, route->condition_count);
+}
+
+/* The first route of list[0, count) that holds and comes before `best`; else `best`. */
+static __always_inline __u32 walk_list(unsigned long long *ctx, void *blob, struct xlb_blob *head,
+				       __u32 list, __u32 count, __u32 best)
+{
 	int i;
 
 	if (count > XLB_MAX_ROUTES)
@@ -49,29 +51,33 @@ static __noinline __u32 scan_list(void *blob, struct xlb_blob *head, struct xlb_
 
 		if (!route || *route >= best)
 			break;
-		if (route_holds(blob, head, req, *route))
+		if (route_holds(ctx, blob, head, *route))
 			return *route;
 	}
 	return best;
 }
 
-#define SCAN_LIST(blob, head, req, list, count, best) \
-	scan_list(blob, head, req, ((__u64)(count) << 32) | (list), best)
-
-static __noinline __u32 scan_prefixes(void *blob, struct xlb_blob *head, struct xlb_request *req,
-				      __u32 vhost, __u32 best)
+/* The same for an entry of the index. */
+__noinline __u32 scan_entry(unsigned long long *ctx __arg_ctx, __u32 generation, __u64 entry,
+			    __u32 best)
 {
-	struct xlb_vhost *vh = blob_record(blob, head->vhost_page, vhost, struct xlb_vhost);
-	__u32 depth, from = 1, bytes = req->path_bytes;
+	struct xlb_blob *head;
+	void *blob = blob_of(REQUEST(ctx), generation, &head);
+
+	return blob ? walk_list(ctx, blob, head, entry, entry >> 32, best) : best;
+}
+
+__noinline __u32 scan_prefixes(unsigned long long *ctx __arg_ctx, __u32 generation, __u32 vhost,
+			       struct xlb_vhost *vh __arg_nonnull, __u32 best)
+{
+	struct xlb_request *req = REQUEST(ctx);
+	__u32 depth = vh->depth, from = 1, bytes = req->path_bytes;
 	int i;
 
-	if (!vh)
-		return best;
-	depth = vh->depth;
 	if (depth > XLB_MAX_DEPTH)
 		depth = XLB_MAX_DEPTH;
 	bpf_for(i, 0, depth) {
-		struct xlb_index *entry;
+		__u64 entry;
 		__u32 end;
 		int slash;
 
@@ -81,36 +87,35 @@ static __noinline __u32 scan_prefixes(void *blob, struct xlb_blob *head, struct 
 		end = slash < 0 ? bytes : (__u32)slash;
 		if (end > vh->max_prefix_bytes)
 			break;
-		entry = INDEX_FIND(blob, head, req, XLB_FIELD_PATH, 0, end,
+		entry = INDEX_FIND(ctx, generation, XLB_FIELD_PATH, 0, end,
 				   XLB_SCOPE(XLB_KEY_PATH_PREFIX, vhost));
-		if (entry)
-			best = SCAN_LIST(blob, head, req, entry->value, entry->count, best);
+		if (entry != XLB_ABSENT)
+			best = scan_entry(ctx, generation, entry, best);
 		from = end + 1;
 	}
 	return best;
 }
 
 /* The index of the route, or XLB_NONE. */
-static __always_inline __u32 find_route(void *blob, struct xlb_blob *head, struct xlb_request *req,
+static __always_inline __u32 find_route(unsigned long long *ctx, void *blob, struct xlb_blob *head,
 					__u32 vhost)
 {
 	struct xlb_vhost *vh = blob_record(blob, head->vhost_page, vhost, struct xlb_vhost);
-	__u32 best = XLB_NONE;
+	__u32 best = XLB_NONE, path_bytes = REQUEST(ctx)->path_bytes;
 
 	if (!vh)
 		return XLB_NONE;
 	if (vh->any_count)
-		best = SCAN_LIST(blob, head, req, vh->any_list, vh->any_count, best);
-	if (vh->flags & XLB_VHOST_PATHS && req->path_bytes <= vh->max_path_bytes) {
-		struct xlb_index *entry = INDEX_FIND(blob, head, req, XLB_FIELD_PATH, 0,
-						     req->path_bytes,
-						     XLB_SCOPE(XLB_KEY_PATH, vhost));
+		best = walk_list(ctx, blob, head, vh->any_list, vh->any_count, best);
+	if (vh->flags & XLB_VHOST_PATHS && path_bytes <= vh->max_path_bytes) {
+		__u64 entry = INDEX_FIND(ctx, head->generation, XLB_FIELD_PATH, 0, path_bytes,
+					 XLB_SCOPE(XLB_KEY_PATH, vhost));
 
-		if (entry)
-			best = SCAN_LIST(blob, head, req, entry->value, entry->count, best);
+		if (entry != XLB_ABSENT)
+			best = scan_entry(ctx, head->generation, entry, best);
 	}
 	if (vh->depth)
-		best = scan_prefixes(blob, head, req, vhost, best);
+		best = scan_prefixes(ctx, head->generation, vhost, vh, best);
 	return best;
 }
 

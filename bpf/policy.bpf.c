@@ -9,8 +9,9 @@
  *   done()   once for each successful pick(), when the exchange has ended.
  *
  * A decision carries the generation of the configuration that it was made in.
- * When pick() finds another one in force, it makes the whole decision again:
- * a request sees one configuration, never parts of two.
+ * When route() or pick() finds another one in force, it says XLB_REASON_RETRIED, and the
+ * module asks for the whole decision again: a request sees one configuration, never
+ * parts of two.
  */
 #include "vmlinux.h"
 #include <stdbool.h>
@@ -48,28 +49,40 @@ static __always_inline void add(__u64 *counter, __u64 n)
 		__sync_fetch_and_add(counter, n);
 }
 
-static __noinline void count_refusal(__u32 number)
+static __always_inline bool changed(struct xlb_request *req, struct xlb_blob *head)
 {
-	struct xlb_stats *s = stats_of(number);
+	struct xlb_blob *now;
 
+	return !blob_of(req, head->generation, &now);
+}
+
+/* XLB_REASON_RETRIED when the configuration is another one by now; else counts and returns `reason`. */
+static __always_inline int refuse(struct xlb_request *req, struct xlb_blob *head, int reason)
+{
+	struct xlb_stats *s;
+
+	if (changed(req, head))
+		return XLB_REASON_RETRIED;
+	s = stats_of(head->number);
 	if (s) {
 		add(&s->requests, 1);
 		add(&s->errors, 1);
 	}
+	return reason;
 }
 
 /* Fills route(), cluster and cookie of the decision; 0 or an enum xlb_reason. */
-static __noinline int decide(void *blob, struct xlb_blob *head, struct xlb_request *req,
-			     struct xlb_decision *dec)
+static __always_inline int decide(unsigned long long *ctx, void *blob, struct xlb_blob *head,
+				  struct xlb_decision *dec)
 {
 	struct xlb_cluster *target;
 	struct xlb_route *route;
 	__u32 vhost, index, cluster;
 
-	vhost = find_vhost(blob, head, req);
+	vhost = find_vhost(ctx, head);
 	if (vhost == XLB_NONE)
 		return XLB_REASON_NO_ROUTE;
-	index = find_route(blob, head, req, vhost);
+	index = find_route(ctx, blob, head, vhost);
 	if (index == XLB_NONE)
 		return XLB_REASON_NO_ROUTE;
 	route = blob_record(blob, head->route_page, index, struct xlb_route);
@@ -92,21 +105,16 @@ static __noinline int decide(void *blob, struct xlb_blob *head, struct xlb_reque
 SEC("struct_ops/route")
 int BPF_PROG(route, struct xlb_request *req, struct xlb_decision *dec)
 {
-	__u32 slot = req->service;
 	struct xlb_blob *head;
-	void *blob;
+	void *blob = blob_now(req, &head);
 	int reason;
 
-	blob = bpf_map_lookup_elem(&services, &slot);
 	if (!blob)
 		return XLB_REASON_NO_ROUTE;
-	head = blob_page(blob, 0);
-	if (!head)
-		return XLB_REASON_NO_ROUTE;
-	reason = decide(blob, head, req, dec);
+	reason = decide(ctx, blob, head, dec);
 	if (reason)
-		count_refusal(head->number);
-	return reason;
+		return refuse(req, head, reason);
+	return changed(req, head) ? XLB_REASON_RETRIED : XLB_REASON_OK;
 }
 
 SEC("struct_ops/pick")
@@ -115,28 +123,19 @@ int BPF_PROG(pick, struct xlb_request *req, struct xlb_decision *dec)
 	struct xlb_endpoint *endpoint;
 	struct xlb_cluster *cluster;
 	struct xlb_state *state;
-	__u32 slot = req->service, position;
 	struct xlb_blob *head;
-	void *blob;
-	int reason;
+	void *blob = blob_now(req, &head);
+	__u32 position;
 
-	blob = bpf_map_lookup_elem(&services, &slot);
 	if (!blob)
 		return XLB_REASON_NO_ROUTE;
-	head = blob_page(blob, 0);
-	if (!head)
-		return XLB_REASON_NO_ROUTE;
-	if (dec->cookie[0] != PAIR(epoch, head->generation)) {
-		reason = decide(blob, head, req, dec);
-		if (reason)
-			goto refuse;
-	}
+	if (dec->cookie[0] != PAIR(epoch, head->generation))
+		return XLB_REASON_RETRIED;
 
-	reason = XLB_REASON_NO_ENDPOINT;
 	cluster = blob_record(blob, head->cluster_page, LOW(dec->cookie[1]), struct xlb_cluster);
 	if (!cluster)
 		goto refuse;
-	position = choose_endpoint(blob, head, cluster);
+	position = choose_endpoint(ctx, head->generation, cluster);
 	if (position >= cluster->endpoint_count)
 		goto refuse;
 	endpoint = blob_record(blob, head->endpoint_page, cluster->endpoint + position,
@@ -171,21 +170,21 @@ int BPF_PROG(pick, struct xlb_request *req, struct xlb_decision *dec)
 	return 0;
 
 refuse:
-	count_refusal(head->number);
-	return reason;
+	return refuse(req, head, XLB_REASON_NO_ENDPOINT);
 }
 
-static __noinline void count(__u32 number, struct xlb_result *res)
+__noinline int count(unsigned long long *ctx __arg_ctx, __u32 number)
 {
+	struct xlb_result *res = RESULT(ctx);
 	struct xlb_stats *s = stats_of(number);
 	__u32 status = res->status;
 
 	if (!s)
-		return;
+		return 0;
 	if (res->reason == XLB_REASON_RETRIED) {
 		/* The same request comes again, and is counted then. */
 		add(&s->retries, 1);
-		return;
+		return 0;
 	}
 	add(&s->requests, 1);
 	if (res->reason != XLB_REASON_OK)
@@ -197,6 +196,7 @@ static __noinline void count(__u32 number, struct xlb_result *res)
 	add(&s->request_bytes, res->request_bytes);
 	add(&s->response_bytes, res->response_bytes);
 	add(&s->latency_ns, res->latency_ns);
+	return 0;
 }
 
 SEC("struct_ops/done")
@@ -209,10 +209,10 @@ void BPF_PROG(done, struct xlb_request *req, struct xlb_decision *dec, struct xl
 	state = state_of(dec->endpoint);
 	if (state)
 		__sync_fetch_and_add(&state->outstanding, -1);
-	count(dec->endpoint, res);
-	count(dec->cluster, res);
-	count(dec->route, res);
-	count(HIGH(dec->cookie[1]), res);
+	count(ctx, dec->endpoint);
+	count(ctx, dec->cluster);
+	count(ctx, dec->route);
+	count(ctx, HIGH(dec->cookie[1]));
 }
 
 /* As the module's BTF has it; libbpf matches members by name. */

@@ -1,7 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Access to the records and strings of a blob. */
+/*
+ * Access to the records and strings of a blob.
+ *
+ * The verifier checks a function that is not static once, by the types of its arguments,
+ * and a static one anew for each way that leads to it: with loops in loops these are
+ * many.  So what has a loop, or much to decide, is not static.  Such a function cannot get
+ * a map; it gets the context, and looks the blob up again.  When the configuration was
+ * changed meanwhile it finds nothing, and its caller in the end says XLB_REASON_RETRIED.
+ */
 #ifndef XLB_WALK_H
 #define XLB_WALK_H
+
+/* The arguments of route(), pick() and done(), by position. */
+#define REQUEST(ctx) ((struct xlb_request *)(ctx)[0])
+#define RESULT(ctx) ((struct xlb_result *)(ctx)[2])
 
 static __always_inline void *blob_page(void *blob, __u32 page)
 {
@@ -24,13 +36,34 @@ static __always_inline void *blob_at(void *blob, __u32 page, __u32 offset)
  * power of two bytes: the mask is what shows the verifier that one is in its page.
  */
 #define RECORDS_PER_PAGE(type) (XLB_PAGE_BYTES / sizeof(type))
-#define blob_record(blob, page, index, type)                                 \
+#define blob_record(blob, page, index, type)                                     \
 	((type *)blob_at(blob, (page) + (__u32)(index) / RECORDS_PER_PAGE(type), \
 			 (__u32)(index) % RECORDS_PER_PAGE(type) * sizeof(type)))
 
+/* The configuration in force for the request, and its page 0; or NULL. */
+static __always_inline void *blob_now(struct xlb_request *req, struct xlb_blob **head)
+{
+	__u32 slot = req->service;
+	void *blob = bpf_map_lookup_elem(&services, &slot);
+
+	if (!blob)
+		return NULL;
+	*head = blob_page(blob, 0);
+	return *head ? blob : NULL;
+}
+
+/* The same, but only if it still is the one of `generation`. */
+static __always_inline void *blob_of(struct xlb_request *req, __u32 generation,
+				     struct xlb_blob **head)
+{
+	void *blob = blob_now(req, head);
+
+	return blob && (*head)->generation == generation ? blob : NULL;
+}
+
 /* Is field[from, from + bytes) the string at page, offset? */
-static __always_inline bool blob_equal(void *blob, struct xlb_request *req, __u32 field,
-				       __u32 from, __u32 page, __u32 offset, __u32 bytes)
+static __always_inline bool blob_equal(void *blob, struct xlb_request *req, __u32 field, __u32 from,
+				       __u32 page, __u32 offset, __u32 bytes)
 {
 	void *string = blob_page(blob, page);
 
@@ -38,35 +71,41 @@ static __always_inline bool blob_equal(void *blob, struct xlb_request *req, __u3
 				       XLB_OFF_LEN(offset, bytes)) == 1;
 }
 
-/* The entry of the key field[from, to) in a scope, or NULL. */
-static __noinline struct xlb_index *index_find(void *blob, struct xlb_blob *head,
-					       struct xlb_request *req, __u32 from_field,
-					       __u64 to_scope)
+/* The key field[from, to) in a scope: its entry's count (high half) and value, or XLB_ABSENT. */
+#define XLB_ABSENT (~0ull)
+
+__noinline __u64 index_find(unsigned long long *ctx __arg_ctx, __u32 generation, __u32 from_field,
+			    __u64 to_scope)
 {
+	struct xlb_request *req = REQUEST(ctx);
 	__u32 from = from_field & 0xffffff, field = from_field >> 24;
 	__u32 scope = to_scope, to = to_scope >> 32;
 	__u64 hash = bpf_xlb_hash(req, field, from, to);
 	__u32 home = XLB_HOME(hash, scope);
+	struct xlb_blob *head;
+	void *blob = blob_of(req, generation, &head);
+	int probe;
 
-	for (int probe = 0; probe < XLB_MAX_PROBES; probe++) {
+	if (!blob)
+		return XLB_ABSENT;
+	bpf_for(probe, 0, XLB_MAX_PROBES) {
 		struct xlb_index *entry;
 
 		entry = blob_record(blob, head->index_page, (home + probe) & head->index_mask,
 				    struct xlb_index);
 		if (!entry || !entry->scope)
-			return NULL;
+			break;
 		if (entry->hash == hash && entry->scope == scope &&
 		    entry->string_bytes == to - from &&
 		    blob_equal(blob, req, field, from, entry->string_page, entry->string_offset,
 			       entry->string_bytes))
-			return entry;
+			return ((__u64)entry->count << 32) | entry->value;
 	}
-	return NULL;
+	return XLB_ABSENT;
 }
 
 /* A function has five arguments at most: the range and the field share two of them. */
-#define INDEX_FIND(blob, head, req, field, from, to, scope)            \
-	index_find(blob, head, req, ((__u32)(field) << 24) | (from), \
-		   ((__u64)(to) << 32) | (scope))
+#define INDEX_FIND(ctx, generation, field, from, to, scope) \
+	index_find(ctx, generation, ((__u32)(field) << 24) | (from), ((__u64)(to) << 32) | (scope))
 
 #endif /* XLB_WALK_H */
