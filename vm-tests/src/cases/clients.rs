@@ -12,6 +12,10 @@ use crate::http::crc;
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::http("clients/curl_keep_alive", curl_keep_alive),
     Scenario::http("clients/curl_parallel", curl_parallel),
+    Scenario::http(
+        "clients/many_threads_many_sockets",
+        many_threads_many_sockets,
+    ),
     Scenario::http("clients/wrk", wrk),
     Scenario::http("clients/h2load", h2load),
     Scenario::http("clients/hey", hey),
@@ -72,6 +76,34 @@ fn curl_parallel(ctx: &mut Ctx) -> Result<()> {
     ctx.until("200 lines in nginx's log", || {
         Ok(backend.count("\"GET /item/")? >= 200)
     })?;
+    Ok(())
+}
+
+fn many_threads_many_sockets(ctx: &mut Ctx) -> Result<()> {
+    let backend = crate::script::Logging::start(BACKEND)?;
+    let vip = ctx.shop(&[BACKEND])?;
+    let limit = ctx.secs(30);
+    let threads: Vec<_> = (0..8)
+        .map(|thread| {
+            std::thread::spawn(move || -> Result<()> {
+                for round in 0..10 {
+                    let mut conn = crate::http::Conn::open(vip, limit)?;
+                    for number in 0..10 {
+                        let path = format!("/{thread}/{round}/{number}");
+                        let text = conn.get(&path)?.text();
+                        ensure!(text.ends_with(&format!("GET {path}")), "{path}: {text}");
+                    }
+                }
+                Ok(())
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread
+            .join()
+            .map_err(|_| anyhow::anyhow!("a thread died"))??;
+    }
+    ensure!(backend.count() == 800, "{}", backend.count());
     Ok(())
 }
 

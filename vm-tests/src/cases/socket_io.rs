@@ -46,7 +46,6 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     Scenario::http("io/send_timeout", send_timeout),
     Scenario::http("io/two_threads_one_socket", two_threads_one_socket),
-    Scenario::http("io/many_threads_many_sockets", many_threads_many_sockets),
     Scenario::http("io/signal_while_reading", signal_while_reading),
 ];
 
@@ -742,33 +741,6 @@ fn two_threads_one_socket(ctx: &mut Ctx) -> Result<()> {
         );
     }
     thread.join().map_err(|_| anyhow::anyhow!("writer"))?
-}
-
-fn many_threads_many_sockets(ctx: &mut Ctx) -> Result<()> {
-    let (backend, vip) = start(ctx)?;
-    let limit = ctx.secs(30);
-    let threads: Vec<_> = (0..8)
-        .map(|thread| {
-            thread::spawn(move || -> Result<()> {
-                for round in 0..10 {
-                    let mut conn = crate::http::Conn::open(vip, limit)?;
-                    for number in 0..10 {
-                        let path = format!("/{thread}/{round}/{number}");
-                        let text = conn.get(&path)?.text();
-                        ensure!(text.ends_with(&format!("GET {path}")), "{path}: {text}");
-                    }
-                }
-                Ok(())
-            })
-        })
-        .collect();
-    for thread in threads {
-        thread
-            .join()
-            .map_err(|_| anyhow::anyhow!("a thread died"))??;
-    }
-    ensure!(backend.count() == 800, "{}", backend.count());
-    Ok(())
 }
 
 extern "C" fn ignore(_signal: i32) {}
