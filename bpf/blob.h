@@ -257,13 +257,13 @@ struct xlb_state {
 _Static_assert(sizeof(struct xlb_state) == 64, "a cache line");
 
 /* Counters per CPU, by number; what they mean is the same for a service, route, cluster and endpoint. */
-#define XLB_STATS(X)                                                             \
-	X(requests, "requests that were given to it")                            \
-	X(errors, "of them answered by XLB, not by an endpoint")                 \
-	X(status_4xx, "responses with status 400 to 499 from endpoints")         \
-	X(status_5xx, "responses with status 500 to 599 from endpoints")         \
-	X(request_bytes, "bytes of requests sent to endpoints")                  \
-	X(response_bytes, "bytes of responses from endpoints")                   \
+#define XLB_STATS(X)                                                              \
+	X(requests, "requests that were given to it")                             \
+	X(errors, "of them answered by XLB, not by an endpoint")                  \
+	X(status_4xx, "responses with status 400 to 499 from endpoints")          \
+	X(status_5xx, "responses with status 500 to 599 from endpoints")          \
+	X(request_bytes, "bytes of requests sent to endpoints")                   \
+	X(response_bytes, "bytes of responses from endpoints")                    \
 	X(latency_ns, "sum over requests of the time to the end of the response") \
 	X(retries, "requests sent again after a dead connection")
 

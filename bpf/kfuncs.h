@@ -10,8 +10,8 @@ extern int bpf_xlb_accept(struct bpf_sock_addr_kern *ctx, __u32 service) __ksym;
 extern __u64 bpf_xlb_hash(struct xlb_request *req, __u32 field, __u32 from, __u32 to) __ksym;
 extern int bpf_xlb_find(struct xlb_request *req, __u32 field, __u32 from, __u32 byte) __ksym;
 extern int bpf_xlb_len(struct xlb_request *req, __u32 field) __ksym;
-extern int bpf_xlb_equal(struct xlb_request *req, __u64 field_from, const void *buf,
-			 __u32 buf__sz, __u64 off_len) __ksym;
+extern int bpf_xlb_equal(struct xlb_request *req, __u64 field_from, const void *buf, __u32 buf__sz,
+			 __u64 off_len) __ksym;
 extern int bpf_xlb_header(struct xlb_request *req, const void *buf, __u32 buf__sz,
 			  __u64 off_len) __ksym;
 

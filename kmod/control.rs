@@ -22,7 +22,11 @@ unsafe extern "C" fn xlb_control(ctl: *mut sys::xlb_ctl, buf: *mut u8, len: u32)
     if ctl.abi != sys::XLB_ABI {
         return -(kernel::bindings::EPROTO as i32);
     }
-    let mut out = Records { buf, left: len as usize, count: 0 };
+    let mut out = Records {
+        buf,
+        left: len as usize,
+        count: 0,
+    };
     let result = match ctl.op {
         sys::XLB_CTL_INFO => info(&mut out),
         sys::XLB_CTL_SOCKETS => sockets(ctl, &mut out),
@@ -61,7 +65,11 @@ impl Records {
         // SAFETY: `left` bytes are valid behind `buf`; `T` is a C structure without padding that
         // BPF reads as bytes.
         unsafe {
-            core::ptr::copy_nonoverlapping(core::ptr::from_ref(record).cast::<u8>(), self.buf, size);
+            core::ptr::copy_nonoverlapping(
+                core::ptr::from_ref(record).cast::<u8>(),
+                self.buf,
+                size,
+            );
             self.buf = self.buf.add(size);
         }
         self.left -= size;
@@ -75,7 +83,11 @@ fn info(out: &mut Records) -> Result {
     info.abi = sys::XLB_ABI;
     // SAFETY: 16 bytes, as the function wants.
     info.policy = u32::from(unsafe { sys::xlb_policy_name(info.policy_name.as_mut_ptr()) } != 0);
-    for (to, from) in info.module_version.iter_mut().zip(crate::VERSION.as_bytes()) {
+    for (to, from) in info
+        .module_version
+        .iter_mut()
+        .zip(crate::VERSION.as_bytes())
+    {
         *to = *from as _;
     }
     // SAFETY: Adds to the arrays of `info`.

@@ -260,7 +260,10 @@ impl Inner {
             _ => self.buf.len(),
         };
         // SAFETY: The bound i-sock is live.
-        let flying = self.isock.as_ref().map_or(0, |i| unsafe { sys::xlb_isk_outq(i.sk()) });
+        let flying = self
+            .isock
+            .as_ref()
+            .map_or(0, |i| unsafe { sys::xlb_isk_outq(i.sk()) });
         queued + usize::try_from(flying).unwrap_or(0)
     }
 
@@ -326,7 +329,10 @@ impl Locked<'_> {
         inner.replayed = false;
         inner.last = head.close;
         inner.request_bytes = 0;
-        inner.response = Response { partial: core::mem::replace(&mut inner.response.partial, Buf::new()), ..Response::new() };
+        inner.response = Response {
+            partial: core::mem::replace(&mut inner.response.partial, Buf::new()),
+            ..Response::new()
+        };
         // SAFETY: Reads the clock.
         inner.started_ns = unsafe { sys::xlb_now_ns() };
         if let Err(reason) = inner.frame_held_body() {
@@ -356,9 +362,11 @@ impl Locked<'_> {
             raw_path
         } else {
             let bound = path::normalize_bound(raw_path);
-            normalised(&mut inner.path, bound, |to| match path::normalize(raw_path, to)? {
-                path::Normalized::Same => Ok(0),
-                path::Normalized::Written(n) => Ok(n),
+            normalised(&mut inner.path, bound, |to| {
+                match path::normalize(raw_path, to)? {
+                    path::Normalized::Same => Ok(0),
+                    path::Normalized::Written(n) => Ok(n),
+                }
             })?;
             inner.path.bytes()
         };
@@ -366,10 +374,14 @@ impl Locked<'_> {
         inner.host.reset();
         let mut lower: *const [u8] = raw_host;
         if raw_host.iter().any(u8::is_ascii_uppercase) || raw_host.ends_with(b".") {
-            normalised(&mut inner.host, raw_host.len(), |to| match host::normalize(raw_host, to)? {
-                path::Normalized::Same => Ok(0),
-                path::Normalized::Written(n) => Ok(n),
-            })?;
+            normalised(
+                &mut inner.host,
+                raw_host.len(),
+                |to| match host::normalize(raw_host, to)? {
+                    path::Normalized::Same => Ok(0),
+                    path::Normalized::Written(n) => Ok(n),
+                },
+            )?;
             if !inner.host.is_empty() {
                 lower = inner.host.bytes();
             }
@@ -379,7 +391,12 @@ impl Locked<'_> {
             unsafe { ((*normal).len(), (*lower).len(), path::segments(&*normal)) };
         // SAFETY: The view and the request belong to the holder of the socket lock.
         unsafe {
-            *psock.view.get() = View { bytes, head: inner.head, path: normal, host: lower };
+            *psock.view.get() = View {
+                bytes,
+                head: inner.head,
+                path: normal,
+                host: lower,
+            };
             *psock.request() = sys::xlb_request {
                 cgroup_id: sys::xlb_sk_cgroup_id(psock.sk),
                 now_ns: inner.started_ns,
@@ -391,8 +408,15 @@ impl Locked<'_> {
                 path_bytes: path_len as u32,
                 path_segments: segments,
                 http_version: inner.head.version.as_u16(),
-                flags: if inner.head.framing == Framing::None { 0 } else { sys::XLB_REQ_HAS_BODY as u16 }
-                    | if inner.head.upgrade { sys::XLB_REQ_UPGRADE as u16 } else { 0 },
+                flags: if inner.head.framing == Framing::None {
+                    0
+                } else {
+                    sys::XLB_REQ_HAS_BODY as u16
+                } | if inner.head.upgrade {
+                    sys::XLB_REQ_UPGRADE as u16
+                } else {
+                    0
+                },
             };
         }
         inner.decision = NO_DECISION;
@@ -422,8 +446,16 @@ impl Locked<'_> {
                 *psock.view.get() = View {
                     bytes,
                     head: inner.head,
-                    path: if inner.path.is_empty() { raw_path } else { inner.path.bytes() },
-                    host: if inner.host.is_empty() { raw_host } else { inner.host.bytes() },
+                    path: if inner.path.is_empty() {
+                        raw_path
+                    } else {
+                        inner.path.bytes()
+                    },
+                    host: if inner.host.is_empty() {
+                        raw_host
+                    } else {
+                        inner.host.bytes()
+                    },
                 };
             }
             (*psock.request()).attempt = attempt;
@@ -541,7 +573,11 @@ impl Locked<'_> {
                     if timeout > 0 {
                         self.psock.kick(timeout);
                     }
-                    if self.isock.as_ref().is_some_and(|i| i.is_connected() || i.is_dead()) {
+                    if self
+                        .isock
+                        .as_ref()
+                        .is_some_and(|i| i.is_connected() || i.is_dead())
+                    {
                         self.psock.kick(0);
                     }
                 }
@@ -564,7 +600,11 @@ impl Locked<'_> {
         isock.set_owner(psock.sk);
         psock.will_relay(isock.sk());
         let inner = &mut **self;
-        inner.sent = if inner.out.is_some() { 0 } else { inner.head.skip as usize };
+        inner.sent = if inner.out.is_some() {
+            0
+        } else {
+            inner.head.skip as usize
+        };
         let more = more && !inner.body.is_done();
         let sent = {
             let guard = isock.lock();
@@ -603,14 +643,24 @@ impl Locked<'_> {
         }
         let bytes = inner.buf.bytes();
         let edits = RequestEdits {
-            path: if inner.path.is_empty() { None } else { Some(inner.path.bytes()) },
+            path: if inner.path.is_empty() {
+                None
+            } else {
+                Some(inner.path.bytes())
+            },
             ..RequestEdits::default()
         };
         let bound = rewrite::request_bound(&inner.head, &edits);
         let mut out = Buf::new();
-        fill_with(&mut out, bound, |to| rewrite::request(bytes, &inner.head, &edits, to))
-            .map_err(|_| ENOMEM)?;
-        out.append(bytes.get(inner.head.head_bytes as usize..inner.held).unwrap_or(&[]))?;
+        fill_with(&mut out, bound, |to| {
+            rewrite::request(bytes, &inner.head, &edits, to)
+        })
+        .map_err(|_| ENOMEM)?;
+        out.append(
+            bytes
+                .get(inner.head.head_bytes as usize..inner.held)
+                .unwrap_or(&[]),
+        )?;
         inner.out = Some(out);
         Ok(())
     }
@@ -618,7 +668,9 @@ impl Locked<'_> {
     /// Sends what is held and was not sent. False when the connection takes nothing any more.
     pub(crate) fn flush(&mut self) -> bool {
         let inner = &mut **self;
-        let Some(isock) = &inner.isock else { return true };
+        let Some(isock) = &inner.isock else {
+            return true;
+        };
         while inner.has_unsent() && !inner.deaf {
             let n = isock.lock().send(inner.outgoing(), false);
             if n == -EAGAIN_I {
@@ -674,7 +726,8 @@ impl Locked<'_> {
             return self.connect(false);
         }
         // Did the client see any of it?
-        let seen = self.response.head.is_some() && (self.response.framed == 0 || self.response.bytes > 0);
+        let seen =
+            self.response.head.is_some() && (self.response.framed == 0 || self.response.bytes > 0);
         self.unbind();
         self.done(reason);
         if !seen {
@@ -819,7 +872,11 @@ impl Locked<'_> {
         let inner = &mut **self;
         let known = !inner.buf.is_empty() && inner.held > 0;
         let head_only = known && inner.head.method == Method::Head;
-        let version = if known { inner.head.version } else { Version::Http11 };
+        let version = if known {
+            inner.head.version
+        } else {
+            Version::Http11
+        };
         inner.last |= known && inner.head.expect_continue && !inner.body.is_done();
         let last = inner.last;
         inner.phase = Phase::Reply;
@@ -829,7 +886,9 @@ impl Locked<'_> {
         inner.sent = 0;
         inner.response.head = None;
         let written = fill_with(&mut inner.local, reply::REPLY_BYTES, |to| {
-            Ok(reply::encode(status, name, detail, last, head_only, version, to))
+            Ok(reply::encode(
+                status, name, detail, last, head_only, version, to,
+            ))
         });
         if written.is_err() {
             return self.close_client(true);
@@ -841,7 +900,10 @@ impl Locked<'_> {
         match self.phase {
             Phase::Idle | Phase::Head | Phase::Drain => self.close_client(false),
             Phase::Waiting | Phase::Relay if !self.body.is_done() => {
-                let tunnel = self.response.head.is_some_and(|h| h.framing == Framing::Tunnel);
+                let tunnel = self
+                    .response
+                    .head
+                    .is_some_and(|h| h.framing == Framing::Tunnel);
                 if tunnel {
                     if let Some(isock) = &self.isock {
                         isock.shut_write();

@@ -58,7 +58,11 @@ impl View {
 /// A field of a request: one piece, or the values of repeated headers joined with `,`.
 enum Field<'a> {
     Piece(&'a [u8]),
-    Header { bytes: &'a [u8], head: &'a RequestHead, name: &'a [u8] },
+    Header {
+        bytes: &'a [u8],
+        head: &'a RequestHead,
+        name: &'a [u8],
+    },
 }
 
 /// # Safety
@@ -88,7 +92,11 @@ unsafe fn field<'a>(req: *const sys::xlb_request, field: u32) -> Option<Field<'a
         n => {
             let nth = n.checked_sub(sys::XLB_FIELD_HEADER)? as usize;
             let (name, _) = Fields::of(bytes, &view.head).nth(nth)?;
-            Field::Header { bytes, head: &view.head, name }
+            Field::Header {
+                bytes,
+                head: &view.head,
+                name,
+            }
         }
     })
 }
@@ -134,9 +142,16 @@ impl<'a> Field<'a> {
 ///
 /// Called by `bpf_xlb_hash()`.
 #[no_mangle]
-unsafe extern "C" fn xlb_field_hash(req: *const sys::xlb_request, n: u32, from: u32, to: u32) -> u64 {
+unsafe extern "C" fn xlb_field_hash(
+    req: *const sys::xlb_request,
+    n: u32,
+    from: u32,
+    to: u32,
+) -> u64 {
     // SAFETY: The verifier lets programs pass their own argument only.
-    let Some(field) = (unsafe { field(req, n) }) else { return 0 };
+    let Some(field) = (unsafe { field(req, n) }) else {
+        return 0;
+    };
     let (mut from, to) = (from as usize, to as usize);
     if from > to || to > field.len() {
         return 0;
@@ -160,9 +175,16 @@ unsafe extern "C" fn xlb_field_hash(req: *const sys::xlb_request, n: u32, from: 
 ///
 /// Called by `bpf_xlb_find()`.
 #[no_mangle]
-unsafe extern "C" fn xlb_field_find(req: *const sys::xlb_request, n: u32, from: u32, byte: u32) -> i32 {
+unsafe extern "C" fn xlb_field_find(
+    req: *const sys::xlb_request,
+    n: u32,
+    from: u32,
+    byte: u32,
+) -> i32 {
     // SAFETY: As in `xlb_field_hash`.
-    let Some(field) = (unsafe { field(req, n) }) else { return NOT_FOUND };
+    let Some(field) = (unsafe { field(req, n) }) else {
+        return NOT_FOUND;
+    };
     let from = from as usize;
     let mut start = 0usize;
     for piece in field.pieces() {
@@ -201,7 +223,9 @@ unsafe extern "C" fn xlb_field_equal(
     len: u32,
 ) -> i32 {
     // SAFETY: As in `xlb_field_hash`.
-    let Some(field) = (unsafe { field(req, n) }) else { return 0 };
+    let Some(field) = (unsafe { field(req, n) }) else {
+        return 0;
+    };
     // SAFETY: By the function's contract.
     let with = unsafe { core::slice::from_raw_parts(buf, len as usize) };
     i32::from(field.equals(from as usize, with))
@@ -211,11 +235,20 @@ unsafe extern "C" fn xlb_field_equal(
 ///
 /// Called by `bpf_xlb_header()`; `name` is valid for `len` bytes, which the shim has checked.
 #[no_mangle]
-unsafe extern "C" fn xlb_field_header(req: *const sys::xlb_request, name: *const u8, len: u32) -> i32 {
+unsafe extern "C" fn xlb_field_header(
+    req: *const sys::xlb_request,
+    name: *const u8,
+    len: u32,
+) -> i32 {
     // SAFETY: As in `xlb_field_hash`.
     let view = unsafe { &*Psock::of_request(req).view.get() };
     // SAFETY: By the function's contract, and the invariant of `View`.
-    let (name, bytes) = unsafe { (core::slice::from_raw_parts(name, len as usize), slice(view.bytes)) };
+    let (name, bytes) = unsafe {
+        (
+            core::slice::from_raw_parts(name, len as usize),
+            slice(view.bytes),
+        )
+    };
     match Fields::of(bytes, &view.head).position(|(n, _)| n.eq_ignore_ascii_case(name)) {
         Some(nth) => i32::try_from(nth + sys::XLB_FIELD_HEADER as usize).unwrap_or(NOT_FOUND),
         None => NOT_FOUND,

@@ -59,7 +59,11 @@ impl Isock {
     /// when this returns (loopback): see [`Isock::is_connected`]. May sleep.
     ///
     /// Errors are those of `socket(2)` and `connect(2)`, but for `EINPROGRESS`.
-    pub(crate) fn open(pool: Arc<Pool>, generation: u32, owner: *mut sys::sock) -> Result<KBox<Self>> {
+    pub(crate) fn open(
+        pool: Arc<Pool>,
+        generation: u32,
+        owner: *mut sys::sock,
+    ) -> Result<KBox<Self>> {
         let mut sock = core::ptr::null_mut();
         let key = &pool.key;
         // SAFETY: The caller holds the netns: it acts for a p-sock of it.

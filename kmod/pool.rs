@@ -39,7 +39,12 @@ pub(crate) struct Key {
 
 impl Key {
     pub(crate) fn new(cgroup_id: u64, net: *mut sys::net, addr: [u8; 16], port: u16) -> Self {
-        Self { cgroup_id, net: net as usize, addr, port }
+        Self {
+            cgroup_id,
+            net: net as usize,
+            addr,
+            port,
+        }
     }
 
     /// The netns, valid as long as the caller holds a socket of it.
@@ -128,7 +133,11 @@ enum Turn {
 
 impl Link {
     pub(crate) const fn new() -> Self {
-        Self { next: core::ptr::null(), prev: core::ptr::null(), turn: Turn::None }
+        Self {
+            next: core::ptr::null(),
+            prev: core::ptr::null(),
+            turn: Turn::None,
+        }
     }
 }
 
@@ -237,7 +246,11 @@ impl Pool {
                     idle: KVec::new(),
                     warming: KVec::new(),
                     total: 0,
-                    waiters: Queue { head: core::ptr::null(), tail: core::ptr::null(), len: 0 },
+                    waiters: Queue {
+                        head: core::ptr::null(),
+                        tail: core::ptr::null(),
+                        len: 0,
+                    },
                     limits: NO_LIMITS,
                     generation: 0,
                     created: 0,
@@ -384,7 +397,9 @@ impl Pool {
         // SAFETY: The lock is held.
         let back = unsafe { inner.waiters.serve(Turn::Ready(isock)) };
         self.waiting.store(inner.waiters.len, Relaxed);
-        let Some(Turn::Ready(mut isock)) = back else { return };
+        let Some(Turn::Ready(mut isock)) = back else {
+            return;
+        };
         isock.since_ms = now_ms();
         // A FIN or a stray byte that came before this line is seen here; one that comes later
         // finds the connection in the pool, for its callback takes our lock.
@@ -460,7 +475,9 @@ impl Pool {
         let mut inner = self.inner.lock();
         if let Some(at) = position(&inner.warming, isock) {
             if isock.is_connected() || isock.is_dead() {
-                let Ok(mut taken) = inner.warming.remove(at) else { return };
+                let Ok(mut taken) = inner.warming.remove(at) else {
+                    return;
+                };
                 if taken.is_connected() {
                     taken.since_ms = now_ms();
                     // SAFETY: The lock is held.
@@ -482,7 +499,9 @@ impl Pool {
             if isock.is_clean() {
                 return;
             }
-            let Ok(taken) = inner.idle.remove(at) else { return };
+            let Ok(taken) = inner.idle.remove(at) else {
+                return;
+            };
             count::dec(sys::XLB_COUNTER_ISOCKS_IDLE);
             count_lost(&taken);
             bury(taken);
@@ -514,9 +533,10 @@ impl Pool {
                 }
                 need.next_power_of_two().max(8)
             };
-            let (Ok(mut idle), Ok(mut warming)) =
-                (KVec::with_capacity(want, GFP_KERNEL), KVec::with_capacity(want, GFP_KERNEL))
-            else {
+            let (Ok(mut idle), Ok(mut warming)) = (
+                KVec::with_capacity(want, GFP_KERNEL),
+                KVec::with_capacity(want, GFP_KERNEL),
+            ) else {
                 self.inner.lock().short = true;
                 return;
             };
@@ -540,12 +560,16 @@ impl Pool {
         while out.len() < out.capacity() {
             let spare = inner.idle.len() as u32 > l.min_idle;
             let old = inner.idle.first().is_some_and(|i| {
-                l.idle_timeout_ms != 0 && now.saturating_sub(i.since_ms) >= u64::from(l.idle_timeout_ms)
+                l.idle_timeout_ms != 0
+                    && now.saturating_sub(i.since_ms) >= u64::from(l.idle_timeout_ms)
             });
             // Nobody keeps the spare ones of a pool that is not used any more.
-            let unused = now.saturating_sub(inner.used_ms) >= u64::from(l.idle_timeout_ms).max(UNUSED_MS);
+            let unused =
+                now.saturating_sub(inner.used_ms) >= u64::from(l.idle_timeout_ms).max(UNUSED_MS);
             if old && (spare || unused) {
-                let Ok(isock) = inner.idle.remove(0) else { break };
+                let Ok(isock) = inner.idle.remove(0) else {
+                    break;
+                };
                 count::dec(sys::XLB_COUNTER_ISOCKS_IDLE);
                 count::inc(sys::XLB_COUNTER_IDLE_EXPIRED);
                 let _ = out.push_within_capacity(isock);
@@ -558,7 +582,9 @@ impl Pool {
             if !late {
                 break;
             }
-            let Ok(isock) = inner.warming.remove(0) else { break };
+            let Ok(isock) = inner.warming.remove(0) else {
+                break;
+            };
             let _ = out.push_within_capacity(isock);
         }
         inner.total == 0 && inner.waiters.len == 0 && now.saturating_sub(inner.used_ms) >= UNUSED_MS
@@ -753,7 +779,9 @@ extern "C" fn xlb_reap() {
     let mut empty = false;
     for_each(|pool| {
         pools += 1;
-        let Ok(mut out) = KVec::with_capacity(REAP_BATCH, GFP_KERNEL) else { return };
+        let Ok(mut out) = KVec::with_capacity(REAP_BATCH, GFP_KERNEL) else {
+            return;
+        };
         loop {
             empty |= pool.expire(now, &mut out);
             if out.is_empty() {

@@ -127,14 +127,20 @@ impl Psock {
     pub(crate) fn lock(&self) -> Locked<'_> {
         // SAFETY: A Psock that can be named has a live socket; process context.
         unsafe { sys::xlb_lock_sock(self.sk) };
-        Locked { psock: self, release: true }
+        Locked {
+            psock: self,
+            release: true,
+        }
     }
 
     /// # Safety
     ///
     /// The caller holds the socket lock for longer than `'a` and has no other [`Locked`].
     unsafe fn assume_locked(&self) -> Locked<'_> {
-        Locked { psock: self, release: false }
+        Locked {
+            psock: self,
+            release: false,
+        }
     }
 
     /// Runs the work in `delay_ms`, or at once for 0. Any context.
@@ -152,12 +158,14 @@ impl Psock {
     /// that polls when the first byte comes must find it.
     pub(crate) fn will_relay(&self, sk: *mut sys::sock) {
         self.set_rx(sk);
-        self.poll.store(self.poll.load(Relaxed) | bits::RELAY, Release);
+        self.poll
+            .store(self.poll.load(Relaxed) | bits::RELAY, Release);
     }
 
     /// Wants i-sock events to kick the work, from before the next event.
     pub(crate) fn want_kick(&self) {
-        self.poll.store(self.poll.load(Relaxed) | bits::KICK, Release);
+        self.poll
+            .store(self.poll.load(Relaxed) | bits::KICK, Release);
     }
 
     /// The endpoint shown by `get sockets`.
@@ -167,7 +175,8 @@ impl Psock {
 
     /// Counts a request.
     pub(crate) fn count_request(&self) {
-        self.requests.store(self.requests.load(Relaxed) + 1, Relaxed);
+        self.requests
+            .store(self.requests.load(Relaxed) + 1, Relaxed);
     }
 
     /// The service that the client connected to.
@@ -307,11 +316,7 @@ impl Psock {
 
 /// Calls `f` with each p-sock of shard `shard` from the `skip`-th on, until it returns false.
 /// `f` runs under the shard's lock. `Err` when there is no such shard.
-pub(crate) fn for_each_in(
-    shard: usize,
-    skip: usize,
-    mut f: impl FnMut(&Psock) -> bool,
-) -> Result {
+pub(crate) fn for_each_in(shard: usize, skip: usize, mut f: impl FnMut(&Psock) -> bool) -> Result {
     let head = LIST.get(shard).ok_or(EINVAL)?.lock();
     let mut at = head.0;
     let mut n = 0;
@@ -406,7 +411,10 @@ impl Locked<'_> {
         psock.state.store(state, Relaxed);
         let memory = inner.memory();
         if memory != inner.counted {
-            count::add(sys::XLB_COUNTER_PSOCK_BYTES, memory as i64 - inner.counted as i64);
+            count::add(
+                sys::XLB_COUNTER_PSOCK_BYTES,
+                memory as i64 - inner.counted as i64,
+            );
             inner.counted = memory;
         }
         if poll & !before & bits::READY != 0 {
@@ -521,7 +529,9 @@ extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_p
         },
         GFP_ATOMIC,
     );
-    let Ok(psock) = psock else { return ptr::null_mut() };
+    let Ok(psock) = psock else {
+        return ptr::null_mut();
+    };
     let psock = KBox::into_raw(psock);
     // SAFETY: Just made, and nobody else knows it.
     unsafe {

@@ -164,13 +164,21 @@ impl Locked<'_> {
             }
         }
         let inner = &mut **self;
-        let Some(isock) = &inner.isock else { return Read::Empty };
-        let mut limit = inner.response.framed.saturating_add(inner.response.body.opaque());
+        let Some(isock) = &inner.isock else {
+            return Read::Empty;
+        };
+        let mut limit = inner
+            .response
+            .framed
+            .saturating_add(inner.response.body.opaque());
         if limit < len as u64 && !inner.response.body.is_done() {
             if let Err(reason) = scan(isock, &mut inner.response, len as u64) {
                 return self.refuse(reason);
             }
-            limit = inner.response.framed.saturating_add(inner.response.body.opaque());
+            limit = inner
+                .response
+                .framed
+                .saturating_add(inner.response.body.opaque());
         }
         if limit == 0 {
             return self.nothing_came();
@@ -231,9 +239,15 @@ impl Locked<'_> {
             self.refuse(reason);
             return;
         }
-        let tunnel_or_close = inner.response.body.at_close().is_ok() && !inner.response.body.is_done();
-        let rest = inner.response.framed.saturating_add(inner.response.body.opaque());
-        let Ok(rest) = usize::try_from(rest) else { return };
+        let tunnel_or_close =
+            inner.response.body.at_close().is_ok() && !inner.response.body.is_done();
+        let rest = inner
+            .response
+            .framed
+            .saturating_add(inner.response.body.opaque());
+        let Ok(rest) = usize::try_from(rest) else {
+            return;
+        };
         if tunnel_or_close || rest > PARK_BYTES || isock.inq() < rest {
             return;
         }
@@ -264,7 +278,9 @@ impl Locked<'_> {
 
     /// The i-sock has nothing that may be delivered: wait, or is it over?
     fn nothing_came(&mut self) -> Read {
-        let Some(isock) = &self.isock else { return Read::Empty };
+        let Some(isock) = &self.isock else {
+            return Read::Empty;
+        };
         if isock.inq() > 0 || !isock.is_dead() {
             return Read::Empty;
         }
@@ -282,7 +298,9 @@ impl Locked<'_> {
     /// false when the head is not whole.
     fn frame_head(&mut self) -> Result<bool, Reason> {
         let inner = &mut **self;
-        let Some(isock) = &inner.isock else { return Ok(false) };
+        let Some(isock) = &inner.isock else {
+            return Ok(false);
+        };
         let context = inner.head.context();
         if inner.response.partial.is_empty() {
             // The common case: the whole head is in one piece, and stays where it is.
@@ -317,7 +335,9 @@ impl Locked<'_> {
     /// The head comes in several pieces: collects it in `partial`.
     fn frame_head_in_pieces(&mut self) -> Result<bool, Reason> {
         let inner = &mut **self;
-        let Some(isock) = &inner.isock else { return Ok(false) };
+        let Some(isock) = &inner.isock else {
+            return Ok(false);
+        };
         let context = inner.head.context();
         let most = LIMITS.head_bytes as usize + PARTIAL_BYTES;
         loop {
@@ -354,7 +374,9 @@ impl Locked<'_> {
         match edits(&head, inner.last, inner.head.version) {
             Some(edits) => {
                 let bound = rewrite::response_bound(&head, &edits);
-                fill_with(&mut inner.local, bound, |to| rewrite::response(own, &head, &edits, to))?;
+                fill_with(&mut inner.local, bound, |to| {
+                    rewrite::response(own, &head, &edits, to)
+                })?;
             }
             None => inner.local.append(own).map_err(|_| Reason::OutputFull)?,
         }
@@ -425,7 +447,10 @@ fn edits(head: &ResponseHead, last: bool, client: Version) -> Option<ResponseEdi
     };
     let told = matches!(connection, Some(Connection::Close)) && head.close && !head.rewrite;
     if head.rewrite || (last && !told) {
-        return Some(ResponseEdits { connection, ..ResponseEdits::default() });
+        return Some(ResponseEdits {
+            connection,
+            ..ResponseEdits::default()
+        });
     }
     None
 }
@@ -442,7 +467,9 @@ fn scan(
         if response.body.is_done() || response.framed.saturating_add(opaque) >= want {
             return Ok(());
         }
-        let Ok(off) = u32::try_from(response.framed) else { return Ok(()) };
+        let Ok(off) = u32::try_from(response.framed) else {
+            return Ok(());
+        };
         let bytes = guard.peek(off);
         if bytes.is_empty() {
             return Ok(());

@@ -9,8 +9,8 @@
 
 use xlb_engine::{Body, Framing};
 
-use crate::exchange::{EAGAIN_I, HOLD_MAX, LIMITS, SEND_SHUTDOWN};
 use crate::exchange::Phase;
+use crate::exchange::{EAGAIN_I, HOLD_MAX, LIMITS, SEND_SHUTDOWN};
 use crate::psock::{from_c, Locked};
 use crate::sys;
 
@@ -46,7 +46,10 @@ unsafe extern "C" fn xlb_psock_sendmsg(
     let mut locked = psock.lock();
     // SAFETY: The socket is live; `msg` is ours.
     let (mut timeo, all) = unsafe {
-        (sys::xlb_sk_sndtimeo(psock.sk, flags & MSG_DONTWAIT), sys::xlb_msg_left(msg))
+        (
+            sys::xlb_sk_sndtimeo(psock.sk, flags & MSG_DONTWAIT),
+            sys::xlb_msg_left(msg),
+        )
     };
     let err = loop {
         // SAFETY: `msg` is ours.
@@ -89,6 +92,13 @@ impl Locked<'_> {
     fn take(&mut self, msg: *mut sys::msghdr) -> Taken {
         match self.phase {
             Phase::Idle | Phase::Head => self.take_head(msg),
+            // The last reply is on its way: what follows is nothing to anybody, and a client that
+            // writes before it reads must not wait for ever.
+            Phase::Reply if self.last => {
+                // SAFETY: `msg` is ours, and has that much left.
+                unsafe { sys::xlb_msg_skip(msg, sys::xlb_msg_left(msg)) };
+                Taken::Some
+            }
             Phase::Relay if !self.body.is_done() => {
                 if self.deaf {
                     self.drop_body(msg)
@@ -124,7 +134,9 @@ impl Locked<'_> {
             return Ok(0);
         }
         // SAFETY: `fill` gives `n` writable bytes; `msg` is ours.
-        let n = self.buf.fill(room, |to, n| unsafe { sys::xlb_msg_copy_in(msg, to.cast(), n) });
+        let n = self.buf.fill(room, |to, n| unsafe {
+            sys::xlb_msg_copy_in(msg, to.cast(), n)
+        });
         if n == 0 {
             return Err(-(kernel::bindings::EFAULT as i32));
         }
@@ -174,7 +186,9 @@ impl Locked<'_> {
             return self.stream_line(msg);
         }
         let inner = &mut **self;
-        let Some(isock) = &inner.isock else { return Taken::None };
+        let Some(isock) = &inner.isock else {
+            return Taken::None;
+        };
         // SAFETY: `msg` is ours.
         let left = unsafe { sys::xlb_msg_left(msg) };
         let len = usize::try_from(opaque).unwrap_or(usize::MAX).min(left);

@@ -18,5 +18,4 @@
     reason = "generated"
 )]
 
-
 include!(env!("XLB_BINDINGS"));

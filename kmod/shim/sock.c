@@ -145,8 +145,7 @@ int xlb_sk_wait_readable(struct sock *sk, long *timeo)
 	add_wait_queue(sk_sleep(sk), &wait);
 	sk_set_bit(SOCKWQ_ASYNC_WAITDATA, sk);
 	rc = sk_wait_event(sk, timeo,
-			   READ_ONCE(sk->sk_err) ||
-				   (READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN) ||
+			   READ_ONCE(sk->sk_err) || (READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN) ||
 				   sk_is_readable(sk),
 			   &wait);
 	sk_clear_bit(SOCKWQ_ASYNC_WAITDATA, sk);
@@ -163,8 +162,7 @@ int xlb_sk_wait_writable(struct sock *sk, long *timeo)
 	/* sk_stream_write_space() wakes only those who asked. */
 	set_bit(SOCK_NOSPACE, &sk->sk_socket->flags);
 	rc = sk_wait_event(sk, timeo,
-			   READ_ONCE(sk->sk_err) ||
-				   (READ_ONCE(sk->sk_shutdown) & SEND_SHUTDOWN) ||
+			   READ_ONCE(sk->sk_err) || (READ_ONCE(sk->sk_shutdown) & SEND_SHUTDOWN) ||
 				   sk_stream_memory_free(sk),
 			   &wait);
 	remove_wait_queue(sk_sleep(sk), &wait);

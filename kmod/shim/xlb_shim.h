@@ -61,7 +61,8 @@ int xlb_isk_create(struct net *net, int family, struct socket **res);
 void xlb_isk_start(struct socket *sock, struct xlb_isock *isock);
 void xlb_isk_stop(struct socket *sock);
 int xlb_isk_connect(struct socket *sock, const __u8 addr[16], __u16 port);
-void xlb_isk_release(struct socket *sock, int abort); /* abort: RST, and no reference to the netns */
+void xlb_isk_release(struct socket *sock,
+		     int abort); /* abort: RST, and no reference to the netns */
 struct sock *xlb_socket_sk(const struct socket *sock);
 int xlb_isk_idle_ok(const struct sock *sk); /* established, nothing to read, no error */
 int xlb_isk_send_buf(struct sock *sk, const void *buf, size_t len, int flags); /* locked */
@@ -160,7 +161,8 @@ void xlb_net_exit(struct net *net);
 __u64 xlb_field_hash(const struct xlb_request *req, __u32 field, __u32 from, __u32 to);
 int xlb_field_find(const struct xlb_request *req, __u32 field, __u32 from, __u32 byte);
 int xlb_field_len(const struct xlb_request *req, __u32 field);
-int xlb_field_equal(const struct xlb_request *req, __u32 field, __u32 from, const __u8 *buf, __u32 len);
+int xlb_field_equal(const struct xlb_request *req, __u32 field, __u32 from, const __u8 *buf,
+		    __u32 len);
 int xlb_field_header(const struct xlb_request *req, const __u8 *name, __u32 len);
 
 /* control.rs */

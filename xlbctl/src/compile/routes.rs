@@ -115,7 +115,7 @@ impl Tables {
                 .matches
                 .method
                 .iter()
-                .fold(0, |mask, m| mask | 1 << (*m as u32)),
+                .fold(0, |mask, m| mask | (1 << (*m as u32))),
             condition,
             condition_count: count(self.conditions.len())? - condition,
             number,

@@ -96,7 +96,7 @@ fn without_port(host: &str) -> &str {
 }
 
 /// As the engine makes the path of a request, for it is compared with that.
-pub fn path<'a>(field: Field<'a>) -> Option<&'a str> {
+pub fn path(field: Field<'_>) -> Option<&str> {
     let text = field.text()?;
     if text.len() > MAX_STRING_BYTES {
         too_long(field, text.len());

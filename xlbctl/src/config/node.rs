@@ -44,9 +44,12 @@ pub enum Step {
     Index(usize),
 }
 
+/// The line, where the parser knows it, and what is wrong there.
+pub type ParseError = (Option<usize>, String);
+
 /// The documents of a file that are not empty, each with its index.  The error has the line,
 /// where the parser knows it.
-pub fn parse(text: &str) -> Result<Vec<(usize, Node)>, (Option<usize>, String)> {
+pub fn parse(text: &str) -> Result<Vec<(usize, Node)>, ParseError> {
     if let Some(line) = too_deep(text) {
         return Err((
             Some(line),

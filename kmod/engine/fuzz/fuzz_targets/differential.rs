@@ -2,9 +2,9 @@
 
 #![no_main]
 
-#[path = "../../tests/common/mod.rs"]
-mod common;
 #[path = "../../tests/common/httparse.rs"]
 mod against_httparse;
+#[path = "../../tests/common/mod.rs"]
+mod common;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| against_httparse::check(data));

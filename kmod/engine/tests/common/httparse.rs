@@ -30,9 +30,15 @@ fn request(data: &[u8]) {
         other => panic!("httparse: {other:?}"),
     };
     assert_eq!(bytes, head.head_bytes as usize);
-    assert_eq!(other.method.map(str::as_bytes), Some(head.method_span.get(data)));
+    assert_eq!(
+        other.method.map(str::as_bytes),
+        Some(head.method_span.get(data))
+    );
     assert_eq!(other.path.map(str::as_bytes), Some(head.target.get(data)));
-    assert_eq!(other.version.map(u16::from), Some(head.version.as_u16() & 1));
+    assert_eq!(
+        other.version.map(u16::from),
+        Some(head.version.as_u16() & 1)
+    );
     let theirs = other.headers.iter().map(|f| (f.name.as_bytes(), f.value));
     assert!(theirs.eq(Fields::of(data, &head).map(|(n, v)| (n, v))));
 }
@@ -72,7 +78,10 @@ fn chunked(data: &[u8]) {
                 }
                 other => panic!("httparse: {other:?}"),
             }
-            let Some(end) = usize::try_from(size).ok().and_then(|s| at.checked_add(s + 2)) else {
+            let Some(end) = usize::try_from(size)
+                .ok()
+                .and_then(|s| at.checked_add(s + 2))
+            else {
                 return;
             };
             if end > data.len() {
