@@ -88,7 +88,7 @@ fn info(out: &mut Records) -> Result {
         .iter_mut()
         .zip(crate::VERSION.as_bytes())
     {
-        *to = *from as _;
+        *to = *from;
     }
     // SAFETY: Adds to the arrays of `info`.
     unsafe { sys::xlb_counters_read(&mut *info) };

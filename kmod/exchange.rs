@@ -259,11 +259,10 @@ impl Inner {
             Phase::Relay => self.outgoing().len(),
             _ => self.buf.len(),
         };
-        // SAFETY: The bound i-sock is live.
-        let flying = self
-            .isock
-            .as_ref()
-            .map_or(0, |i| unsafe { sys::xlb_isk_outq(i.sk()) });
+        let flying = self.isock.as_ref().map_or(0, |i| {
+            // SAFETY: The bound i-sock is live.
+            unsafe { sys::xlb_isk_outq(i.sk()) }
+        });
         queued + usize::try_from(flying).unwrap_or(0)
     }
 
@@ -891,7 +890,7 @@ impl Locked<'_> {
             ))
         });
         if written.is_err() {
-            return self.close_client(true);
+            self.close_client(true);
         }
     }
 

@@ -277,7 +277,8 @@ pub fn run_for(limit: Duration, program: &str, args: &[&str]) -> Result<Output> 
 
 /// A service "shop" on both VIPs with one cluster "items".
 pub fn shop_yaml(endpoints: &[&str], lb: &str, more: &str) -> String {
-    let endpoints: String = endpoints.iter().map(|e| format!("  - \"{e}\"\n")).collect();
+    let endpoints: Vec<String> = endpoints.iter().map(|e| format!("  - \"{e}\"\n")).collect();
+    let endpoints = endpoints.concat();
     format!(
         "version: 1\n\
          services:\n\

@@ -81,12 +81,12 @@ pub(crate) fn at(buf: &[u8], offset: usize) -> Option<u8> {
 
 #[inline]
 fn below(word: u64, limit: u8) -> u64 {
-    word.wrapping_sub(ONES.wrapping_mul(limit as u64)) & !word & HIGHS
+    word.wrapping_sub(ONES.wrapping_mul(u64::from(limit))) & !word & HIGHS
 }
 
 #[inline]
 fn equal(word: u64, byte: u8) -> u64 {
-    below(word ^ ONES.wrapping_mul(byte as u64), 1)
+    below(word ^ ONES.wrapping_mul(u64::from(byte)), 1)
 }
 
 /// Flags the bytes that no field value may have, and the tab; every flag is exact.

@@ -346,9 +346,10 @@ fn head_limits(ctx: &mut Ctx) -> Result<()> {
     let vip = ctx.shop(&[BACKEND])?;
     // 60 KiB of head are taken.
     let mut conn = ctx.open(vip)?;
-    let fields: String = (0..60)
+    let fields: Vec<String> = (0..60)
         .map(|n| format!("X-{n}: {}\r\n", "v".repeat(1000)))
         .collect();
+    let fields = fields.concat();
     conn.request("GET", "/large", &fields, b"")?;
     conn.response("GET")?.expect(200)?;
     // More is refused, whether it is one field, many, or the target.

@@ -42,7 +42,7 @@ fn split_choice(data: &[u8]) -> (u8, &[u8]) {
 /// The request that a response answers, from the choice byte.
 pub fn context(choice: u8) -> RequestContext {
     RequestContext {
-        method: match choice >> 1 & 3 {
+        method: match (choice >> 1) & 3 {
             0 => Method::Head,
             _ => Method::Get,
         },
