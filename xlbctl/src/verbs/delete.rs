@@ -9,10 +9,14 @@ use crate::config::{self, model::Config};
 use crate::error::Error;
 use crate::kernel::ctl::Ctl;
 use crate::kernel::lock::Lock;
+use crate::kernel::preflight;
 use crate::output;
 
 pub fn run(args: &Delete) -> Result<(), Error> {
     let source = args.file.as_deref().map(config::read).transpose()?;
+    if let Some(problem) = preflight::permission() {
+        return Err(Error::System(problem));
+    }
     let _lock = Lock::take()?;
     let (maps, old) = applied()?;
     let rest = match &source {
