@@ -361,7 +361,7 @@ impl Locked<'_> {
             raw_path
         } else {
             let bound = path::normalize_bound(raw_path);
-            normalised(&mut inner.path, bound, |to| {
+            fill_with(&mut inner.path, bound, |to| {
                 match path::normalize(raw_path, to)? {
                     path::Normalized::Same => Ok(0),
                     path::Normalized::Written(n) => Ok(n),
@@ -373,7 +373,7 @@ impl Locked<'_> {
         inner.host.reset();
         let mut lower: *const [u8] = raw_host;
         if raw_host.iter().any(u8::is_ascii_uppercase) || raw_host.ends_with(b".") {
-            normalised(
+            fill_with(
                 &mut inner.host,
                 raw_host.len(),
                 |to| match host::normalize(raw_host, to)? {
@@ -1035,14 +1035,6 @@ pub(crate) fn fill_with(
         }
     });
     result
-}
-
-fn normalised(
-    buf: &mut Buf,
-    bound: usize,
-    write: impl FnOnce(&mut [u8]) -> Result<usize, Reason>,
-) -> Result<(), Reason> {
-    fill_with(buf, bound, write)
 }
 
 /// Status and name of a reason of `xlb_intf.h`.
