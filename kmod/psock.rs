@@ -608,6 +608,12 @@ unsafe extern "C" fn xlb_psock_close(psock: *mut sys::xlb_psock) {
     let psock = unsafe { from_c(psock) };
     {
         let mut locked = psock.lock();
+        // SAFETY: The socket lock is held.
+        if unsafe { sys::xlb_sk_resets_on_close(psock.sk) } != 0 {
+            if let Some(isock) = &mut locked.isock {
+                isock.abort = true;
+            }
+        }
         locked.abandon(sys::XLB_REASON_CLIENT_GONE);
         locked.phase = Phase::Closed;
         locked.pool = None;

@@ -8,7 +8,8 @@
 //! |---|---|
 //! | `psock.rs` | the application's socket: lifetime, poll, the list of all of them |
 //! | `send.rs`, `recv.rs` | its `sendmsg` and `recvmsg` |
-//! | `exchange.rs` | one request and its response: policy, connection, replies, end |
+//! | `exchange.rs` | one request and its response: what a p-sock is doing, and how it goes on |
+//! | `decide.rs`, `upstream.rs`, `replies.rs` | the steps of it: policy, connection, own answers |
 //! | `isock.rs`, `pool.rs` | connections to endpoints, and who may use them |
 //! | `fields.rs` | what BPF may ask about a request |
 //! | `control.rs`, `count.rs` | what xlbctl may ask; counters |
@@ -21,6 +22,7 @@ use kernel::prelude::*;
 mod buf;
 mod control;
 mod count;
+mod decide;
 mod exchange;
 mod fields;
 mod isock;
@@ -28,8 +30,10 @@ mod lock;
 mod pool;
 mod psock;
 mod recv;
+mod replies;
 mod send;
 mod sys;
+mod upstream;
 
 /// As `modinfo` and `xlbctl status` show it.
 pub(crate) const VERSION: &str = "0.1.0";

@@ -34,6 +34,12 @@ static struct xlb_policy __rcu *policy;
 /* The module's own BTF, from init(); only compared, never followed. */
 static const struct btf *module_btf;
 
+const struct xlb_reply_row xlb_replies[XLB_REASON_COUNT] = {
+#define X(upper, lower, status, text) [XLB_REASON_##upper] = { #lower, sizeof(#lower) - 1, status },
+	XLB_REASONS(X)
+#undef X
+};
+
 /* ---- calls from Rust -------------------------------------------------------- */
 
 int xlb_policy_route(struct xlb_request *req, struct xlb_decision *dec)

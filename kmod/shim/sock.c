@@ -69,6 +69,11 @@ void xlb_sk_set_error(struct sock *sk, int err)
 	WRITE_ONCE(sk->sk_err, err);
 }
 
+int xlb_sk_resets_on_close(const struct sock *sk)
+{
+	return sock_flag(sk, SOCK_LINGER) && !sk->sk_lingertime;
+}
+
 void xlb_sk_data_ready(struct sock *sk)
 {
 	READ_ONCE(sk->sk_data_ready)(sk);

@@ -32,6 +32,7 @@ unsigned int xlb_sk_shutdown(const struct sock *sk);
 void xlb_sk_shut(struct sock *sk, unsigned int how); /* locked; RCV_SHUTDOWN and/or SEND_SHUTDOWN */
 int xlb_sk_take_error(struct sock *sk); /* locked */
 void xlb_sk_set_error(struct sock *sk, int err); /* locked; err > 0 */
+int xlb_sk_resets_on_close(const struct sock *sk); /* locked; SO_LINGER of 0 seconds */
 void xlb_sk_data_ready(struct sock *sk); /* in RCU */
 void xlb_sk_write_space(struct sock *sk); /* in RCU */
 void xlb_sk_state_change(struct sock *sk); /* in RCU */
@@ -107,6 +108,14 @@ int xlb_policy_route(struct xlb_request *req, struct xlb_decision *dec);
 int xlb_policy_pick(struct xlb_request *req, struct xlb_decision *dec);
 void xlb_policy_done(struct xlb_request *req, struct xlb_decision *dec, struct xlb_result *res);
 int xlb_policy_name(char name[16]); /* 1 when one is attached */
+
+/* XLB_REASONS as a table; status 0: no reply is made. */
+struct xlb_reply_row {
+	const char *name;
+	__u16 name_len;
+	__u16 status;
+};
+extern const struct xlb_reply_row xlb_replies[XLB_REASON_COUNT];
 
 int xlb_shim_init(void);
 void xlb_shim_exit(void);

@@ -35,6 +35,10 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::xlb("config/bad_files_change_nothing", bad_files_change_nothing),
     Scenario::xlb("config/no_permission", no_permission),
     Scenario::xlb("config/no_process_stays", no_process_stays),
+    Scenario::xlb("config/many_xlbctl_at_once", many_xlbctl_at_once),
+    Scenario::xlb("config/thousands_of_services", thousands_of_services).within(120),
+    Scenario::xlb("config/kernel_without_btf", kernel_without_btf),
+    Scenario::xlb("config/verified_in_time", verified_in_time),
     Scenario::bare("config/module_not_loaded", module_not_loaded),
 ];
 
@@ -461,6 +465,95 @@ fn no_process_stays(ctx: &mut Ctx) -> Result<()> {
         );
     }
     ctx.open(vip)?.get("/")?.expect(200)?;
+    Ok(())
+}
+
+/// Each of them adds a service of its own; none is lost.
+fn many_xlbctl_at_once(ctx: &mut Ctx) -> Result<()> {
+    let _one = Logging::named(THREE[0], "one")?;
+    const WRITERS: u8 = 6;
+    let mut running = Vec::new();
+    for number in 0..WRITERS {
+        let file = ctx.file(&format!("{number}.yaml"), &service_yaml(number.into()))?;
+        running.push(ctx.spawn("xlbctl", &["apply", "-f", &file.display().to_string()])?);
+    }
+    for (number, writer) in running.iter_mut().enumerate() {
+        let code = writer.wait(ctx.secs(120))?;
+        ensure!(code == Some(0), "apply {number}: exit {code:?}");
+    }
+    for number in 0..WRITERS {
+        let vip = service_vip(number.into()).parse()?;
+        ctx.open(vip)?.get("/")?.expect(200)?;
+    }
+    Ok(())
+}
+
+fn service_vip(number: u32) -> String {
+    format!("10.97.{}.{}:80", number / 250, number % 250 + 1)
+}
+
+fn service_yaml(number: u32) -> String {
+    format!(
+        "version: 1\nservices:\n- name: s{number}\n  listen: [\"{}\"]\n  routes:\n  - cluster: c{number}\n\
+         clusters:\n- name: c{number}\n  endpoints: [\"{}\"]\n",
+        service_vip(number),
+        THREE[0]
+    )
+}
+
+/// Two thousand services in one file: applied, used, and deleted.
+fn thousands_of_services(ctx: &mut Ctx) -> Result<()> {
+    const SERVICES: u32 = 2000;
+    let _one = Logging::named(THREE[0], "one")?;
+    let mut yaml = String::from("version: 1\nservices:\n");
+    for number in 0..SERVICES {
+        yaml += &format!(
+            "- {{name: s{number}, listen: [\"{}\"], routes: [{{cluster: one}}]}}\n",
+            service_vip(number)
+        );
+    }
+    yaml += &format!("clusters:\n- {{name: one, endpoints: [\"{}\"]}}\n", THREE[0]);
+    ctx.apply(&yaml)?;
+    for number in [0, 1, 249, 250, 1234, SERVICES - 1] {
+        let vip = service_vip(number).parse()?;
+        ctx.open(vip)?.get("/")?.expect(200)?;
+    }
+    ctx.run_ok("xlbctl", &["delete", "--all"])?;
+    let left = xlb::json(&["get", "services"])?;
+    ensure!(left.as_array().is_some_and(Vec::is_empty), "left: {left}");
+    Ok(())
+}
+
+/// As on a kernel built without BTF: the folder that shows it is hidden, for xlbctl alone.
+fn kernel_without_btf(ctx: &mut Ctx) -> Result<()> {
+    let file = ctx.file("x.yaml", &shop_yaml(&THREE[..1], "round_robin", ""))?;
+    let command = format!(
+        "mount -t tmpfs none /sys/kernel/btf && exec xlbctl apply -f {}",
+        file.display()
+    );
+    let out = ctx.run("unshare", &["--mount", "sh", "-c", &command])?;
+    ensure!(out.code == Some(1), "exit {:?}: {}", out.code, out.all());
+    ensure!(
+        out.stderr.contains("BTF") && out.stderr.lines().count() == 1,
+        "{}",
+        out.stderr
+    );
+    Ok(())
+}
+
+/// What the verifier had to walk: a change that makes it explode shows here before it fails to load elsewhere.
+fn verified_in_time(ctx: &mut Ctx) -> Result<()> {
+    ctx.shop(&THREE[..1])?;
+    let status = xlb::json(&["status"])?;
+    let programs = status
+        .get("verified_insns")
+        .and_then(|programs| programs.as_object())
+        .with_context(|| format!("verified_insns in {status}"))?;
+    ensure!(programs.len() >= 5, "{status}");
+    for (program, steps) in programs {
+        let steps = steps.as_u64().unwrap_or(0);
+        ensure!(steps > 0 && steps < 50_000, "{program}: {steps} instructions");
+    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{IoSlice, IoSliceMut, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use nix::libc;
 use nix::poll::PollFlags;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::select::{select, FdSet};
-use nix::sys::socket::{setsockopt, sockopt, MsgFlags, SockFlag};
+use nix::sys::socket::{setsockopt, sockopt, MsgFlags, SockFlag, SockaddrStorage};
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::sys::wait::{waitpid, WaitStatus};
 use nix::unistd::{fork, ForkResult};
@@ -38,6 +39,8 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::http("io/shutdown_write", shutdown_write),
     Scenario::http("io/shutdown_read_and_both", shutdown_read_and_both),
     Scenario::http("io/close_with_unread_data", close_with_unread_data),
+    Scenario::http("io/linger", linger),
+    Scenario::http("io/io_uring", io_uring),
     Scenario::http("io/broken_pipe", broken_pipe),
     Scenario::http("io/fork_and_dup", fork_and_dup),
     Scenario::http(
@@ -589,6 +592,104 @@ fn close_with_unread_data(ctx: &mut Ctx) -> Result<()> {
         "a later client got {} bytes",
         answer.body.len()
     );
+    Ok(())
+}
+
+/// How a close in the middle of a request looks to the backend: in order, or a reset when `SO_LINGER` says so.
+fn linger(ctx: &mut Ctx) -> Result<()> {
+    let (ends, seen) = mpsc::channel();
+    let _server = Server::start(BACKEND, move |mut conn, _| {
+        conn.head()?;
+        let mut end = [0; 100];
+        let result = loop {
+            match std::io::Read::read(&mut conn.stream, &mut end) {
+                Ok(0) => break Ok(()),
+                Ok(_) => {}
+                Err(error) => break Err(error.raw_os_error()),
+            }
+        };
+        ends.send(result)?;
+        Ok(())
+    })?;
+    let vip = ctx.shop(&[BACKEND])?;
+    let reset = Err(Some(libc::ECONNRESET));
+    for (seconds, wanted) in [(None, Ok(())), (Some(0), reset), (Some(5), Ok(()))] {
+        let sock = Sock::open(vip)?;
+        if let Some(l_linger) = seconds {
+            let l_onoff = 1;
+            setsockopt(
+                sock.fd(),
+                sockopt::Linger,
+                &libc::linger { l_onoff, l_linger },
+            )?;
+        }
+        sock.send_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")?;
+        thread::sleep(Duration::from_millis(200));
+        let begin = Instant::now();
+        drop(sock);
+        ensure!(
+            begin.elapsed() < ctx.secs(5),
+            "close took {:?}",
+            begin.elapsed()
+        );
+        let end = seen.recv_timeout(ctx.secs(20))?;
+        ensure!(
+            end == wanted,
+            "SO_LINGER {seconds:?}: the backend saw {end:?}"
+        );
+    }
+    Ok(())
+}
+
+/// Requests by way of io_uring, which polls where it cannot go on.
+fn io_uring(ctx: &mut Ctx) -> Result<()> {
+    use io_uring::{opcode, types::Fd, IoUring};
+    use nix::sys::socket::SockaddrLike;
+    fn run(ring: &mut IoUring, entry: &io_uring::squeue::Entry) -> Result<i32> {
+        // SAFETY: what the entry points at lives until its completion, which is awaited here.
+        unsafe { ring.submission().push(entry) }?;
+        ring.submit_and_wait(1)?;
+        Ok(ring.completion().next().context("a completion")?.result())
+    }
+    let (backend, vip) = start(ctx)?;
+    let mut ring = IoUring::new(8)?;
+    let sock = Sock::new(vip, SockFlag::empty())?;
+    let (fd, address) = (Fd(sock.raw()), SockaddrStorage::from(vip));
+    let connect = opcode::Connect::new(fd, address.as_ptr().cast(), address.len()).build();
+    let result = run(&mut ring, &connect)?;
+    ensure!(result == 0, "connect: {result}");
+    for target in ["/x", "/sleep/200", "/y"] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+        let length = request.len() as u32;
+        let sent = run(
+            &mut ring,
+            &opcode::Send::new(fd, request.as_ptr(), length).build(),
+        )?;
+        ensure!(sent == request.len() as i32, "send: {sent}");
+        let wanted = format!("GET {target}\n");
+        let mut answer = Vec::new();
+        while find(&answer, wanted.as_bytes()).is_none() {
+            let mut piece = [0u8; 50];
+            let recv = opcode::Recv::new(fd, piece.as_mut_ptr(), piece.len() as u32).build();
+            let got = run(&mut ring, &recv)?;
+            ensure!(got > 0, "recv: {got} after {:?}", lossy(&answer));
+            answer.extend(piece.get(..got as usize).unwrap_or(&[]));
+        }
+    }
+    // A receive that waits is ended by a shutdown from another thread.
+    let other = sock.dup()?;
+    let shutter = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(200));
+        nix::sys::socket::shutdown(other.raw(), nix::sys::socket::Shutdown::Both)
+    });
+    let mut piece = [0u8; 50];
+    let got = run(
+        &mut ring,
+        &opcode::Recv::new(fd, piece.as_mut_ptr(), piece.len() as u32).build(),
+    )?;
+    ensure!(got == 0, "recv after shutdown: {got}");
+    shutter.join().map_err(|_| anyhow::anyhow!("shutter"))??;
+    ensure!(backend.count() == 3, "{} requests", backend.count());
     Ok(())
 }
 

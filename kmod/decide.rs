@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the policy says of a request: which route, which endpoint; and what it is told afterwards.
+//!
+//! The policy is BPF and is called under RCU by `shim/policy.c`. While it decides, the kfuncs of
+//! `fields.rs` answer from the p-sock's [`View`], which is set before the first call and emptied
+//! after the last one. Both run under the socket lock, so nothing moves the bytes in between.
+
+use xlb_engine::{host, path, Framing, Reason};
+
+use crate::buf::Buf;
+use crate::count;
+use crate::exchange::{fill_with, NO_DECISION};
+use crate::fields::View;
+use crate::psock::Locked;
+use crate::sys;
+
+/// How often a decision is begun at most because the configuration changed while it was made.
+const ROUNDS: u32 = 4;
+
+impl Locked<'_> {
+    /// Fills in what BPF sees, and asks `route`.
+    pub(crate) fn ask_route(&mut self) -> Result<u32, Reason> {
+        self.normalize()?;
+        let view = self.view();
+        // SAFETY: `normalize` and the engine made these slices, and nothing has moved them since.
+        let (path, host) = unsafe { (&*view.path, &*view.host) };
+        let head = &view.head;
+        let mut flags = 0;
+        if head.framing != Framing::None {
+            flags |= sys::XLB_REQ_HAS_BODY;
+        }
+        if head.upgrade {
+            flags |= sys::XLB_REQ_UPGRADE;
+        }
+        let psock = self.psock;
+        let request = sys::xlb_request {
+            // SAFETY: The socket is live.
+            cgroup_id: unsafe { sys::xlb_sk_cgroup_id(psock.sk) },
+            now_ns: self.started_ns,
+            service: psock.service(),
+            attempt: 0,
+            method: head.method as u32,
+            head_bytes: head.head_bytes - head.skip,
+            host_bytes: host.len() as u32,
+            path_bytes: path.len() as u32,
+            path_segments: path::segments(path),
+            http_version: head.version.as_u16(),
+            flags: flags as u16,
+        };
+        self.decision = NO_DECISION;
+        // SAFETY: View and request belong to the holder of the socket lock, and no call of the
+        // policy goes on.
+        unsafe {
+            *psock.view.get() = view;
+            *psock.request() = request;
+        }
+        match answer(self.call_route(), sys::XLB_REASON_NO_ROUTE) {
+            // `pick` finds that nothing is decided, and `ask_pick` asks again.
+            sys::XLB_REASON_OK | sys::XLB_REASON_RETRIED => Ok(sys::XLB_REASON_OK),
+            reason => {
+                self.hide();
+                Ok(reason)
+            }
+        }
+    }
+
+    /// Asks `pick` for an endpoint, after [`Locked::ask_route`] (attempt 0) or anew.
+    pub(crate) fn ask_pick(&mut self, attempt: u32) -> u32 {
+        let psock = self.psock;
+        if attempt > 0 {
+            let view = self.view();
+            // SAFETY: The view is ours under the socket lock, and no call of the policy goes on.
+            unsafe { *psock.view.get() = view };
+        }
+        // SAFETY: The request is ours under the socket lock.
+        unsafe { (*psock.request()).attempt = attempt };
+        let mut ret = self.call_pick();
+        for _ in 1..ROUNDS {
+            if answer(ret, sys::XLB_REASON_NO_ENDPOINT) != sys::XLB_REASON_RETRIED {
+                break;
+            }
+            ret = self.call_route();
+            if ret == 0 {
+                ret = self.call_pick();
+            }
+        }
+        self.hide();
+        self.picked = ret == 0;
+        if ret == 0 {
+            psock.show_endpoint(self.decision.endpoint);
+        }
+        match answer(ret, sys::XLB_REASON_NO_ENDPOINT) {
+            // It changes faster than one can decide.
+            sys::XLB_REASON_RETRIED => sys::XLB_REASON_NO_ENDPOINT,
+            reason => reason,
+        }
+    }
+
+    /// Tells the policy how the picked endpoint did: once for each successful `pick`.
+    pub(crate) fn done(&mut self, reason: u32) {
+        let psock = self.psock;
+        let inner = &mut **self;
+        if !core::mem::take(&mut inner.picked) {
+            return;
+        }
+        // SAFETY: Reads the clock.
+        let now = unsafe { sys::xlb_now_ns() };
+        let mut result = sys::xlb_result {
+            request_bytes: inner.request_bytes,
+            response_bytes: inner.response.bytes,
+            latency_ns: now.saturating_sub(inner.started_ns),
+            status: inner.response.head.map_or(0, |h| u32::from(h.status)),
+            reason,
+        };
+        count::add(sys::XLB_COUNTER_REQUEST_BYTES, inner.request_bytes as i64);
+        count::add(sys::XLB_COUNTER_RESPONSE_BYTES, inner.response.bytes as i64);
+        // SAFETY: All three are valid for the call.
+        unsafe { sys::xlb_policy_done(psock.request(), &raw mut inner.decision, &raw mut result) };
+    }
+
+    fn call_route(&mut self) -> i32 {
+        let request = self.psock.request();
+        // SAFETY: Both are valid for the call, and the view is set.
+        unsafe { sys::xlb_policy_route(request, &raw mut self.decision) }
+    }
+
+    fn call_pick(&mut self) -> i32 {
+        let request = self.psock.request();
+        // SAFETY: As above.
+        unsafe { sys::xlb_policy_pick(request, &raw mut self.decision) }
+    }
+
+    /// Writes path and host as they are matched to `path` and `host`, or leaves these empty when
+    /// the request has them in that form already.
+    fn normalize(&mut self) -> Result<(), Reason> {
+        let inner = &mut **self;
+        let bytes = inner.buf.bytes();
+        inner.path.reset();
+        let raw = inner.head.path.get(bytes);
+        if raw != b"*" && !path::is_normal(raw) {
+            let bound = path::normalize_bound(raw);
+            fill_with(&mut inner.path, bound, |to| {
+                written(path::normalize(raw, to))
+            })?;
+        }
+        inner.host.reset();
+        let raw = inner.head.host.get(bytes);
+        if raw.iter().any(u8::is_ascii_uppercase) || raw.ends_with(b".") {
+            fill_with(&mut inner.host, raw.len(), |to| {
+                written(host::normalize(raw, to))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The held request, as BPF may ask for it.
+    fn view(&self) -> View {
+        let bytes = self.buf.bytes();
+        let or_raw = |normal: &Buf, raw| -> *const [u8] {
+            if normal.is_empty() {
+                raw
+            } else {
+                normal.bytes()
+            }
+        };
+        View {
+            bytes,
+            head: self.head,
+            path: or_raw(&self.path, self.head.path.get(bytes)),
+            host: or_raw(&self.host, self.head.host.get(bytes)),
+        }
+    }
+
+    /// BPF has nothing to ask any more.
+    fn hide(&self) {
+        // SAFETY: The view is ours under the socket lock, and no call of the policy goes on.
+        unsafe { *self.psock.view.get() = View::EMPTY };
+    }
+}
+
+/// How many bytes a normalisation wrote: none when the input is normal.
+fn written(result: Result<path::Normalized, Reason>) -> Result<usize, Reason> {
+    Ok(match result? {
+        path::Normalized::Same => 0,
+        path::Normalized::Written(n) => n,
+    })
+}
+
+/// What the policy answered: 0, one of our reasons, or `otherwise`.
+fn answer(ret: i32, otherwise: u32) -> u32 {
+    match u32::try_from(ret) {
+        Ok(reason) if reason < sys::XLB_REASON_COUNT => reason,
+        _ => otherwise,
+    }
+}

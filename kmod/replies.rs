@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Replies that XLB makes itself; their table is `XLB_REASONS` of `xlb_intf.h`.
+
+use xlb_engine::reason::Class;
+use xlb_engine::{reply, Body, Framing, Method, Reason, RequestParser, Version};
+
+use crate::count;
+use crate::exchange::{fill_with, Phase};
+use crate::psock::Locked;
+use crate::sys;
+
+impl Locked<'_> {
+    /// Answers bytes that the engine refused. Where the next request begins is not known.
+    pub(crate) fn reject(&mut self, reason: Reason) {
+        count::engine(reason);
+        let reply = match reason.class() {
+            Class::HeadTooLarge => sys::XLB_REASON_HEAD_TOO_LARGE,
+            Class::Unsupported => sys::XLB_REASON_UNSUPPORTED,
+            Class::Version => sys::XLB_REASON_VERSION,
+            _ => sys::XLB_REASON_BAD_REQUEST,
+        };
+        let answered = self.response.bytes > 0 && self.phase == Phase::Relay;
+        self.leave_queue();
+        self.unbind();
+        self.done(reply);
+        if answered {
+            count::reason(reply);
+            return self.close_client(true);
+        }
+        self.last = true;
+        self.parser = RequestParser::new();
+        self.body = Body::new(Framing::None);
+        self.buf.reset();
+        self.held = 0;
+        self.reply(reply, reason.name());
+    }
+
+    /// XLB's own reply; see `XLB_REASONS` for the status.
+    pub(crate) fn reply(&mut self, reason: u32, detail: &str) {
+        count::reason(reason);
+        let (status, name) = status_of(reason);
+        let inner = &mut **self;
+        let known = !inner.buf.is_empty() && inner.held > 0;
+        let head_only = known && inner.head.method == Method::Head;
+        let version = if known {
+            inner.head.version
+        } else {
+            Version::Http11
+        };
+        inner.last |= known && inner.head.expect_continue && !inner.body.is_done();
+        let last = inner.last;
+        inner.phase = Phase::Reply;
+        let held = core::mem::take(&mut inner.held);
+        inner.buf.consume(held);
+        inner.out = None;
+        inner.sent = 0;
+        inner.response.head = None;
+        let written = fill_with(&mut inner.local, reply::REPLY_BYTES, |to| {
+            Ok(reply::encode(
+                status, name, detail, last, head_only, version, to,
+            ))
+        });
+        if written.is_err() {
+            self.close_client(true);
+        }
+    }
+}
+
+/// Status and name of a reason of `xlb_intf.h`.
+fn status_of(reason: u32) -> (u16, &'static str) {
+    // SAFETY: A constant table of the shim.
+    let table = unsafe { &*(&raw const sys::xlb_replies) };
+    let Some(row) = table.get(reason as usize).filter(|row| row.status != 0) else {
+        return (502, "upstream_reset");
+    };
+    // SAFETY: `name` is a string constant of `name_len` bytes.
+    let name = unsafe { core::slice::from_raw_parts(row.name.cast(), row.name_len.into()) };
+    (row.status, core::str::from_utf8(name).unwrap_or(""))
+}
