@@ -52,8 +52,9 @@ pub struct Options {
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
 
 impl Options {
-    fn is_debug_kernel(&self) -> bool {
-        !self.direct && Path::new(KMEMLEAK).exists()
+    fn looks_for_leaks(&self) -> bool {
+        let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        !self.direct && Path::new(KMEMLEAK).exists() && !command_line.contains("kmemleak=off")
     }
 }
 
@@ -144,7 +145,7 @@ pub fn run(options: &Options) -> Result<bool> {
     if options.keep && !options.direct {
         remove_xlb(false)?;
     }
-    if options.is_debug_kernel() {
+    if options.looks_for_leaks() {
         match scan_leaks() {
             Ok(()) => println!("ok kmemleak"),
             Err(error) => {

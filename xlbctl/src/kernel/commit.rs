@@ -112,7 +112,7 @@ impl Maps {
         self.swap_blobs(old, &new)?;
         self.write_vips(&new)?;
         self.remove_vips(&new)?;
-        self.clear_slots(&new)?;
+        self.clear_slots(old, &new)?;
         for endpoint in retired_endpoints(&old.config, &new.config) {
             ctl.close_idle(endpoint)?;
         }
@@ -211,17 +211,18 @@ impl Maps {
         remove_others::<xlb_cgroup_key>(&self.cgroups, &wanted)
     }
 
-    fn clear_slots(&self, new: &Document) -> Result<(), Error> {
+    /// Clears the slots of services that are gone.  An apply that was cut off may have left any.
+    fn clear_slots(&self, old: &Document, new: &Document) -> Result<(), Error> {
         let kept: HashSet<u32> = new.numbers.slots().collect();
-        let slots: Vec<u32> = self
-            .services
-            .keys()
-            .filter_map(|key| u32::from_bytes(&key))
-            .filter(|slot| !kept.contains(slot))
-            .filter(|slot| raw::get::<u32>(&self.services, slot).is_some())
-            .collect();
-        for slot in slots {
-            raw::remove(&self.services, &slot)?;
+        let candidates: Vec<u32> = if old.pending {
+            (0..intf::XLB_MAX_SERVICES).collect()
+        } else {
+            old.numbers.slots().collect()
+        };
+        for slot in candidates.iter().filter(|slot| !kept.contains(slot)) {
+            if raw::get::<u32>(&self.services, slot).is_some() {
+                raw::remove(&self.services, slot)?;
+            }
         }
         Ok(())
     }
