@@ -57,7 +57,7 @@ test:
 
 test-debug:
 	@DEBUG=1 $(env) build kmod xlbctl vm-tests
-	@DEBUG=1 $(env) vm-test
+	@$(env) test-debug
 
 bench:
 	@$(env) build kmod xlbctl

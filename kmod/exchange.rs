@@ -22,23 +22,17 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use xlb_engine::{
-    Body, Framing, Limits, Reason, RequestHead, RequestParser, ResponseHead, ResponseParser, Status,
+    Body, Framing, Reason, RequestHead, RequestParser, ResponseHead, ResponseParser, Status,
 };
 
 use crate::buf::Buf;
 use crate::count;
 use crate::fields::View;
 use crate::isock::Isock;
+use crate::limits;
 use crate::pool::Pool;
 use crate::psock::{bits, Locked};
 use crate::sys;
-
-/// The limits of every connection.
-pub(crate) const LIMITS: Limits = Limits::DEFAULT;
-
-/// Bytes of requests that a p-sock holds at most: the largest head and some of what follows it.
-/// Stops a client that pipelines without reading from filling the kernel.
-pub(crate) const HOLD_MAX: usize = LIMITS.head_bytes as usize + 16 * 1024;
 
 /// See the top of the file.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -221,7 +215,7 @@ impl Inner {
             Phase::Reply => sys::XLB_SOCKET_ACTIVE,
             Phase::Closing | Phase::Closed => sys::XLB_SOCKET_CLOSING,
         };
-        if self.buf.len() >= HOLD_MAX && self.phase != Phase::Closing {
+        if self.buf.len() >= limits::hold_max() && self.phase != Phase::Closing {
             poll |= bits::FULL;
         }
         (poll, state)
@@ -265,7 +259,7 @@ impl Inner {
             return Ok(());
         }
         let rest = self.buf.bytes().get(self.held..).unwrap_or(&[]);
-        self.held += self.body.feed(rest, &LIMITS)?;
+        self.held += self.body.feed(rest, limits::get())?;
         Ok(())
     }
 }
@@ -282,7 +276,7 @@ impl Locked<'_> {
                 return;
             }
             let inner = &mut **self;
-            match inner.parser.parse(inner.buf.bytes(), &LIMITS) {
+            match inner.parser.parse(inner.buf.bytes(), limits::get()) {
                 Ok(Status::Partial) => {
                     self.phase = Phase::Head;
                     return;
@@ -296,7 +290,7 @@ impl Locked<'_> {
     /// Drops held bytes of a body that nobody wants; true when its end was among them.
     fn drain_held(&mut self) -> bool {
         let inner = &mut **self;
-        match inner.body.feed(inner.buf.bytes(), &LIMITS) {
+        match inner.body.feed(inner.buf.bytes(), limits::get()) {
             Ok(n) => inner.buf.consume(n),
             Err(reason) => {
                 self.reject(reason);

@@ -12,7 +12,8 @@ use xlb_engine::rewrite::{self, Connection, ResponseEdits};
 use xlb_engine::{Body, Framing, Reason, ResponseHead, Status, Version};
 
 use crate::count;
-use crate::exchange::{fill_with, Phase, EAGAIN_I, LIMITS, RCV_SHUTDOWN, SEND_SHUTDOWN};
+use crate::exchange::{fill_with, Phase, EAGAIN_I, RCV_SHUTDOWN, SEND_SHUTDOWN};
+use crate::limits;
 use crate::psock::{from_c, Locked};
 use crate::sys;
 
@@ -310,7 +311,7 @@ impl Locked<'_> {
                 return Ok(false);
             }
             let mut parser = inner.response.parser;
-            if let Status::Complete(head) = parser.parse(bytes, &LIMITS, &context)? {
+            if let Status::Complete(head) = parser.parse(bytes, limits::get(), &context)? {
                 let head_bytes = head.head_bytes as usize;
                 if let Some(edits) = edits(&head, inner.last, inner.head.version) {
                     let bound = rewrite::response_bound(&head, &edits);
@@ -339,12 +340,12 @@ impl Locked<'_> {
             return Ok(false);
         };
         let context = inner.head.context();
-        let most = LIMITS.head_bytes as usize + PARTIAL_BYTES;
+        let most = limits::get().head_bytes as usize + PARTIAL_BYTES;
         loop {
             let response = &mut inner.response;
             if !response.partial.is_empty() {
                 let mut parser = response.parser;
-                let status = parser.parse(response.partial.bytes(), &LIMITS, &context)?;
+                let status = parser.parse(response.partial.bytes(), limits::get(), &context)?;
                 if let Status::Complete(head) = status {
                     break self.collected(head);
                 }
@@ -386,7 +387,7 @@ impl Locked<'_> {
             // The beginning of the body was taken with the head.
             let response = &mut self.response;
             let rest = response.partial.bytes();
-            let used = response.body.feed(rest, &LIMITS)?;
+            let used = response.body.feed(rest, limits::get())?;
             let inner = &mut **self;
             let rest = inner.response.partial.bytes();
             inner
@@ -406,7 +407,7 @@ impl Locked<'_> {
                 // RFC 9110, section 15.2: not for an HTTP/1.0 client. The engine refuses these.
                 return Err(Reason::StatusCode);
             }
-            return self.response.parser.interim(&LIMITS);
+            return self.response.parser.interim(limits::get());
         }
         self.response.head = Some(head);
         self.response.body = Body::new(head.framing);
@@ -474,6 +475,6 @@ fn scan(
         if bytes.is_empty() {
             return Ok(());
         }
-        response.framed += response.body.feed(bytes, &LIMITS)? as u64;
+        response.framed += response.body.feed(bytes, limits::get())? as u64;
     }
 }

@@ -70,7 +70,7 @@ impl Locked<'_> {
 /// Status and name of a reason of `xlb_intf.h`.
 fn status_of(reason: u32) -> (u16, &'static str) {
     // SAFETY: A constant table of the shim.
-    let table = unsafe { &*(&raw const sys::xlb_replies) };
+    let table = unsafe { &sys::xlb_replies };
     let Some(row) = table.get(reason as usize).filter(|row| row.status != 0) else {
         return (502, "upstream_reset");
     };

@@ -10,7 +10,8 @@
 use xlb_engine::{Body, Framing};
 
 use crate::exchange::Phase;
-use crate::exchange::{EAGAIN_I, HOLD_MAX, LIMITS, SEND_SHUTDOWN};
+use crate::exchange::{EAGAIN_I, SEND_SHUTDOWN};
+use crate::limits;
 use crate::psock::{from_c, Locked};
 use crate::sys;
 
@@ -126,7 +127,7 @@ impl Locked<'_> {
     fn copy_in(&mut self, msg: *mut sys::msghdr, max: usize) -> Result<usize, i32> {
         // SAFETY: `msg` is ours.
         let left = unsafe { sys::xlb_msg_left(msg) };
-        let room = match self.buf.make_room(HOLD_MAX) {
+        let room = match self.buf.make_room(limits::hold_max()) {
             Ok(room) => room.min(max).min(left),
             Err(e) => return Err(e.to_errno()),
         };
@@ -144,7 +145,7 @@ impl Locked<'_> {
     }
 
     fn take_head(&mut self, msg: *mut sys::msghdr) -> Taken {
-        match self.copy_in(msg, HOLD_MAX) {
+        match self.copy_in(msg, limits::hold_max()) {
             Ok(0) => Taken::None,
             Ok(_) => {
                 // SAFETY: `msg` is ours.
@@ -158,7 +159,7 @@ impl Locked<'_> {
 
     /// Bytes that have to wait: a body before its connection, or requests behind the current one.
     fn hold(&mut self, msg: *mut sys::msghdr) -> Taken {
-        match self.copy_in(msg, HOLD_MAX) {
+        match self.copy_in(msg, limits::hold_max()) {
             Ok(0) => Taken::None,
             Ok(_) => {
                 if self.phase == Phase::Waiting {
@@ -227,7 +228,7 @@ impl Locked<'_> {
         };
         let inner = &mut **self;
         // Bytes of the line that were framed before an error have not been sent.
-        let used = match inner.body.feed(bytes, &LIMITS) {
+        let used = match inner.body.feed(bytes, limits::get()) {
             Ok(used) => used,
             Err(reason) => {
                 self.reject(reason);
@@ -235,7 +236,7 @@ impl Locked<'_> {
             }
         };
         let (ours, next) = bytes.split_at_checked(used).unwrap_or((bytes, &[]));
-        if inner.held > HOLD_MAX {
+        if inner.held > limits::hold_max() {
             inner.whole = false;
         }
         // The body is not done before these bytes, so nothing is pipelined behind `held` yet.
@@ -275,7 +276,7 @@ impl Locked<'_> {
         let Some(bytes) = line.get(..n).filter(|b| !b.is_empty()) else {
             return Taken::Error(-(kernel::bindings::EFAULT as i32));
         };
-        match self.body.feed(bytes, &LIMITS) {
+        match self.body.feed(bytes, limits::get()) {
             Ok(used) => {
                 if self.buf.append(bytes.get(used..).unwrap_or(&[])).is_err() {
                     return Taken::Error(-(kernel::bindings::ENOMEM as i32));

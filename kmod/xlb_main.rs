@@ -13,11 +13,13 @@
 //! | `isock.rs`, `pool.rs` | connections to endpoints, and who may use them |
 //! | `fields.rs` | what BPF may ask about a request |
 //! | `control.rs`, `count.rs` | what xlbctl may ask; counters |
+//! | `limits.rs` | the limits of the engine, as module parameters |
 //! | `lock.rs` | the spinlock, and the lock order of the module |
 //! | `engine/` | HTTP/1: framing and rewriting, without any kernel |
 //! | `shim/` | C: tables, BTF, inline functions |
 
 use kernel::prelude::*;
+use xlb_engine::Limits;
 
 mod buf;
 mod control;
@@ -26,6 +28,7 @@ mod decide;
 mod exchange;
 mod fields;
 mod isock;
+mod limits;
 mod lock;
 mod pool;
 mod psock;
@@ -44,12 +47,57 @@ module! {
     authors: ["The XLB authors"],
     description: "Layer-7 load balancer in the socket layer",
     license: "GPL",
+    params: {
+        head_bytes: u32 {
+            default: xlb_engine::Limits::DEFAULT.head_bytes,
+            description: "Most bytes of a request or response head",
+        },
+        field_count: u32 {
+            default: xlb_engine::Limits::DEFAULT.field_count,
+            description: "Most fields of a head",
+        },
+        field_bytes: u32 {
+            default: xlb_engine::Limits::DEFAULT.field_bytes,
+            description: "Most bytes of one field line",
+        },
+        target_bytes: u32 {
+            default: xlb_engine::Limits::DEFAULT.target_bytes,
+            description: "Most bytes of a request target",
+        },
+        chunk_ext_bytes: u32 {
+            default: xlb_engine::Limits::DEFAULT.chunk_ext_bytes,
+            description: "Most bytes of chunk extensions beyond those that the data pays for",
+        },
+        trailer_bytes: u32 {
+            default: xlb_engine::Limits::DEFAULT.trailer_bytes,
+            description: "Most bytes of a trailer section",
+        },
+        interim_count: u32 {
+            default: xlb_engine::Limits::DEFAULT.interim_count,
+            description: "Most 1xx responses to one request",
+        },
+    },
 }
 
 struct Xlb;
 
+/// A parameter's value, which 7.2 gives by reference and 7.3 by value.
+fn given(value: impl core::borrow::Borrow<u32>) -> u32 {
+    *value.borrow()
+}
+
 impl kernel::Module for Xlb {
     fn init(_module: &'static ThisModule) -> Result<Self> {
+        limits::set(Limits {
+            head_bytes: given(module_parameters::head_bytes.value()),
+            field_count: given(module_parameters::field_count.value()),
+            field_bytes: given(module_parameters::field_bytes.value()),
+            target_bytes: given(module_parameters::target_bytes.value()),
+            chunk_ext_bytes: given(module_parameters::chunk_ext_bytes.value()),
+            trailer_bytes: given(module_parameters::trailer_bytes.value()),
+            interim_count: given(module_parameters::interim_count.value()),
+            ..Limits::DEFAULT
+        })?;
         pool::init();
         psock::init();
         // SAFETY: Once; everything that the shim calls into is ready.

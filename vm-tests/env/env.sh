@@ -146,6 +146,24 @@ vm_test() {
 	TIMEOUT=${TIMEOUT:-$limit} COMMAND="vm-tests guest ${FILTER:-}" vm
 }
 
+# The debug kernel twice.  kmemleak makes allocations so slow that to load the policy takes a
+# minute: so all scenarios run without it, each from insmod to rmmod, and then those that make
+# and free every kind of object run with it, the module and the policy loaded once; the scan
+# comes after rmmod.
+leak_scenarios=socket/disconnect_and_reconnect,socket/refused_options,io/pipelined,io/shutdown_write,io/close_with_unread_data
+leak_scenarios+=,io/fork_and_dup,bodies/python_kinds,bodies/expect_continue,bodies/upgrade_tunnel,clients/curl_parallel
+leak_scenarios+=,config/apply_get_delete,config/running_request_outlives_its_endpoint,life/client_killed,life/backend_killed
+leak_scenarios+=,life/cgroup_removed_while_in_use,life/netns_removed_while_in_use,life/netns_gone_frees_its_pool
+leak_scenarios+=,pool/max_and_pending,pool/idle_timeout,pool/dead_connection_is_replayed_once,replies/no_route
+leak_scenarios+=,replies/malformed_requests,replies/malformed_responses,replies/connect_failed,hostile/backend_answers_twice
+test_debug() {
+	local rc=0
+	setup
+	APPEND="kmemleak=off ${APPEND:-}" vm_test || rc=$?
+	[ -n "${FILTER:-}" ] || FILTER="--keep --only $leak_scenarios" vm_test || rc=$?
+	return "$rc"
+}
+
 # All that .ci/run wants: every part runs, whatever the earlier ones said.  Compilers and the
 # machine work at the same time, as each leaves a CPU idle; what the compilers say comes last.
 test_all() {
@@ -189,6 +207,7 @@ usage() {
 		  vm-shell              a shell in the same machine
 		  vm-test               all scenarios of vm-tests, or those that match FILTER
 		  test                  lint, unit, vm-test
+		  test-debug            the scenarios on the debug kernel, then a search for leaks
 		  install [DESTDIR]     the module and xlbctl
 		  shell [root]          a shell in the build root
 		  exec COMMAND...       a command in the build root, in the copied sources
@@ -230,6 +249,7 @@ main() {
 		vm_test
 		;;
 	test) test_all ;;
+	test-debug) DEBUG=1 test_debug ;;
 	install)
 		setup
 		install_all "${1:-}"

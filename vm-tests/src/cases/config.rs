@@ -512,7 +512,10 @@ fn thousands_of_services(ctx: &mut Ctx) -> Result<()> {
             service_vip(number)
         );
     }
-    yaml += &format!("clusters:\n- {{name: one, endpoints: [\"{}\"]}}\n", THREE[0]);
+    yaml += &format!(
+        "clusters:\n- {{name: one, endpoints: [\"{}\"]}}\n",
+        THREE[0]
+    );
     ctx.apply(&yaml)?;
     for number in [0, 1, 249, 250, 1234, SERVICES - 1] {
         let vip = service_vip(number).parse()?;
@@ -552,7 +555,10 @@ fn verified_in_time(ctx: &mut Ctx) -> Result<()> {
     ensure!(programs.len() >= 5, "{status}");
     for (program, steps) in programs {
         let steps = steps.as_u64().unwrap_or(0);
-        ensure!(steps > 0 && steps < 50_000, "{program}: {steps} instructions");
+        ensure!(
+            steps > 0 && steps < 50_000,
+            "{program}: {steps} instructions"
+        );
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ use crate::xlb;
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::bare("life/insmod_and_rmmod", insmod_and_rmmod),
     Scenario::bare("life/nonsense_parameters", nonsense_parameters),
+    Scenario::bare("life/limits_as_parameters", limits_as_parameters),
     Scenario::xlb(
         "life/rmmod_refused_with_live_sockets",
         rmmod_refused_with_live_sockets,
@@ -87,13 +88,36 @@ fn nonsense_parameters(_ctx: &mut Ctx) -> Result<()> {
         }
         ensure!(!xlb::is_loaded(), "still loaded after {parameter}");
     }
-    for entry in std::fs::read_dir("/sys/module/xlb/parameters")
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        println!("parameter {:?}", entry.file_name());
+    for parameter in ["head_bytes=10", "head_bytes=banana", "field_count=1000000"] {
+        let out = xlb::insmod(&[parameter])?;
+        ensure!(out.code != Some(0), "{parameter} was taken");
+        ensure!(!xlb::is_loaded(), "still loaded after {parameter}");
     }
+    Ok(())
+}
+
+fn limits_as_parameters(ctx: &mut Ctx) -> Result<()> {
+    let _backend = Logging::start(BACKEND)?;
+    let out = xlb::insmod(&["head_bytes=1024", "field_count=9"])?;
+    ensure!(out.code == Some(0), "insmod: {}", out.all());
+    let vip = ctx.shop(&[BACKEND])?;
+    for (name, fields, length, status) in [
+        ("small", 5, 10, 200),
+        ("long", 5, 250, 431),
+        ("many", 12, 10, 431),
+    ] {
+        let mut conn = ctx.open(vip)?;
+        let mut head = format!("GET /{name} HTTP/1.1\r\nHost: shop.example\r\n");
+        for number in 0..fields {
+            head += &format!("x-{number}: {}\r\n", "v".repeat(length));
+        }
+        conn.send(head + "\r\n")?;
+        conn.response("GET")?.expect(status).context(name)?;
+    }
+    ctx.run_ok("xlbctl", &["delete", "--all"])?;
+    ctx.run_ok("xlbctl", &["unload"])?;
+    let out = xlb::rmmod()?;
+    ensure!(out.code == Some(0), "rmmod: {}", out.all());
     Ok(())
 }
 
