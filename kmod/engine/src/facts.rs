@@ -27,43 +27,59 @@ const LENGTHS: u32 =
     (1 << 2) | (1 << 4) | (1 << 6) | (1 << 7) | (1 << 10) | (1 << 14) | (1 << 16) | (1 << 17);
 
 impl Known {
-    /// The field that this token may be by its length and first letter, and how that is spelt.
+    /// The field that this token may be by its length and first letter, and whether it is.
     #[inline]
-    fn candidate(name: &[u8]) -> Option<(Known, &'static [u8])> {
+    fn candidate(name: &[u8]) -> Option<(Known, bool)> {
         if name.len() > 17 || (LENGTHS >> name.len()) & 1 == 0 {
             return None;
         }
-        Some(match (name.len(), name.first()? | 0x20) {
-            (2, b't') => (Known::Te, b"te"),
-            (4, b'h') => (Known::Host, b"host"),
-            (6, b'e') => (Known::Expect, b"expect"),
-            (7, b'u') => (Known::Upgrade, b"upgrade"),
-            (10, b'c') => (Known::Connection, b"connection"),
-            (10, b'k') => (Known::KeepAlive, b"keep-alive"),
-            (14, b'c') => (Known::ContentLength, b"content-length"),
-            (14, b'h') => (Known::Http2Settings, b"http2-settings"),
-            (16, b'p') => (Known::ProxyConnection, b"proxy-connection"),
-            (17, b't') => (Known::TransferEncoding, b"transfer-encoding"),
+        let known = match (name.len(), name.first()? | 0x20) {
+            (2, b't') => Known::Te,
+            (4, b'h') => Known::Host,
+            (6, b'e') => Known::Expect,
+            (7, b'u') => Known::Upgrade,
+            (10, b'c') => Known::Connection,
+            (10, b'k') => Known::KeepAlive,
+            (14, b'c') => Known::ContentLength,
+            (14, b'h') => Known::Http2Settings,
+            (16, b'p') => Known::ProxyConnection,
+            (17, b't') => Known::TransferEncoding,
             _ => return None,
-        })
+        };
+        Some((known, scan::is_token_equal(name, known.spelling())))
+    }
+
+    #[inline]
+    const fn spelling(self) -> &'static [u8] {
+        match self {
+            Known::Te => b"te",
+            Known::Host => b"host",
+            Known::Expect => b"expect",
+            Known::Upgrade => b"upgrade",
+            Known::Connection => b"connection",
+            Known::KeepAlive => b"keep-alive",
+            Known::ContentLength => b"content-length",
+            Known::Http2Settings => b"http2-settings",
+            Known::ProxyConnection => b"proxy-connection",
+            Known::TransferEncoding => b"transfer-encoding",
+        }
     }
 
     /// The field of this name, which is a token, compared without case.
     #[inline]
     pub(crate) fn from_name(name: &[u8]) -> Option<Known> {
-        let (known, spelling) = Self::candidate(name)?;
-        scan::is_token_equal(name, spelling).then_some(known)
+        Self::candidate(name).and_then(|(known, equal)| equal.then_some(known))
     }
 
     /// Is this the name of a field with `_` for `-`?  Gateways that turn names into environment variables
     /// cannot tell the two apart.
-    #[inline]
+    #[cold]
     pub(crate) fn is_lookalike(name: &[u8]) -> bool {
-        Self::candidate(name).is_some_and(|(_, spelling)| {
+        Self::candidate(name).is_some_and(|(known, _)| {
             name.contains(&b'_')
                 && name
                     .iter()
-                    .zip(spelling)
+                    .zip(known.spelling())
                     .all(|(a, b)| a.to_ascii_lowercase() == *b || (*a == b'_' && *b == b'-'))
         })
     }
@@ -133,6 +149,22 @@ impl Flags {
         self.0 & flag.0 != 0
     }
 
+    /// Connection or Upgrade ask for another protocol.
+    #[inline]
+    pub(crate) const fn upgrade(self) -> bool {
+        self.has(Flags(
+            Self::UPGRADE_OPTION.0 | Self::WEBSOCKET.0 | Self::UPGRADE_OTHER.0,
+        ))
+    }
+
+    /// They ask for the websocket protocol, as RFC 6455, section 4, says, and for no other.
+    #[inline]
+    pub(crate) const fn websocket(self) -> bool {
+        self.has(Self::UPGRADE_OPTION)
+            && self.has(Self::WEBSOCKET)
+            && !self.has(Self::UPGRADE_OTHER)
+    }
+
     #[inline]
     fn set(&mut self, flag: Flags) {
         self.0 |= flag.0;
@@ -169,15 +201,34 @@ impl Facts {
         end: usize,
         limits: &Limits,
     ) -> Result<(), Reason> {
-        let name = head.get(line..colon).unwrap_or(&[]);
+        let Some(name) = head.get(line..colon) else {
+            return Ok(());
+        };
+        // Every request has one.
+        if scan::is_token_equal(name, b"host") {
+            return self.host(head, colon, end);
+        }
         match Known::candidate(name) {
             None => Ok(()),
-            Some((known, spelling)) if scan::is_token_equal(name, spelling) => {
-                self.known(known, head, colon, end, limits)
-            }
-            Some(_) if Known::is_lookalike(name) => Err(Reason::FieldLookalike),
+            Some((known, true)) => self.known(known, head, colon, end, limits),
+            Some((_, false)) if Known::is_lookalike(name) => Err(Reason::FieldLookalike),
             Some(_) => Ok(()),
         }
+    }
+
+    /// RFC 9112, section 3.2.
+    #[inline]
+    fn host(&mut self, head: &[u8], colon: usize, end: usize) -> Result<(), Reason> {
+        if self.flags.has(Flags::HOST) {
+            return Err(Reason::HostRepeated);
+        }
+        self.flags.set(Flags::HOST);
+        let (start, value) = value_of(head, colon, end);
+        self.host = Span {
+            start: start as u32,
+            len: value.len() as u32,
+        };
+        Ok(())
     }
 
     #[inline(never)]
@@ -189,19 +240,9 @@ impl Facts {
         end: usize,
         limits: &Limits,
     ) -> Result<(), Reason> {
-        let mut start = colon.wrapping_add(1);
-        while let Some(b' ' | b'\t') = scan::at(head, start) {
-            start = start.wrapping_add(1);
-        }
-        let value = scan::trim(head.get(start..end).unwrap_or(&[]));
+        let (_, value) = value_of(head, colon, end);
         match known {
-            Known::Host => {
-                if self.flags.has(Flags::HOST) {
-                    return Err(Reason::HostRepeated);
-                }
-                self.flags.set(Flags::HOST);
-                self.host = Span::between(start, start.wrapping_add(value.len()));
-            }
+            Known::Host => return self.host(head, colon, end),
             Known::ContentLength => self.content_length(value)?,
             Known::TransferEncoding => self.transfer_encoding(value)?,
             Known::Connection => self.connection(value, limits)?,
@@ -298,6 +339,18 @@ impl Facts {
         }
         Ok(())
     }
+}
+
+/// The trimmed value between the colon and the end of the line, and where it begins.
+#[inline]
+fn value_of(head: &[u8], colon: usize, end: usize) -> (usize, &[u8]) {
+    let mut start = colon.wrapping_add(1);
+    // The line's end ends this too.
+    while let Some(b' ' | b'\t') = scan::at(head, start) {
+        start = start.wrapping_add(1);
+    }
+    let value = head.get(start..end).unwrap_or(&[]);
+    (start, scan::trim_end(value))
 }
 
 #[cold]

@@ -3,42 +3,21 @@
 //! Field lines (RFC 9112, section 5): the resumable scanner that both parsers run, and the
 //! iterator over a head that passed it.
 
+use crate::facts::Facts;
 use crate::limits::Limits;
 use crate::reason::Reason;
 use crate::request::RequestHead;
 use crate::response::ResponseHead;
 use crate::scan;
 
-/// Where the scanner stands.  `pos` never goes back, so any split of the input costs the same.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum At {
-    #[default]
-    LineStart,
-    Name,
-    Value,
-}
-
-/// One line of the head.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Line {
-    /// `name` is `line .. colon`, `value` is `colon + 1 .. end`.
-    Field {
-        line: usize,
-        colon: usize,
-        end: usize,
-    },
-    /// The empty line; the head ends at this offset.
-    End(usize),
-    /// More bytes are needed.
-    Partial,
-}
-
-/// Scans line after line, checking every byte once.
+/// Scans line after line, checking every byte once; what stands in a complete line goes to [`Facts`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Lines {
-    at: At,
+    /// Where scanning goes on.  It never goes back, so any split of the input costs the same.
     pos: u32,
+    /// Where the line begins.
     line: u32,
+    /// The colon of the line; 0 while its name has not ended.
     colon: u32,
     /// Fields seen.
     pub(crate) count: u32,
@@ -47,7 +26,6 @@ pub(crate) struct Lines {
 impl Lines {
     pub(crate) const fn new() -> Self {
         Lines {
-            at: At::LineStart,
             pos: 0,
             line: 0,
             colon: 0,
@@ -55,85 +33,113 @@ impl Lines {
         }
     }
 
-    /// The first field line begins here.
-    pub(crate) fn start(&mut self, pos: usize) {
-        self.pos = pos as u32;
+    /// The first line begins here.
+    pub(crate) const fn at(pos: usize) -> Self {
+        Lines {
+            pos: pos as u32,
+            line: pos as u32,
+            ..Self::new()
+        }
     }
 
-    /// `buf` is cut at the head's limit by the caller.
+    /// The offset after the empty line, once it is there.  `buf` is cut at the head's limit by the caller.
     #[inline]
-    pub(crate) fn next(&mut self, buf: &[u8], limits: &Limits) -> Result<Line, Reason> {
-        if self.at == At::LineStart {
-            let line = self.pos as usize;
-            match scan::at(buf, line) {
-                None => return Ok(Line::Partial),
-                Some(b'\r') => {
-                    return match scan::at(buf, line.wrapping_add(1)) {
-                        None => Ok(Line::Partial),
-                        Some(b'\n') => Ok(Line::End(line.wrapping_add(2))),
-                        Some(_) => Err(Reason::BareCr),
+    pub(crate) fn scan(
+        &mut self,
+        buf: &[u8],
+        limits: &Limits,
+        facts: &mut Facts,
+    ) -> Result<Option<usize>, Reason> {
+        let field_bytes = limits.field_bytes as usize;
+        // Locals that the compiler can keep in registers.
+        let (mut pos, mut line, mut colon, mut count) = (
+            self.pos as usize,
+            self.line as usize,
+            self.colon as usize,
+            self.count,
+        );
+        loop {
+            if colon == 0 {
+                if scan::at(buf, pos) != Some(b'\r') {
+                    pos = scan::token_end(buf, pos);
+                }
+                if pos == line {
+                    match line_start(buf, pos, count)? {
+                        Some(end) => {
+                            self.count = count;
+                            return Ok(Some(end));
+                        }
+                        None => break,
                     }
                 }
-                Some(b' ' | b'\t') if self.count == 0 => return Err(Reason::SpaceAfterStartLine),
-                Some(b' ' | b'\t') => return Err(Reason::ObsFold),
-                Some(_) if self.count >= limits.field_count => return Err(Reason::FieldCount),
-                Some(_) => {
-                    self.line = self.pos;
-                    self.count = self.count.wrapping_add(1);
-                    self.at = At::Name;
+                if count >= limits.field_count {
+                    return Err(Reason::FieldCount);
                 }
+                match scan::at(buf, pos) {
+                    Some(b':') => {}
+                    // Whatever stopped the scan: the answer must not depend on how the line was cut.
+                    _ if pos.wrapping_sub(line) > field_bytes => return Err(Reason::FieldBytes),
+                    None => break,
+                    Some(byte) => return Err(name_error(byte)),
+                }
+                colon = pos;
+                pos = pos.wrapping_add(1);
             }
-        }
-        let line = self.line as usize;
-        let most = line.saturating_add(limits.field_bytes as usize);
-        if self.at == At::Name {
-            let end = scan::token_end(buf, self.pos as usize);
-            self.pos = end as u32;
-            // Whatever stopped the scan: the answer must not depend on how the line was cut.
-            if end > most {
+            pos = scan::value_end(buf, pos);
+            if pos.wrapping_sub(line) > field_bytes {
                 return Err(Reason::FieldBytes);
             }
-            match scan::at(buf, end) {
-                Some(b':') if end != line => {
-                    self.colon = end as u32;
-                    self.pos = end.wrapping_add(1) as u32;
-                    self.at = At::Value;
-                }
-                None => return Ok(Line::Partial),
-                Some(byte) => return Err(name_error(byte)),
+            match scan::at(buf, pos) {
+                Some(b'\r') => {}
+                None => break,
+                Some(byte) => return Err(value_error(byte)),
             }
+            match scan::at(buf, pos.wrapping_add(1)) {
+                Some(b'\n') => {}
+                None => break,
+                Some(_) => return Err(Reason::BareCr),
+            }
+            facts.field(buf, line, colon, pos, limits)?;
+            count = count.wrapping_add(1);
+            pos = pos.wrapping_add(2);
+            line = pos;
+            colon = 0;
         }
-        let end = scan::value_end(buf, self.pos as usize);
-        self.pos = end as u32;
-        if end > most {
-            return Err(Reason::FieldBytes);
-        }
-        match scan::at(buf, end) {
-            None => Ok(Line::Partial),
-            Some(b'\r') => match scan::at(buf, end.wrapping_add(1)) {
-                None => Ok(Line::Partial),
-                Some(b'\n') => {
-                    self.pos = end.wrapping_add(2) as u32;
-                    self.at = At::LineStart;
-                    Ok(Line::Field {
-                        line,
-                        colon: self.colon as usize,
-                        end,
-                    })
-                }
-                Some(_) => Err(Reason::BareCr),
-            },
-            Some(b'\n') => Err(Reason::BareLf),
-            Some(0) => Err(Reason::Nul),
-            Some(_) => Err(Reason::Control),
-        }
+        (self.pos, self.line, self.colon, self.count) =
+            (pos as u32, line as u32, colon as u32, count);
+        Ok(None)
+    }
+}
+
+/// What stands where a name should: the empty line, of which this is the end; nothing yet; or an error.
+#[inline]
+fn line_start(buf: &[u8], line: usize, count: u32) -> Result<Option<usize>, Reason> {
+    match scan::at(buf, line) {
+        None => Ok(None),
+        Some(b'\r') => match scan::at(buf, line.wrapping_add(1)) {
+            None => Ok(None),
+            Some(b'\n') => Ok(Some(line.wrapping_add(2))),
+            Some(_) => Err(Reason::BareCr),
+        },
+        Some(b' ' | b'\t') if count == 0 => Err(Reason::SpaceAfterStartLine),
+        Some(b' ' | b'\t') => Err(Reason::ObsFold),
+        Some(b':') => Err(Reason::FieldNameEmpty),
+        Some(byte) => Err(name_error(byte)),
+    }
+}
+
+#[cold]
+fn value_error(byte: u8) -> Reason {
+    match byte {
+        b'\n' => Reason::BareLf,
+        0 => Reason::Nul,
+        _ => Reason::Control,
     }
 }
 
 #[cold]
 fn name_error(byte: u8) -> Reason {
     match byte {
-        b':' => Reason::FieldNameEmpty,
         b' ' | b'\t' => Reason::FieldNameSpace,
         b'\n' => Reason::BareLf,
         b'\r' => Reason::FieldColonMissing,

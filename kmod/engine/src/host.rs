@@ -38,18 +38,10 @@ pub(crate) fn check(host: &[u8]) -> Result<(), Reason> {
 }
 
 /// How many bytes of an authority are its host, checked like [`check`]; what follows is not looked at.
+#[inline]
 pub(crate) fn len(authority: &[u8]) -> Result<usize, Reason> {
-    let len = match authority {
-        [] => return Err(Reason::HostEmpty),
-        [b'[', ..] => {
-            let close = authority
-                .iter()
-                .position(|b| *b == b']')
-                .ok_or(Reason::HostLiteral)?;
-            let len = close.wrapping_add(1);
-            check(authority.get(..len).unwrap_or(&[]))?;
-            len
-        }
+    let len = match authority.first() {
+        Some(b'[') => literal_len(authority)?,
         _ => name_len(authority)?,
     };
     match len {
@@ -57,6 +49,17 @@ pub(crate) fn len(authority: &[u8]) -> Result<usize, Reason> {
         1..=HOST_BYTES => Ok(len),
         _ => Err(Reason::HostBytes),
     }
+}
+
+#[cold]
+fn literal_len(authority: &[u8]) -> Result<usize, Reason> {
+    let close = authority
+        .iter()
+        .position(|b| *b == b']')
+        .ok_or(Reason::HostLiteral)?;
+    let len = close.wrapping_add(1);
+    check(authority.get(..len).unwrap_or(&[]))?;
+    Ok(len)
 }
 
 /// The length of the labels and dots at the start of `bytes`.  Every label has a byte, but after the dot that ends

@@ -77,6 +77,7 @@ pub enum Method {
 
 impl Method {
     /// Methods are compared with case (RFC 9110, section 9.1).
+    #[inline]
     pub fn from_token(token: &[u8]) -> Method {
         match token {
             b"GET" => Method::Get,

@@ -7,12 +7,12 @@
 //! ```
 
 use crate::facts::{self, Facts, Flags};
-use crate::fields::{Line, Lines};
+use crate::fields::Lines;
 use crate::limits::Limits;
 use crate::message::{Framing, Method, Span, Status, Version};
 use crate::reason::Reason;
 use crate::scan;
-use crate::target;
+use crate::target::{self, Authority};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum At {
@@ -34,6 +34,8 @@ pub struct RequestParser {
     /// Where scanning goes on, until the request line has ended.
     pos: u32,
     target: Span,
+    /// After the first question mark of the target; 0 when there is none.
+    query: u32,
     method: Method,
     version: Version,
     at: At,
@@ -117,6 +119,7 @@ impl RequestParser {
             skip: 0,
             pos: 0,
             target: Span::EMPTY,
+            query: 0,
             method: Method::Other,
             version: Version::Http11,
             at: At::Start,
@@ -138,29 +141,23 @@ impl RequestParser {
     /// The offset after the head, once it is whole.
     #[inline]
     fn advance(&mut self, buf: &[u8], limits: &Limits) -> Result<Option<usize>, Reason> {
-        if self.at != At::Fields {
+        // A local, so that it need not go through memory.
+        let mut lines = if self.at == At::Fields {
+            self.lines
+        } else {
             match self.request_line(buf, limits)? {
                 Status::Partial => return Ok(None),
-                Status::Complete(()) => {}
-            }
-        }
-        // A local that the compiler can keep in registers.
-        let mut lines = self.lines;
-        let end = loop {
-            match lines.next(buf, limits)? {
-                Line::Partial => break None,
-                Line::End(end) => break Some(end),
-                Line::Field { line, colon, end } => {
-                    self.facts.field(buf, line, colon, end, limits)?;
-                }
+                Status::Complete(end) => Lines::at(end),
             }
         };
+        let end = lines.scan(buf, limits, &mut self.facts)?;
         self.lines = lines;
         Ok(end)
     }
 
+    /// The offset of the first field line.
     #[inline]
-    fn request_line(&mut self, buf: &[u8], limits: &Limits) -> Result<Status<()>, Reason> {
+    fn request_line(&mut self, buf: &[u8], limits: &Limits) -> Result<Status<usize>, Reason> {
         if self.at == At::Start {
             loop {
                 let pos = self.pos as usize;
@@ -182,74 +179,104 @@ impl RequestParser {
             self.at = At::Method;
         }
         if self.at == At::Method {
-            let start = self.skip as usize;
-            let end = scan::token_end(buf, self.pos as usize);
-            self.pos = end as u32;
-            if end > start.saturating_add(limits.method_bytes as usize) {
-                return Err(Reason::MethodBytes);
-            }
-            match scan::at(buf, end) {
-                None => return Ok(Status::Partial),
-                Some(b' ') if end == start => return Err(Reason::MethodEmpty),
-                Some(b' ') => {}
-                Some(_) => return Err(Reason::MethodByte),
-            }
-            let token = buf.get(start..end).unwrap_or(&[]);
-            self.method = Method::from_token(token);
-            match self.method {
-                Method::Connect => return Err(Reason::MethodConnect),
-                // To a server that ignores case the response would have another end.
-                Method::Other if facts::is_one_of(token, &[b"head", b"connect"]) => {
-                    return Err(Reason::MethodLookalike)
-                }
-                _ => {}
-            }
-            self.pos = self.pos.wrapping_add(1);
+            let Status::Complete(end) = self.method(buf, limits)? else {
+                return Ok(Status::Partial);
+            };
+            self.pos = end.wrapping_add(1) as u32;
             self.target.start = self.pos;
             self.at = At::Target;
         }
         if self.at == At::Target {
             let start = self.target.start as usize;
-            let end = scan::target_end(buf, self.pos as usize);
+            let mut end = self.pos as usize;
+            loop {
+                end = scan::path_end(buf, end);
+                if scan::at(buf, end) != Some(b'?') {
+                    break;
+                }
+                end = end.wrapping_add(1);
+                if self.query == 0 {
+                    self.query = end as u32;
+                }
+            }
             self.pos = end as u32;
-            if end > start.saturating_add(limits.target_bytes as usize) {
+            if end.wrapping_sub(start) > limits.target_bytes as usize {
                 return Err(Reason::TargetBytes);
             }
             match scan::at(buf, end) {
+                Some(b' ') if end != start => {}
                 None => return Ok(Status::Partial),
-                Some(b' ') if end == start => return Err(Reason::TargetEmpty),
-                Some(b' ') => {}
-                Some(b'#') => return Err(Reason::TargetFragment),
-                Some(b'\r' | b'\n') => return Err(Reason::VersionMissing),
-                Some(_) => return Err(Reason::TargetByte),
+                Some(byte) => return Err(target_error(byte)),
             }
             self.target = Span::between(start, end);
             self.pos = self.pos.wrapping_add(1);
             self.at = At::Version;
         }
         let start = self.pos as usize;
-        let Some((version, line_end)) = buf.get(start..).and_then(|b| b.split_first_chunk::<8>())
-        else {
+        let Some(rest) = buf.get(start..) else {
             return Ok(Status::Partial);
         };
-        self.version = version_of(version)?;
-        match line_end {
-            [] | [b'\r'] => return Ok(Status::Partial),
-            [b'\r', b'\n', ..] => {}
-            [b'\r', ..] => return Err(Reason::BareCr),
-            [b'\n', ..] => return Err(Reason::BareLf),
-            [..] => return Err(Reason::RequestLineEnd),
+        // Nearly all of them: two words to compare.
+        if rest.first_chunk() == Some(b"HTTP/1.1\r\n") {
+            self.version = Version::Http11;
+        } else if let Status::Complete(version) = version_line(rest)? {
+            self.version = version;
+        } else {
+            return Ok(Status::Partial);
         }
         self.at = At::Fields;
-        self.lines.start(start.wrapping_add(10));
-        Ok(Status::Complete(()))
+        Ok(Status::Complete(start.wrapping_add(10)))
+    }
+
+    /// The offset of the space after the method.
+    #[inline]
+    fn method(&mut self, buf: &[u8], limits: &Limits) -> Result<Status<usize>, Reason> {
+        let start = self.skip as usize;
+        // Most requests, with one comparison.
+        if buf.get(start..).and_then(<[u8]>::first_chunk) == Some(b"GET ")
+            && limits.method_bytes >= 3
+        {
+            self.method = Method::Get;
+            return Ok(Status::Complete(start.wrapping_add(3)));
+        }
+        self.any_method(buf, start, limits)
+    }
+
+    #[inline(never)]
+    fn any_method(
+        &mut self,
+        buf: &[u8],
+        start: usize,
+        limits: &Limits,
+    ) -> Result<Status<usize>, Reason> {
+        let end = scan::token_end(buf, self.pos as usize);
+        self.pos = end as u32;
+        if end.wrapping_sub(start) > limits.method_bytes as usize {
+            return Err(Reason::MethodBytes);
+        }
+        match scan::at(buf, end) {
+            Some(b' ') if end != start => {}
+            None => return Ok(Status::Partial),
+            Some(b' ') => return Err(Reason::MethodEmpty),
+            Some(_) => return Err(Reason::MethodByte),
+        }
+        let token = buf.get(start..end).unwrap_or(&[]);
+        self.method = Method::from_token(token);
+        match self.method {
+            Method::Connect => Err(Reason::MethodConnect),
+            // To a server that ignores case the response would have another end.
+            Method::Other if facts::is_one_of(token, &[b"head", b"connect"]) => {
+                Err(Reason::MethodLookalike)
+            }
+            _ => Ok(Status::Complete(end)),
+        }
     }
 
     /// What can only be said once every field was seen.
     fn finish(&self, head: &[u8], end: usize) -> Result<RequestHead, Reason> {
         let flags = self.facts.flags;
-        let target = target::split(head, self.target, self.method)?;
-        let (host, port) = self.authority(head, target.authority)?;
+        let absolute = target::absolute(head, self.target, self.method)?;
+        let Authority { host, port } = self.authority(head, absolute)?;
         let http11 = self.version == Version::Http11;
         let framing = match (flags.has(Flags::CHUNKED), flags.has(Flags::LENGTH)) {
             (true, true) => return Err(Reason::LengthAndCoding),
@@ -262,15 +289,8 @@ impl RequestParser {
         if content && self.method == Method::Trace {
             return Err(Reason::TraceContent);
         }
-        let upgrade = http11
-            && self.method == Method::Get
-            && framing == Framing::None
-            && flags.has(Flags::UPGRADE_OPTION)
-            && flags.has(Flags::WEBSOCKET)
-            && !flags.has(Flags::UPGRADE_OTHER);
-        let asks = flags.has(Flags::UPGRADE_OPTION)
-            || flags.has(Flags::WEBSOCKET)
-            || flags.has(Flags::UPGRADE_OTHER);
+        let upgrade =
+            flags.websocket() && http11 && self.method == Method::Get && framing == Framing::None;
         Ok(RequestHead {
             skip: self.skip,
             head_bytes: end as u32,
@@ -283,8 +303,8 @@ impl RequestParser {
             target: self.target,
             host,
             port,
-            path: target.path,
-            query: target.query,
+            path: target::path(self.target, self.query, absolute),
+            query: target::query(self.target, self.query),
             version: self.version,
             framing,
             close: flags.has(Flags::CLOSE) || !(http11 || flags.has(Flags::KEEP_ALIVE)),
@@ -292,42 +312,77 @@ impl RequestParser {
             upgrade,
             rewrite: flags.has(Flags::HOP)
                 || flags.has(Flags::CLOSE)
-                || (asks && !upgrade)
-                || !target.authority.is_empty(),
+                || (flags.upgrade() && !upgrade)
+                || absolute.is_some(),
             solo: content && self.method.is_content_unusual(),
         })
     }
 
     /// RFC 9112, section 3.2: one Host, and the same as an absolute target's authority.
-    fn authority(&self, head: &[u8], absolute: Span) -> Result<(Span, Option<u16>), Reason> {
+    #[inline]
+    fn authority(&self, head: &[u8], absolute: Option<Span>) -> Result<Authority, Reason> {
         let named = if self.facts.flags.has(Flags::HOST) {
-            Some(target::authority(head, self.facts.host)?)
+            target::authority(head, self.facts.host)?
         } else if self.version == Version::Http11 {
             return Err(Reason::HostMissing);
         } else {
-            None
+            Authority::NONE
         };
-        if matches!(self.target.get(head), [b'/' | b'*', ..]) {
-            return Ok(named.map_or((Span::EMPTY, None), |a| (a.host, a.port)));
+        match absolute {
+            None => Ok(named),
+            Some(absolute) => absolute_authority(head, absolute, named),
         }
-        let wanted = target::authority(head, absolute)?;
-        if let Some(named) = named {
-            let same = named
-                .host
-                .get(head)
-                .eq_ignore_ascii_case(wanted.host.get(head));
-            if !same || named.port.unwrap_or(80) != wanted.port.unwrap_or(80) {
-                return Err(Reason::HostMismatch);
-            }
-        }
-        Ok((wanted.host, wanted.port))
+    }
+}
+
+/// The authority of an absolute target, with which Host must agree, if there is one.
+#[inline(never)]
+fn absolute_authority(head: &[u8], absolute: Span, named: Authority) -> Result<Authority, Reason> {
+    let wanted = target::authority(head, absolute)?;
+    let (host, named_host) = (wanted.host.get(head), named.host.get(head));
+    let same = named_host.eq_ignore_ascii_case(host)
+        && named.port.unwrap_or(80) == wanted.port.unwrap_or(80);
+    if same || named == Authority::NONE {
+        Ok(wanted)
+    } else {
+        Err(Reason::HostMismatch)
+    }
+}
+
+#[cold]
+fn target_error(byte: u8) -> Reason {
+    match byte {
+        b' ' => Reason::TargetEmpty,
+        b'#' => Reason::TargetFragment,
+        b'\r' | b'\n' => Reason::VersionMissing,
+        _ => Reason::TargetByte,
+    }
+}
+
+/// The version and the end of the request line.
+#[inline(never)]
+fn version_line(bytes: &[u8]) -> Result<Status<Version>, Reason> {
+    let Some((version, line_end)) = bytes.split_first_chunk::<8>() else {
+        return Ok(Status::Partial);
+    };
+    let version = version_of(version)?;
+    match line_end {
+        [] | [b'\r'] => Ok(Status::Partial),
+        [b'\r', b'\n', ..] => Ok(Status::Complete(version)),
+        [b'\r', ..] => Err(Reason::BareCr),
+        [b'\n', ..] => Err(Reason::BareLf),
+        [..] => Err(Reason::RequestLineEnd),
     }
 }
 
 /// RFC 9112, section 2.3: exact, with case.
+#[inline]
 pub(crate) fn version_of(bytes: &[u8; 8]) -> Result<Version, Reason> {
+    // Compared as words; a match would go byte by byte.
+    if bytes == b"HTTP/1.1" {
+        return Ok(Version::Http11);
+    }
     match bytes {
-        b"HTTP/1.1" => Ok(Version::Http11),
         b"HTTP/1.0" => Ok(Version::Http10),
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
             Err(Reason::VersionUnsupported)

@@ -7,7 +7,7 @@
 //! ```
 
 use crate::facts::{Facts, Flags};
-use crate::fields::{Line, Lines};
+use crate::fields::Lines;
 use crate::limits::Limits;
 use crate::message::{Framing, Method, Status, Version};
 use crate::reason::Reason;
@@ -108,29 +108,22 @@ impl ResponseParser {
     /// The offset after the head, once it is whole.
     #[inline]
     fn advance(&mut self, buf: &[u8], limits: &Limits) -> Result<Option<usize>, Reason> {
-        if self.at != At::Fields {
+        let mut lines = if self.at == At::Fields {
+            self.lines
+        } else {
             match self.status_line(buf)? {
                 Status::Partial => return Ok(None),
-                Status::Complete(()) => {}
-            }
-        }
-        // A local that the compiler can keep in registers.
-        let mut lines = self.lines;
-        let end = loop {
-            match lines.next(buf, limits)? {
-                Line::Partial => break None,
-                Line::End(end) => break Some(end),
-                Line::Field { line, colon, end } => {
-                    self.facts.field(buf, line, colon, end, limits)?;
-                }
+                Status::Complete(end) => Lines::at(end),
             }
         };
+        let end = lines.scan(buf, limits, &mut self.facts)?;
         self.lines = lines;
         Ok(end)
     }
 
+    /// The offset of the first field line.
     #[inline]
-    fn status_line(&mut self, buf: &[u8]) -> Result<Status<()>, Reason> {
+    fn status_line(&mut self, buf: &[u8]) -> Result<Status<usize>, Reason> {
         if self.at == At::Start {
             // Bytes that cannot become a status line are refused at once: an endpoint that speaks another
             // protocol may never send more.
@@ -171,8 +164,7 @@ impl ResponseParser {
             Some(_) => return Err(Reason::StatusReason),
         }
         self.at = At::Fields;
-        self.lines.start(end.wrapping_add(2));
-        Ok(Status::Complete(()))
+        Ok(Status::Complete(end.wrapping_add(2)))
     }
 
     /// RFC 9112, section 6.3, in its order.
@@ -201,10 +193,7 @@ impl ResponseParser {
             if !request.upgrade {
                 return Err(Reason::SwitchUnasked);
             }
-            if !flags.has(Flags::WEBSOCKET)
-                || flags.has(Flags::UPGRADE_OTHER)
-                || !flags.has(Flags::UPGRADE_OPTION)
-            {
+            if !flags.websocket() {
                 return Err(Reason::SwitchProtocol);
             }
         }
@@ -224,9 +213,6 @@ impl ResponseParser {
         let close = flags.has(Flags::CLOSE)
             || !(http11 || flags.has(Flags::KEEP_ALIVE))
             || matches!(framing, Framing::UntilClose | Framing::Tunnel);
-        let upgrades = flags.has(Flags::UPGRADE_OPTION)
-            || flags.has(Flags::WEBSOCKET)
-            || flags.has(Flags::UPGRADE_OTHER);
         Ok(ResponseHead {
             head_bytes: end as u32,
             field_count: self.lines.count,
@@ -237,7 +223,7 @@ impl ResponseParser {
             interim,
             rewrite: flags.has(Flags::HOP)
                 || flags.has(Flags::CLOSE)
-                || (upgrades && !switch)
+                || (flags.upgrade() && !switch)
                 // An HTTP/1.0 status line tells an HTTP/1.1 client to close a connection that may stay.
                 || (self.version < request.version),
         })

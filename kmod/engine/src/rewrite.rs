@@ -186,10 +186,7 @@ pub fn request(
             Some(host)
         }
         // An absolute target's authority is the host that was decided on.
-        None if h.is_absolute(head) => {
-            Some(target::split(head, h.target, h.method)?.authority.get(head))
-        }
-        None => None,
+        None => target::absolute(head, h.target, h.method)?.map(|authority| authority.get(head)),
     };
     if let Some(host) = new_host {
         out.field(b"Host", host)?;

@@ -89,32 +89,42 @@ fn equal(word: u64, byte: u8) -> u64 {
     below(word ^ ONES.wrapping_mul(u64::from(byte)), 1)
 }
 
-/// Flags the bytes that no field value may have, and the tab; every flag is exact.
+/// Flags the bytes that no field value may have, and the tab; every flag is exact up to the lowest.
 #[inline]
 fn not_value(word: u64) -> u64 {
-    let low = word & !HIGHS;
-    let from_space = low.wrapping_add(ONES.wrapping_mul(0x60));
-    let is_del = low.wrapping_add(ONES);
-    !((from_space & !is_del) | word) & HIGHS
+    let control = word.wrapping_sub(ONES.wrapping_mul(0x20));
+    let delete = (word ^ ONES.wrapping_mul(0x7f)).wrapping_sub(ONES);
+    (control | delete) & !word & HIGHS
+}
+
+/// Flags what is not visible ASCII, `#`, which no target may have, and `?`, which ends its path.
+#[inline]
+fn not_path(word: u64) -> u64 {
+    let space = word.wrapping_sub(ONES.wrapping_mul(0x21));
+    // A carry out of 0xff goes upwards only, too.
+    let delete = word.wrapping_add(ONES);
+    let hash = (word ^ ONES.wrapping_mul(b'#' as u64)).wrapping_sub(ONES);
+    let question = (word ^ ONES.wrapping_mul(b'?' as u64)).wrapping_sub(ONES);
+    (space | delete | hash | question | word) & HIGHS
 }
 
 #[inline(always)]
 fn find(buf: &[u8], from: usize, flags: impl Fn(u64) -> u64, stops: impl Fn(u8) -> bool) -> usize {
-    let mut rest = buf.get(from..).unwrap_or(&[]);
+    let Some(mut rest) = buf.get(from..) else {
+        return from;
+    };
     let mut at = from;
     // Two words a turn: long values are the most of a browser's head.
     while let Some((&[a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p], tail)) =
         rest.split_first_chunk::<16>()
     {
         let first = flags(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+        if first != 0 {
+            return at.wrapping_add((first.trailing_zeros() >> 3) as usize);
+        }
         let second = flags(u64::from_le_bytes([i, j, k, l, m, n, o, p]));
-        if first | second != 0 {
-            let before = if first != 0 {
-                first.trailing_zeros() >> 3
-            } else {
-                (second.trailing_zeros() >> 3).wrapping_add(8)
-            };
-            return at.wrapping_add(before as usize);
+        if second != 0 {
+            return at.wrapping_add((second.trailing_zeros() >> 3).wrapping_add(8) as usize);
         }
         at = at.wrapping_add(16);
         rest = tail;
@@ -150,7 +160,9 @@ pub(crate) fn label_end(buf: &[u8], from: usize) -> usize {
 
 #[inline(always)]
 fn kind_end(buf: &[u8], from: usize, kind: u8) -> usize {
-    let mut rest = buf.get(from..).unwrap_or(&[]);
+    let Some(mut rest) = buf.get(from..) else {
+        return from;
+    };
     let mut end = from;
     // By eights only so that the compiler unrolls it.
     while let Some((eight, tail)) = rest.split_first_chunk::<8>() {
@@ -184,15 +196,12 @@ pub(crate) fn value_end(buf: &[u8], from: usize) -> usize {
     }
 }
 
-/// The first byte at or after `from` that is not visible ASCII, or is `#`, or the end.
+/// The first byte at or after `from` that is not visible ASCII, or is `#` or `?`, or the end.
 #[inline]
-pub(crate) fn target_end(buf: &[u8], from: usize) -> usize {
-    find(
-        buf,
-        from,
-        |w| below(w, 0x21) | equal(w, 0x7f) | equal(w, b'#') | (w & HIGHS),
-        |b| !is_visible(b) || b == b'#',
-    )
+pub(crate) fn path_end(buf: &[u8], from: usize) -> usize {
+    find(buf, from, not_path, |b| {
+        !is_visible(b) || b == b'#' || b == b'?'
+    })
 }
 
 /// The first `byte` at or after `from`.
@@ -202,16 +211,22 @@ pub(crate) fn find_byte(buf: &[u8], from: usize, byte: u8) -> Option<usize> {
     (end < buf.len()).then_some(end)
 }
 
-/// Without spaces and tabs at both ends (OWS, RFC 9110, section 5.6.3).
+/// Without spaces and tabs at the end (OWS, RFC 9110, section 5.6.3).
+#[inline]
+pub(crate) fn trim_end(mut value: &[u8]) -> &[u8] {
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// Without spaces and tabs at both ends.
 #[inline]
 pub(crate) fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = value {
         value = rest;
     }
-    while let [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
-    }
-    value
+    trim_end(value)
 }
 
 /// The elements of a comma-separated list (RFC 9110, section 5.6.1), trimmed; empty ones included.
@@ -246,7 +261,15 @@ pub(crate) fn is_token_equal(token: &[u8], lower: &[u8]) -> bool {
     }
     let same = |a: &[u8; 8], b: &[u8; 8]| u64::from_le_bytes(*a) | CASE == u64::from_le_bytes(*b);
     let (Some(a_last), Some(b_last)) = (token.last_chunk(), lower.last_chunk()) else {
-        return token.iter().zip(lower).all(|(a, b)| a | 0x20 == *b);
+        // Two halves of a short name overlap, as the last two words of a long one do.
+        let half = |bytes: &[u8]| {
+            let (first, last) = (bytes.first_chunk::<4>()?, bytes.last_chunk::<4>()?);
+            Some((u32::from_le_bytes(*first), u32::from_le_bytes(*last)))
+        };
+        return match (half(token), half(lower)) {
+            (Some(a), Some(b)) => (a.0 | CASE as u32, a.1 | CASE as u32) == b,
+            _ => token.iter().zip(lower).all(|(a, b)| a | 0x20 == *b),
+        };
     };
     let (mut a_rest, mut b_rest) = (token, lower);
     while let (Some((a, a_tail)), Some((b, b_tail))) =
@@ -290,8 +313,8 @@ mod tests {
                     assert_eq!(token_end(&buf, from), slow(&is_token, from));
                     assert_eq!(value_end(&buf, from), slow(&is_value, from));
                     assert_eq!(
-                        target_end(&buf, from),
-                        slow(&|b| is_visible(b) && b != b'#', from)
+                        path_end(&buf, from),
+                        slow(&|b| is_visible(b) && b != b'#' && b != b'?', from)
                     );
                     assert_eq!(
                         find_byte(&buf, from, byte),

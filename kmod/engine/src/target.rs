@@ -7,17 +7,6 @@ use crate::message::{Method, Span};
 use crate::reason::Reason;
 use crate::scan;
 
-/// A target taken apart; spans are of the head.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Target {
-    /// The authority of an absolute target, else empty.
-    pub(crate) authority: Span,
-    /// Never empty: of `http://host` it is a slash of the scheme, which stands for the root.
-    pub(crate) path: Span,
-    /// Without the question mark.
-    pub(crate) query: Span,
-}
-
 /// Host and port of an authority.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Authority {
@@ -25,57 +14,71 @@ pub(crate) struct Authority {
     pub(crate) port: Option<u16>,
 }
 
-/// Takes `head[start .. end]` apart; its bytes are visible ASCII without `#`.
-pub(crate) fn split(head: &[u8], target: Span, method: Method) -> Result<Target, Reason> {
-    let bytes = target.get(head);
-    let start = target.start as usize;
-    let end = target.end() as usize;
-    let (authority, path_start) = match bytes {
-        [b'/', ..] => (Span::EMPTY, start),
-        b"*" if method == Method::Options => {
-            return Ok(Target {
-                authority: Span::EMPTY,
-                path: target,
-                query: Span::EMPTY,
-            })
-        }
-        _ => {
-            let Some(slashes) = scheme_end(bytes) else {
-                return Err(match scan::find_byte(bytes, 0, b':') {
-                    Some(colon) if bytes.get(colon..).is_some_and(|b| b.starts_with(b"://")) => {
-                        Reason::TargetScheme
-                    }
-                    _ => Reason::TargetForm,
-                });
-            };
-            let authority_start = start.wrapping_add(slashes);
-            let authority_end = bytes
-                .get(slashes..)
-                .and_then(|rest| rest.iter().position(|b| matches!(b, b'/' | b'?')))
-                .map_or(end, |len| authority_start.wrapping_add(len));
-            let authority = Span::between(authority_start, authority_end);
-            if authority.get(head).contains(&b'@') {
-                return Err(Reason::TargetUserinfo);
-            }
-            (authority, authority_end)
-        }
+impl Authority {
+    /// Of a request without Host: no host that was checked is empty.
+    pub(crate) const NONE: Authority = Authority {
+        host: Span::EMPTY,
+        port: None,
     };
-    let question = scan::find_byte(head.get(..end).unwrap_or(&[]), path_start, b'?');
-    let path_end = question.unwrap_or(end);
-    let path = if path_end == path_start {
-        Span {
+}
+
+/// The authority of an absolute target; none of one in origin or asterisk form.
+#[inline]
+pub(crate) fn absolute(head: &[u8], target: Span, method: Method) -> Result<Option<Span>, Reason> {
+    match scan::at(head, target.start as usize) {
+        Some(b'/') => Ok(None),
+        Some(b'*') if method == Method::Options && target.len == 1 => Ok(None),
+        _ => after_scheme(head, target).map(Some),
+    }
+}
+
+/// The path.  Never empty: of `http://host` it is a slash of the scheme, which stands for the root.  `query` is the
+/// offset after the first question mark, or 0.
+#[inline]
+pub(crate) fn path(target: Span, query: u32, authority: Option<Span>) -> Span {
+    let end = query.checked_sub(1).unwrap_or(target.end());
+    match authority {
+        None => Span::between(target.start as usize, end as usize),
+        Some(authority) if authority.end() == end => Span {
             start: authority.start.saturating_sub(1),
             len: 1,
-        }
-    } else {
-        Span::between(path_start, path_end)
+        },
+        Some(authority) => Span::between(authority.end() as usize, end as usize),
+    }
+}
+
+/// The query without its question mark.
+#[inline]
+pub(crate) fn query(target: Span, query: u32) -> Span {
+    match query {
+        0 => Span::EMPTY,
+        _ => Span::between(query as usize, target.end() as usize),
+    }
+}
+
+/// The authority of a target whose bytes are visible ASCII without `#`.
+#[inline(never)]
+fn after_scheme(head: &[u8], target: Span) -> Result<Span, Reason> {
+    let bytes = target.get(head);
+    let Some(slashes) = scheme_end(bytes) else {
+        return Err(match scan::find_byte(bytes, 0, b':') {
+            Some(colon) if bytes.get(colon..).is_some_and(|b| b.starts_with(b"://")) => {
+                Reason::TargetScheme
+            }
+            _ => Reason::TargetForm,
+        });
     };
-    let query = question.map_or(Span::EMPTY, |q| Span::between(q.wrapping_add(1), end));
-    Ok(Target {
-        authority,
-        path,
-        query,
-    })
+    let rest = bytes.get(slashes..).unwrap_or(&[]);
+    let len = rest
+        .iter()
+        .position(|b| matches!(b, b'/' | b'?'))
+        .unwrap_or(rest.len());
+    let start = (target.start as usize).wrapping_add(slashes);
+    let authority = Span::between(start, start.wrapping_add(len));
+    if authority.get(head).contains(&b'@') {
+        return Err(Reason::TargetUserinfo);
+    }
+    Ok(authority)
 }
 
 /// The length of `http://` in any case.
@@ -85,14 +88,15 @@ fn scheme_end(target: &[u8]) -> Option<usize> {
 }
 
 /// Splits and checks `host [ ":" port ]` (RFC 3986, section 3.2, without user information).
+#[inline(always)]
 pub(crate) fn authority(head: &[u8], span: Span) -> Result<Authority, Reason> {
-    let bytes = span.get(head);
-    let host_len = host::len(bytes)?;
-    let port = match bytes.get(host_len..).unwrap_or(&[]) {
-        [] => None,
-        [b':', digits @ ..] => Some(host::port(digits)?),
-        _ if bytes.first() == Some(&b'[') => return Err(Reason::HostPort),
-        _ => return Err(Reason::HostByte),
+    // The scan need not know where the span ends: what stands there is in no host.
+    let rest = head.get(span.start as usize..).unwrap_or(&[]);
+    let host_len = host::len(rest)?;
+    let port = if host_len == span.len as usize {
+        None
+    } else {
+        Some(port_after(span.get(head), host_len)?)
     };
     Ok(Authority {
         host: Span {
@@ -101,4 +105,13 @@ pub(crate) fn authority(head: &[u8], span: Span) -> Result<Authority, Reason> {
         },
         port,
     })
+}
+
+#[inline(never)]
+fn port_after(authority: &[u8], host_len: usize) -> Result<u16, Reason> {
+    match authority.get(host_len..).unwrap_or(&[]) {
+        [b':', digits @ ..] => host::port(digits),
+        _ if authority.first() == Some(&b'[') => Err(Reason::HostPort),
+        _ => Err(Reason::HostByte),
+    }
 }
