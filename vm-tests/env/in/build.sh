@@ -86,14 +86,18 @@ do_vm_tests() {
 	install_bin "$CARGO_TARGET_DIR/release/vm-tests"
 }
 
-# Prints cargo's own lines and one total over all test programs.
+# Prints cargo's own lines and one total over all test programs and the comparison of parsers.
 do_unit() {
-	local log rc=0
+	local log rc=0 parsers=0
 	say "unit tests"
 	log=$(mktemp)
 	cargo_ test --workspace --no-fail-fast 2>&1 | tee "$log" || rc=$?
-	awk '/^test result:/ { p += $4; f += $6; i += $8 }
-		END { printf "unit: %d passed, %d failed, %d ignored\n", p, f, i }' "$log"
+	say "the engine beside other parsers"
+	sh kmod/engine/differential/run.sh 20000 || parsers=$?
+	[ "$parsers" = 0 ] || rc=$parsers
+	awk -v parsers="$parsers" '/^test result:/ { p += $4; f += $6; i += $8 }
+		END { if (parsers) f++; else p++
+			printf "unit: %d passed, %d failed, %d ignored\n", p, f, i }' "$log"
 	rm -f "$log"
 	return "$rc"
 }

@@ -4,10 +4,12 @@
 //!
 //! Where the engine accepts a message and a peer does too, both must end it at the same byte.  Where the engine accepts and
 //! a peer does not, `table.tsv` must say why, and every line of the table must be met.  Where only the peer
-//! accepts, the engine is the stricter one.
+//! accepts, the engine is the stricter one.  Before that, the fuzz target `differential` runs for some seconds.
 //!
 //! Usage: `xlb-engine-differential [MESSAGES]`; peers are started by the commands in `XLB_NODE`, `XLB_H11`, `XLB_GO`.
 
+#[path = "../../tests/common/httparse.rs"]
+mod against_httparse;
 #[path = "../../tests/common/mod.rs"]
 mod common;
 mod generate;
@@ -228,9 +230,20 @@ fn main() -> ExitCode {
         .nth(1)
         .and_then(|n| n.parse().ok())
         .unwrap_or(40_000);
+    common::smoke::smoke(
+        "differential",
+        "../fuzz/corpus/differential",
+        against_httparse::check,
+    );
     match run(messages) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(true) => {
+            println!("differential: ok");
+            ExitCode::SUCCESS
+        }
+        Ok(false) => {
+            println!("differential: FAILED");
+            ExitCode::FAILURE
+        }
         Err(error) => {
             eprintln!("{error}: are Node.js, Go and h11 installed? See README.md.");
             ExitCode::from(2)

@@ -7,6 +7,7 @@ pub mod checks;
 pub mod drive;
 pub mod reference;
 pub mod rng;
+pub mod smoke;
 
 use xlb_engine::{
     Limits, Reason, RequestContext, RequestHead, RequestParser, ResponseHead, ResponseParser,
