@@ -103,6 +103,6 @@ fn bytes_one_by_one_are_linear() {
         start.elapsed()
     };
     // 60,000 calls; scanning anew each time would look at 900 million bytes twice over.
-    let single = (0..3).map(|_| time(1)).min().unwrap();
-    assert!(single.as_millis() < 200, "{single:?}");
+    // Several tries, as the machine may do other work; scanning anew would take seconds each time.
+    assert!((0..20).any(|_| time(1).as_millis() < 200));
 }
