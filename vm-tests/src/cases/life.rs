@@ -283,7 +283,8 @@ fn client_killed(ctx: &mut Ctx) -> Result<()> {
                 ],
             )?,
         ];
-        thread::sleep(Duration::from_millis(500 + round * 173));
+        // Long enough for the programs to start, on a slow kernel too.
+        thread::sleep(ctx.secs(1).mul_f32(0.5 + round as f32 * 0.173));
         for client in &mut clients {
             client.kill();
         }
