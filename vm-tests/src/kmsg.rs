@@ -67,6 +67,7 @@ const HARMLESS: &[&str] = &[
     // The module refuses a value of a parameter, and the load.
     "xlb: head_bytes=10: not from",
     "xlb: field_count=1000000: not from",
+    "xlb: this module was built without BTF",
 ];
 
 /// The log from where it was opened.

@@ -20,6 +20,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::bare("life/insmod_and_rmmod", insmod_and_rmmod),
     Scenario::bare("life/nonsense_parameters", nonsense_parameters),
     Scenario::bare("life/limits_as_parameters", limits_as_parameters),
+    Scenario::bare("life/module_without_btf", module_without_btf),
     Scenario::xlb(
         "life/rmmod_refused_with_live_sockets",
         rmmod_refused_with_live_sockets,
@@ -93,6 +94,28 @@ fn nonsense_parameters(_ctx: &mut Ctx) -> Result<()> {
         ensure!(out.code != Some(0), "{parameter} was taken");
         ensure!(!xlb::is_loaded(), "still loaded after {parameter}");
     }
+    Ok(())
+}
+
+/// insmod says what is missing.
+fn module_without_btf(ctx: &mut Ctx) -> Result<()> {
+    let stripped = ctx.path("xlb.ko").display().to_string();
+    let whole = xlb::module_path();
+    ctx.run_ok(
+        "objcopy",
+        &["-R", ".BTF", "-R", ".BTF.base", &whole, &stripped],
+    )?;
+    let out = ctx.run("insmod", &[&stripped])?;
+    ensure!(out.code != Some(0), "loaded without BTF");
+    ensure!(!xlb::is_loaded(), "the module stayed");
+    let log = ctx.run_ok("dmesg", &[])?;
+    ensure!(
+        log.lines()
+            .rev()
+            .take(20)
+            .any(|line| line.contains("xlb: this module was built without BTF")),
+        "the kernel log does not say why"
+    );
     Ok(())
 }
 
