@@ -103,8 +103,8 @@ fn not_path(word: u64) -> u64 {
     let space = word.wrapping_sub(ONES.wrapping_mul(0x21));
     // A carry out of 0xff goes upwards only, too.
     let delete = word.wrapping_add(ONES);
-    let hash = (word ^ ONES.wrapping_mul(b'#' as u64)).wrapping_sub(ONES);
-    let question = (word ^ ONES.wrapping_mul(b'?' as u64)).wrapping_sub(ONES);
+    let hash = (word ^ ONES.wrapping_mul(u64::from(b'#'))).wrapping_sub(ONES);
+    let question = (word ^ ONES.wrapping_mul(u64::from(b'?'))).wrapping_sub(ONES);
     (space | delete | hash | question | word) & HIGHS
 }
 
