@@ -767,6 +767,11 @@ pub(crate) fn close_all() {
     close_dead();
     remove_if(|_| true);
     close_dead();
+    // Nothing drops a static: what the buckets have reserved would leak.
+    for bucket in &TABLE {
+        let reserved = core::mem::replace(&mut *bucket.lock(), KVec::new());
+        drop(reserved);
+    }
 }
 
 /// Periodic work: closes the dead and the expired, forgets unused pools.
