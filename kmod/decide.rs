@@ -22,10 +22,9 @@ impl Locked<'_> {
     /// Fills in what BPF sees, and asks `route`.
     pub(crate) fn ask_route(&mut self) -> Result<u32, Reason> {
         self.normalize()?;
-        let view = self.view();
-        // SAFETY: `normalize` and the engine made these slices, and nothing has moved them since.
-        let (path, host) = unsafe { (&*view.path, &*view.host) };
-        let head = &view.head;
+        let psock = self.psock;
+        let head = &self.head;
+        let (path, host) = self.matched();
         let mut flags = 0;
         if head.framing != Framing::None {
             flags |= sys::XLB_REQ_HAS_BODY;
@@ -33,7 +32,6 @@ impl Locked<'_> {
         if head.upgrade {
             flags |= sys::XLB_REQ_UPGRADE;
         }
-        let psock = self.psock;
         let request = sys::xlb_request {
             // SAFETY: The socket is live.
             cgroup_id: unsafe { sys::xlb_sk_cgroup_id(psock.sk) },
@@ -48,13 +46,11 @@ impl Locked<'_> {
             http_version: head.version.as_u16(),
             flags: flags as u16,
         };
+        // SAFETY: The request belongs to the holder of the socket lock, and no call of the policy
+        // goes on.
+        unsafe { *psock.request() = request };
+        self.show();
         self.decision = NO_DECISION;
-        // SAFETY: View and request belong to the holder of the socket lock, and no call of the
-        // policy goes on.
-        unsafe {
-            *psock.view.get() = view;
-            *psock.request() = request;
-        }
         match answer(self.call_route(), sys::XLB_REASON_NO_ROUTE) {
             // `pick` finds that nothing is decided, and `ask_pick` asks again.
             sys::XLB_REASON_OK | sys::XLB_REASON_RETRIED => Ok(sys::XLB_REASON_OK),
@@ -69,9 +65,7 @@ impl Locked<'_> {
     pub(crate) fn ask_pick(&mut self, attempt: u32) -> u32 {
         let psock = self.psock;
         if attempt > 0 {
-            let view = self.view();
-            // SAFETY: The view is ours under the socket lock, and no call of the policy goes on.
-            unsafe { *psock.view.get() = view };
+            self.show();
         }
         // SAFETY: The request is ours under the socket lock.
         unsafe { (*psock.request()).attempt = attempt };
@@ -154,21 +148,26 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// The held request, as BPF may ask for it.
-    fn view(&self) -> View {
+    /// Path and host as they are matched.
+    fn matched(&self) -> (&[u8], &[u8]) {
         let bytes = self.buf.bytes();
-        let or_raw = |normal: &Buf, raw| -> *const [u8] {
-            if normal.is_empty() {
-                raw
-            } else {
-                normal.bytes()
-            }
-        };
-        View {
-            bytes,
-            head: self.head,
-            path: or_raw(&self.path, self.head.path.get(bytes)),
-            host: or_raw(&self.host, self.head.host.get(bytes)),
+        (
+            or_raw(&self.path, self.head.path.get(bytes)),
+            or_raw(&self.host, self.head.host.get(bytes)),
+        )
+    }
+
+    /// Lets BPF ask for the held request.
+    fn show(&self) {
+        let (path, host) = self.matched();
+        // SAFETY: The view is ours under the socket lock, and no call of the policy goes on.
+        unsafe {
+            *self.psock.view.get() = View {
+                bytes: self.buf.bytes(),
+                head: self.head,
+                path,
+                host,
+            };
         }
     }
 
@@ -176,6 +175,15 @@ impl Locked<'_> {
     fn hide(&self) {
         // SAFETY: The view is ours under the socket lock, and no call of the policy goes on.
         unsafe { *self.psock.view.get() = View::EMPTY };
+    }
+}
+
+/// The normal form, or what came when that is normal already.
+fn or_raw<'a>(normal: &'a Buf, raw: &'a [u8]) -> &'a [u8] {
+    if normal.is_empty() {
+        raw
+    } else {
+        normal.bytes()
     }
 }
 
