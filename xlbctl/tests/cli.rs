@@ -40,6 +40,13 @@ fn validate(name: &str, content: &[u8]) -> Output {
     xlbctl(&["validate", "-f", path.to_str().expect("UTF-8")])
 }
 
+/// Asserts exit code 2 and a message with this part.
+fn refused(output: &Output, part: &str) {
+    let said = stderr(output);
+    assert_eq!(code(output), 2, "{part}: {said}");
+    assert!(said.contains(part), "{part}: {said}");
+}
+
 #[test]
 fn the_example_is_valid() {
     let output = xlbctl(&["validate", "-f", SHOP]);
@@ -85,12 +92,7 @@ fn what_cannot_be_read() {
     ];
     for (name, content, part) in cases {
         let output = validate(name, &content);
-        assert_eq!(code(&output), 2, "{name}");
-        assert!(
-            stderr(&output).contains(part),
-            "{name}: {}",
-            stderr(&output)
-        );
+        refused(&output, part);
         assert_eq!(
             stderr(&output).lines().count(),
             1,
@@ -99,11 +101,9 @@ fn what_cannot_be_read() {
         );
     }
     let output = xlbctl(&["validate", "-f", "/does/not/exist.yaml"]);
-    assert_eq!(code(&output), 2);
-    assert!(stderr(&output).contains("/does/not/exist.yaml: No such file"));
+    refused(&output, "/does/not/exist.yaml: No such file");
     let output = xlbctl(&["validate", "-f", "/"]);
-    assert_eq!(code(&output), 2);
-    assert!(stderr(&output).contains("is a directory"));
+    refused(&output, "is a directory");
 }
 
 #[test]
@@ -117,23 +117,13 @@ fn a_file_of_100_megabytes_is_refused_at_once() {
         .expect("the file grows");
     let output = xlbctl(&["validate", "-f", path.to_str().expect("UTF-8")]);
     fs::remove_file(&path).expect("it was there");
-    assert_eq!(code(&output), 2);
-    assert!(
-        stderr(&output).contains("larger than 32 MiB"),
-        "{}",
-        stderr(&output)
-    );
+    refused(&output, "larger than 32 MiB");
 }
 
 #[test]
 fn an_endless_file_is_refused() {
     let output = xlbctl(&["validate", "-f", "/dev/zero"]);
-    assert_eq!(code(&output), 2);
-    assert!(
-        stderr(&output).contains("larger than 32 MiB"),
-        "{}",
-        stderr(&output)
-    );
+    refused(&output, "larger than 32 MiB");
 }
 
 #[test]
@@ -141,8 +131,7 @@ fn deep_nesting_is_refused() {
     let mut text = "version: 1\nservices: ".to_owned();
     text.push_str(&"[".repeat(100_000));
     let output = validate("deep.yaml", text.as_bytes());
-    assert_eq!(code(&output), 2, "{}", stderr(&output));
-    assert!(stderr(&output).contains("deep.yaml:2: more than 1000 brackets"));
+    refused(&output, "deep.yaml:2: more than 1000 brackets");
 }
 
 #[test]
@@ -174,8 +163,7 @@ fn bad_usage() {
 fn a_bad_file_is_told_before_a_bad_machine() {
     let path = file("bad.yaml", b"version: 1\nservices: 5\n");
     let output = xlbctl(&["apply", "-f", path.to_str().expect("UTF-8")]);
-    assert_eq!(code(&output), 2);
-    assert!(stderr(&output).contains("bad.yaml:2: services: expected a list"));
+    refused(&output, "bad.yaml:2: services: expected a list");
 }
 
 #[test]
@@ -257,6 +245,5 @@ fn explain_says_why() {
     );
 
     let output = xlbctl(&["explain", "-f", SHOP, "--service", "shpo", "GET", "/"]);
-    assert_eq!(code(&output), 2);
-    assert!(stderr(&output).contains("did you mean shop?"));
+    refused(&output, "did you mean shop?");
 }
