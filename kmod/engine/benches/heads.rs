@@ -8,17 +8,10 @@
 use criterion::{criterion_group, criterion_main, Criterion, Throughput};
 use std::hint::black_box;
 use xlb_engine::rewrite::{self, RequestEdits};
-use xlb_engine::{
-    path, Body, Framing, Limits, Method, RequestContext, RequestHead, RequestParser,
-    ResponseParser, Status, Version,
-};
+use xlb_engine::{path, Body, Framing, Limits, RequestHead, RequestParser, ResponseParser, Status};
 use xlb_engine_benches as messages;
-use xlb_engine_benches::{BROWSER_GET, NGINX_200, SHORT_GET};
-
-const GET: RequestContext = RequestContext {
-    method: Method::Get,
-    version: Version::Http11,
-    upgrade: false,
+use xlb_engine_benches::{
+    httparse_request, httparse_response, BROWSER_GET, GET, NGINX_200, SHORT_GET,
 };
 
 fn request(bytes: &[u8]) -> RequestHead {
@@ -33,14 +26,7 @@ fn requests(c: &mut Criterion) {
         let mut group = c.benchmark_group(name);
         group.throughput(Throughput::Bytes(bytes.len() as u64));
         group.bench_function("xlb", |b| b.iter(|| request(bytes)));
-        group.bench_function("httparse", |b| {
-            b.iter(|| {
-                let mut fields = [httparse::EMPTY_HEADER; 32];
-                let mut request = httparse::Request::new(&mut fields);
-                assert!(request.parse(black_box(bytes)).unwrap().is_complete());
-                black_box(request.headers.len())
-            })
-        });
+        group.bench_function("httparse", |b| b.iter(|| httparse_request(bytes)));
         let head = request(bytes);
         let mut out = vec![0; rewrite::request_bound(&head, &RequestEdits::default())];
         group.bench_function("xlb rewrite", |b| {
@@ -66,14 +52,7 @@ fn responses(c: &mut Criterion) {
                 },
             )
         });
-        group.bench_function("httparse", |b| {
-            b.iter(|| {
-                let mut fields = [httparse::EMPTY_HEADER; 32];
-                let mut response = httparse::Response::new(&mut fields);
-                assert!(response.parse(black_box(bytes)).unwrap().is_complete());
-                black_box(response.headers.len())
-            })
-        });
+        group.bench_function("httparse", |b| b.iter(|| httparse_response(bytes)));
         group.finish();
     }
 }

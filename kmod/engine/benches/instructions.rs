@@ -4,45 +4,15 @@
 //! counts is what a message costs; see README.md.
 
 use std::hint::black_box;
-use xlb_engine::{
-    Body, Framing, Limits, Method, RequestContext, RequestParser, ResponseParser, Version,
+use xlb_engine::{Body, Framing, Limits};
+use xlb_engine_benches::{
+    self as messages, httparse_request, httparse_response, request, response,
 };
-use xlb_engine_benches as messages;
-
-const GET: RequestContext = RequestContext {
-    method: Method::Get,
-    version: Version::Http11,
-    upgrade: false,
-};
-
-#[inline(never)]
-fn request(bytes: &[u8]) {
-    let parsed = RequestParser::new().parse(black_box(bytes), &Limits::DEFAULT);
-    assert!(black_box(parsed).is_ok());
-}
-
-#[inline(never)]
-fn response(bytes: &[u8]) {
-    let parsed = ResponseParser::new().parse(black_box(bytes), &Limits::DEFAULT, &GET);
-    assert!(black_box(parsed).is_ok());
-}
 
 #[inline(never)]
 fn body(bytes: &[u8]) {
     let mut body = Body::new(Framing::Chunked);
     assert!(body.feed(black_box(bytes), &Limits::DEFAULT).is_ok());
-}
-
-fn httparse_request(bytes: &[u8]) {
-    let mut fields = [httparse::EMPTY_HEADER; 32];
-    let mut request = httparse::Request::new(&mut fields);
-    assert!(request.parse(black_box(bytes)).is_ok());
-}
-
-fn httparse_response(bytes: &[u8]) {
-    let mut fields = [httparse::EMPTY_HEADER; 32];
-    let mut response = httparse::Response::new(&mut fields);
-    assert!(response.parse(black_box(bytes)).is_ok());
 }
 
 fn main() {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The messages that are measured.
+//! The messages that are measured, and the calls that are.
+
+use std::hint::black_box;
+use xlb_engine::{Limits, Method, RequestContext, RequestParser, ResponseParser, Version};
 
 /// What a load generator sends.
 pub const SHORT_GET: &[u8] = b"GET /v2/items HTTP/1.1\r\nHost: shop.example\r\n\r\n";
@@ -50,4 +53,47 @@ pub fn chunks(count: usize, size: usize) -> Vec<u8> {
     }
     body.extend(b"0\r\n\r\n");
     body
+}
+
+/// What the responses answer.
+pub const GET: RequestContext = RequestContext {
+    method: Method::Get,
+    version: Version::Http11,
+    upgrade: false,
+};
+
+/// The engine parses a request head.
+#[inline(never)]
+pub fn request(bytes: &[u8]) {
+    let parsed = RequestParser::new().parse(black_box(bytes), &Limits::DEFAULT);
+    assert!(black_box(parsed).is_ok());
+}
+
+/// The engine parses a response head.
+#[inline(never)]
+pub fn response(bytes: &[u8]) {
+    let parsed = ResponseParser::new().parse(black_box(bytes), &Limits::DEFAULT, &GET);
+    assert!(black_box(parsed).is_ok());
+}
+
+/// httparse splits a request head.
+#[inline(never)]
+pub fn httparse_request(bytes: &[u8]) {
+    let mut fields = [httparse::EMPTY_HEADER; 32];
+    let mut request = httparse::Request::new(&mut fields);
+    assert!(request
+        .parse(black_box(bytes))
+        .is_ok_and(|s| s.is_complete()));
+    black_box(request.headers.len());
+}
+
+/// httparse splits a response head.
+#[inline(never)]
+pub fn httparse_response(bytes: &[u8]) {
+    let mut fields = [httparse::EMPTY_HEADER; 32];
+    let mut response = httparse::Response::new(&mut fields);
+    assert!(response
+        .parse(black_box(bytes))
+        .is_ok_and(|s| s.is_complete()));
+    black_box(response.headers.len());
 }

@@ -2,46 +2,13 @@
 
 //! Heads beside httparse, in turns: the least time of many short batches, which a busy machine does not change much.
 
-use std::hint::black_box;
 use std::time::Instant;
-use xlb_engine::{Limits, Method, RequestContext, RequestParser, ResponseParser, Version};
-use xlb_engine_benches as messages;
-
-const GET: RequestContext = RequestContext {
-    method: Method::Get,
-    version: Version::Http11,
-    upgrade: false,
+use xlb_engine_benches::{
+    self as messages, httparse_request, httparse_response, request, response,
 };
+
 const BATCHES: u32 = 20_000;
 const BATCH: u32 = 50;
-
-#[inline(never)]
-fn request(bytes: &[u8]) {
-    let parsed = RequestParser::new().parse(black_box(bytes), &Limits::DEFAULT);
-    assert!(black_box(parsed).is_ok());
-}
-
-#[inline(never)]
-fn response(bytes: &[u8]) {
-    let parsed = ResponseParser::new().parse(black_box(bytes), &Limits::DEFAULT, &GET);
-    assert!(black_box(parsed).is_ok());
-}
-
-#[inline(never)]
-fn httparse_request(bytes: &[u8]) {
-    let mut fields = [httparse::EMPTY_HEADER; 32];
-    let mut request = httparse::Request::new(&mut fields);
-    assert!(request.parse(black_box(bytes)).is_ok());
-    black_box(request.headers.len());
-}
-
-#[inline(never)]
-fn httparse_response(bytes: &[u8]) {
-    let mut fields = [httparse::EMPTY_HEADER; 32];
-    let mut response = httparse::Response::new(&mut fields);
-    assert!(response.parse(black_box(bytes)).is_ok());
-    black_box(response.headers.len());
-}
 
 /// Nanoseconds a message.
 fn batch(run: fn(&[u8]), bytes: &[u8]) -> f64 {
