@@ -11,7 +11,7 @@
 
 use crate::facts::FRAMING_NAMES;
 use crate::hash::{fnv1a, Fnv1a};
-use crate::limits::Limits;
+use crate::limits::{Limits, CHUNK_FREE_BYTES};
 use crate::message::Framing;
 use crate::reason::Reason;
 use crate::scan;
@@ -58,9 +58,6 @@ pub struct Body {
 }
 
 const _: () = assert!(size_of::<Body>() <= 48);
-
-/// What a chunk may cost before its data has to pay: size, CRLF, CRLF, and a short extension.
-const FREE_BYTES: u64 = 16;
 
 /// What the other parser of a trailer must not see; hashed, so that a name needs no room.
 static FRAMING_HASHES: [u64; FRAMING_NAMES.len()] = hashes();
@@ -223,10 +220,9 @@ impl Body {
             At::ExtEscaped if scan::is_value(byte) => At::ExtQuoted,
             At::ExtName | At::ExtValue | At::ExtEscaped => return Err(ext_error(byte)),
             At::SizeLf if byte == b'\n' => {
-                return {
-                    self.chunk_begins();
-                    Ok(())
-                }
+                self.count_ext(limits)?;
+                self.chunk_begins();
+                return Ok(());
             }
             At::DataCr => match byte {
                 b'\r' => At::DataLf,
@@ -264,7 +260,9 @@ impl Body {
     fn chunk_begins(&mut self) {
         let cost = u64::from(self.excess)
             .saturating_add(u64::from(self.line))
-            .saturating_sub(FREE_BYTES.saturating_add(self.left.saturating_mul(2)));
+            .saturating_sub(
+                u64::from(CHUNK_FREE_BYTES).saturating_add(self.left.saturating_mul(2)),
+            );
         self.excess = u32::try_from(cost).unwrap_or(u32::MAX);
         self.line = 0;
         self.digits = 0;
@@ -278,13 +276,18 @@ impl Body {
     #[inline]
     fn count(&mut self, limits: &Limits) -> Result<(), Reason> {
         match self.at {
-            At::TrailerLine | At::TrailerName | At::TrailerValue | At::TrailerLf | At::EndLf => {
+            At::TrailerLine
+            | At::TrailerName
+            | At::TrailerValue
+            | At::TrailerLf
+            | At::EndLf
+            | At::Done => {
                 self.line = self.line.saturating_add(1);
                 if self.line > limits.trailer_bytes {
                     return Err(Reason::TrailerBytes);
                 }
             }
-            At::DataLf | At::Size | At::Done => {}
+            At::DataLf | At::Size => {}
             _ => return self.count_ext(limits),
         }
         Ok(())
@@ -294,7 +297,7 @@ impl Body {
     fn count_ext(&mut self, limits: &Limits) -> Result<(), Reason> {
         self.line = self.line.saturating_add(1);
         if self.excess.saturating_add(self.line)
-            > limits.chunk_ext_bytes.saturating_add(FREE_BYTES as u32)
+            > limits.chunk_ext_bytes.saturating_add(CHUNK_FREE_BYTES)
         {
             return Err(Reason::ChunkExtBytes);
         }

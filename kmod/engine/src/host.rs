@@ -8,12 +8,10 @@
 //!
 //! The matched form is in lower case and without the dot that ends a fully qualified name.
 
+use crate::limits::HOST_BYTES;
 use crate::path::Normalized;
 use crate::reason::Reason;
 use crate::scan;
-
-/// RFC 1035, section 2.3.4: longer names do not exist.
-const HOST_BYTES: usize = 255;
 
 /// Checks a host without port.
 pub(crate) fn check(host: &[u8]) -> Result<(), Reason> {

@@ -4,6 +4,14 @@
 //!
 //! The defaults are above what real programs send.  A limit of n admits n and refuses n + 1.
 
+/// Host name, in bytes, for all messages alike: RFC 1035, section 2.3.4, has no longer ones. A matcher that copies names
+/// needs a bound that no configuration can move.
+pub(crate) const HOST_BYTES: usize = 255;
+
+/// What a chunk may cost, in bytes, before its data has to pay for it: size, CRLF, and a short extension. Chunks of one
+/// byte are slow, and no attack.
+pub(crate) const CHUNK_FREE_BYTES: u32 = 16;
+
 /// What one message may cost.  Units are bytes unless the name says otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {

@@ -230,6 +230,39 @@ fn rfc9112_7_1_2_trailer_section() {
 }
 
 #[test]
+fn limits_admit_n_and_refuse_one_more() {
+    let limits = Limits {
+        chunk_ext_bytes: 20,
+        chunk_size_digits: 4,
+        trailer_bytes: 20,
+        ..Limits::DEFAULT
+    };
+    let run = |bytes: String| {
+        let mut body = Body::new(Framing::Chunked);
+        body.feed(bytes.as_bytes(), &limits).map(|_| body.is_done())
+    };
+    let pad = |n: usize| "x".repeat(n);
+    // The section with its line ends: name, colon and CRLF take 4, the empty line 2.
+    assert_eq!(run(format!("0\r\nX:{}\r\n\r\n", pad(14))), Ok(true));
+    assert_eq!(
+        run(format!("0\r\nX:{}\r\n\r\n", pad(15))),
+        Err(Reason::TrailerBytes)
+    );
+    assert_eq!(
+        run("0\r\nX:1\r\nX:2\r\nX:3\r\nX:4\r\n\r\n".into()),
+        Err(Reason::TrailerBytes)
+    );
+    // 16 bytes are free: size, semicolon and CRLF take 4 of the 36.
+    assert_eq!(run(format!("0;{}\r\n\r\n", pad(32))), Ok(true));
+    assert_eq!(
+        run(format!("0;{}\r\n\r\n", pad(33))),
+        Err(Reason::ChunkExtBytes)
+    );
+    assert_eq!(run("0000\r\n\r\n".into()), Ok(true));
+    assert_eq!(run("00000\r\n\r\n".into()), Err(Reason::ChunkSizeDigits));
+}
+
+#[test]
 fn bytes_that_pass_unseen() {
     let mut body = Body::new(Framing::Length(10));
     assert_eq!(body.opaque(), 10);

@@ -569,6 +569,30 @@ fn rfc9112_9_3_persistence() {
 }
 
 #[test]
+fn rfc9112_9_3_2_pipelining() {
+    let stream = b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n\r\nHEAD /2 HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\nGET /3";
+    let mut rest = &stream[..];
+    let mut seen = Vec::new();
+    while let Ok(Status::Complete(head)) = RequestParser::new().parse(rest, &Limits::DEFAULT) {
+        seen.push((
+            head.method,
+            head.path.get(rest).to_vec(),
+            head.host.get(rest).to_vec(),
+            head.close,
+        ));
+        rest = &rest[head.head_bytes as usize..];
+    }
+    assert_eq!(
+        seen,
+        [
+            (Method::Get, b"/1".to_vec(), b"a".to_vec(), false),
+            (Method::Head, b"/2".to_vec(), b"b".to_vec(), true),
+        ]
+    );
+    assert_eq!(rest, b"GET /3");
+}
+
+#[test]
 fn rfc9110_7_6_1_connection() {
     for (fields, rewrite) in [
         ("", false),
@@ -747,6 +771,17 @@ fn limits_admit_n_and_refuse_one_more() {
         parse("GET / HTTP/1.1\r\nHost: a\r\nX: y\r\nX: y\r\nX"),
         Err(Reason::FieldCount)
     );
+    let options = |n: usize| {
+        format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: {}x\r\n\r\n",
+            "x,".repeat(n - 1)
+        )
+    };
+    assert!(request(options(16)).is_ok());
+    assert_eq!(request(options(17)), Err(Reason::ConnectionOptions));
+    let host = |n: usize| format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", pad(n));
+    assert!(request(host(255)).is_ok());
+    assert_eq!(request(host(256)), Err(Reason::HostBytes));
     let wide = Limits {
         head_bytes: 41,
         ..Limits::DEFAULT
@@ -770,6 +805,7 @@ fn limits_admit_n_and_refuse_one_more() {
         Reason::FieldBytes,
         Reason::FieldCount,
         Reason::TargetBytes,
+        Reason::ConnectionOptions,
     ] {
         assert_eq!(reason.class(), Class::HeadTooLarge);
     }
