@@ -49,12 +49,18 @@ pub(crate) fn len(authority: &[u8]) -> Result<usize, Reason> {
     }
 }
 
+/// The length of an IP literal with its brackets.  What follows the authority is not looked at: the line's end is no byte of
+/// an address.
 #[cold]
 fn literal_len(authority: &[u8]) -> Result<usize, Reason> {
     let close = authority
         .iter()
-        .position(|b| *b == b']')
-        .ok_or(Reason::HostLiteral)?;
+        .skip(1)
+        .position(|b| !(b.is_ascii_hexdigit() || matches!(b, b':' | b'.')))
+        .map_or(authority.len(), |address| address.wrapping_add(1));
+    if authority.get(close) != Some(&b']') {
+        return Err(Reason::HostLiteral);
+    }
     let len = close.wrapping_add(1);
     check(authority.get(..len).unwrap_or(&[]))?;
     Ok(len)

@@ -394,6 +394,9 @@ fn rfc9112_3_2_host() {
         ("GET / HTTP/1.1\r\nHost: a..b\r\n\r\n", Reason::HostLabel),
     ]);
     assert!(request("GET / HTTP/1.0\r\n\r\n").unwrap().host.is_empty());
+    // A bracket that is never closed, and one far behind in what follows the head: found by fuzzing.
+    let bytes = format!("GET / HTTP/1.1\r\nHost: [::1\r\n\r\n{}]", "x".repeat(300));
+    assert_eq!(request(bytes), Err(Reason::HostLiteral));
 }
 
 #[test]
