@@ -14,11 +14,15 @@ mod replies;
 mod routes;
 pub mod smuggle;
 mod socket_api;
+mod socket_end;
 mod socket_io;
+mod socket_wait;
 
 const ALL: &[&[Scenario]] = &[
     socket_api::SCENARIOS,
     socket_io::SCENARIOS,
+    socket_wait::SCENARIOS,
+    socket_end::SCENARIOS,
     bodies::SCENARIOS,
     clients::SCENARIOS,
     balance::SCENARIOS,

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Every way in which a program ends a socket, or half of one.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context, Result};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt, MsgFlags};
+use nix::sys::wait::{waitpid, WaitStatus};
+use nix::unistd::{fork, ForkResult};
+
+use crate::ctx::{Ctx, Scenario};
+use crate::http::{find, lossy, pattern};
+use crate::script::Server;
+use crate::sock::Sock;
+
+use super::socket_io::{big, get, start, BACKEND, GET};
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::http("io/shutdown_write", shutdown_write),
+    Scenario::http("io/shutdown_read_and_both", shutdown_read_and_both),
+    Scenario::http("io/close_with_unread_data", close_with_unread_data),
+    Scenario::http("io/linger", linger),
+    Scenario::http("io/broken_pipe", broken_pipe),
+];
+
+fn shutdown_write(ctx: &mut Ctx) -> Result<()> {
+    let (_backend, vip) = start(ctx)?;
+    let mut conn = ctx.open(vip)?;
+    conn.get("/before")?;
+    conn.send("GET /sleep/300 HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    conn.shutdown_write()?;
+    conn.response("GET")?.expect(200)?;
+    conn.expect_eof().context("after the last answer")?;
+    ensure!(
+        conn.send("GET / HTTP/1.1\r\n").is_err(),
+        "write after shutdown"
+    );
+    // In the middle of a request: the rest can never come, so the connection ends.
+    let mut conn = ctx.open(vip)?;
+    conn.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")?;
+    conn.shutdown_write()?;
+    let (bytes, closed) = conn.rest(ctx.secs(5))?;
+    ensure!(
+        closed,
+        "half a body, then FIN: the connection stays open; got {:?}",
+        lossy(&bytes)
+    );
+    ensure!(
+        find(&bytes, b" 200 ").is_none(),
+        "half a body was answered: {:?}",
+        lossy(&bytes)
+    );
+    Ok(())
+}
+
+fn shutdown_read_and_both(ctx: &mut Ctx) -> Result<()> {
+    let (_backend, vip) = start(ctx)?;
+    for how in [std::net::Shutdown::Read, std::net::Shutdown::Both] {
+        let mut conn = ctx.open(vip)?;
+        conn.get("/before")?;
+        conn.stream.shutdown(how)?;
+        conn.expect_eof().with_context(|| format!("{how:?}"))?;
+    }
+    // While a reader sleeps in the call.
+    let conn = ctx.open(vip)?;
+    let reader = conn.stream.try_clone()?;
+    let sleeper = thread::spawn(move || std::io::Read::read(&mut &reader, &mut [0; 10]));
+    thread::sleep(Duration::from_millis(200));
+    conn.stream.shutdown(std::net::Shutdown::Both)?;
+    let got = sleeper.join().map_err(|_| anyhow::anyhow!("reader"))??;
+    ensure!(got == 0, "the sleeping reader got {got}");
+    Ok(())
+}
+
+fn close_with_unread_data(ctx: &mut Ctx) -> Result<()> {
+    let _server = big(5_000_000)?;
+    let vip = ctx.shop(&[BACKEND])?;
+    for round in 0..30 {
+        let sock = Sock::open(vip)?;
+        sock.send_all(GET)?;
+        // From "nothing came yet" to "much of it is queued".
+        thread::sleep(Duration::from_millis(round * 5));
+        if round % 3 == 0 {
+            sock.recv(1000, MsgFlags::empty())?;
+        }
+    }
+    let mut conn = ctx.open(vip)?;
+    let answer = conn.get("/whole")?;
+    ensure!(
+        answer.body == pattern(5_000_000, 7),
+        "a later client got {} bytes",
+        answer.body.len()
+    );
+    Ok(())
+}
+
+/// How a close in the middle of a request looks to the backend: in order, or a reset when `SO_LINGER` says so.
+fn linger(ctx: &mut Ctx) -> Result<()> {
+    let (ends, seen) = mpsc::channel();
+    let _server = Server::start(BACKEND, move |mut conn, _| {
+        conn.head()?;
+        let mut end = [0; 100];
+        let result = loop {
+            match std::io::Read::read(&mut conn.stream, &mut end) {
+                Ok(0) => break Ok(()),
+                Ok(_) => {}
+                Err(error) => break Err(error.raw_os_error()),
+            }
+        };
+        ends.send(result)?;
+        Ok(())
+    })?;
+    let vip = ctx.shop(&[BACKEND])?;
+    let reset = Err(Some(libc::ECONNRESET));
+    for (seconds, wanted) in [(None, Ok(())), (Some(0), reset), (Some(5), Ok(()))] {
+        let sock = Sock::open(vip)?;
+        if let Some(l_linger) = seconds {
+            let l_onoff = 1;
+            setsockopt(
+                sock.fd(),
+                sockopt::Linger,
+                &libc::linger { l_onoff, l_linger },
+            )?;
+        }
+        sock.send_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")?;
+        thread::sleep(Duration::from_millis(200));
+        let begin = Instant::now();
+        drop(sock);
+        ensure!(
+            begin.elapsed() < ctx.secs(5),
+            "close took {:?}",
+            begin.elapsed()
+        );
+        let end = seen.recv_timeout(ctx.secs(20))?;
+        ensure!(
+            end == wanted,
+            "SO_LINGER {seconds:?}: the backend saw {end:?}"
+        );
+    }
+    Ok(())
+}
+
+fn broken_pipe(ctx: &mut Ctx) -> Result<()> {
+    let (_backend, vip) = start(ctx)?;
+    let sock = Sock::open(vip)?;
+    get(&sock)?;
+    nix::sys::socket::shutdown(sock.raw(), nix::sys::socket::Shutdown::Write)?;
+    ensure!(
+        sock.send(GET) == Err(Errno::EPIPE),
+        "write after shutdown: EPIPE"
+    );
+    // Without MSG_NOSIGNAL it is a signal; the child must die of it.
+    // SAFETY: the child only makes system calls.
+    match unsafe { fork() }? {
+        ForkResult::Child => {
+            // SAFETY: resets one disposition, writes, exits.
+            unsafe {
+                libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+                libc::send(sock.raw(), GET.as_ptr().cast(), GET.len(), 0);
+                libc::_exit(0)
+            }
+        }
+        ForkResult::Parent { child } => match waitpid(child, None)? {
+            WaitStatus::Signaled(_, nix::sys::signal::Signal::SIGPIPE, _) => Ok(()),
+            other => bail!("{other:?}"),
+        },
+    }
+}

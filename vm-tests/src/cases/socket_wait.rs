@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Every way in which a program waits for a socket: poll, select, epoll, io_uring, time-outs, signals.
+
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context, Result};
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::select::{select, FdSet};
+use nix::sys::socket::{setsockopt, sockopt, MsgFlags, SockFlag, SockaddrStorage};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use crate::ctx::{Ctx, Scenario};
+use crate::http::{find, lossy, pattern};
+use crate::script::Server;
+use crate::sock::Sock;
+
+use super::socket_io::{get, start, BACKEND, GET};
+
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario::http("io/poll_and_select", poll_and_select),
+    Scenario::http("io/epoll_level_and_edge", epoll_level_and_edge),
+    Scenario::http("io/writable_again", writable_again),
+    Scenario::http("io/receive_timeout", receive_timeout),
+    Scenario::http("io/send_timeout", send_timeout),
+    Scenario::http("io/signal_while_reading", signal_while_reading),
+    Scenario::http("io/io_uring", io_uring),
+];
+
+fn poll_and_select(ctx: &mut Ctx) -> Result<()> {
+    let (_backend, vip) = start(ctx)?;
+    let sock = Sock::open(vip)?;
+    let both = PollFlags::POLLIN | PollFlags::POLLOUT;
+    ensure!(
+        sock.poll(both, Duration::ZERO)? == PollFlags::POLLOUT,
+        "fresh socket: {:?}",
+        sock.poll(both, Duration::ZERO)?
+    );
+    sock.send_all(b"GET /sleep/300 HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    ensure!(
+        sock.poll(PollFlags::POLLIN, Duration::ZERO)?.is_empty(),
+        "readable before the answer"
+    );
+    ensure!(
+        sock.poll(PollFlags::POLLIN, ctx.secs(10))? == PollFlags::POLLIN,
+        "not readable with the answer"
+    );
+    let mut read = FdSet::new();
+    read.insert(sock.fd().as_fd());
+    let ready = select(
+        None,
+        Some(&mut read),
+        None,
+        None,
+        Some(&mut TimeVal::seconds(1)),
+    )?;
+    ensure!(ready == 1, "select says {ready}");
+    sock.recv_until("/sleep/300\n")?;
+    ensure!(
+        sock.poll(both, Duration::ZERO)? == PollFlags::POLLOUT,
+        "readable after all was read"
+    );
+    get(&sock)
+}
+
+fn epoll_level_and_edge(ctx: &mut Ctx) -> Result<()> {
+    let (_backend, vip) = start(ctx)?;
+    for edge in [false, true] {
+        let sock = Sock::new(vip, SockFlag::SOCK_NONBLOCK)?;
+        let epoll = Epoll::new(EpollCreateFlags::empty())?;
+        let mode = if edge {
+            EpollFlags::EPOLLET
+        } else {
+            EpollFlags::empty()
+        };
+        match sock.connect(vip) {
+            Ok(()) | Err(Errno::EINPROGRESS) => {}
+            Err(error) => bail!("connect: {error}"),
+        }
+        epoll.add(
+            sock.fd(),
+            EpollEvent::new(
+                EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | mode,
+                1,
+            ),
+        )?;
+        ensure!(
+            wait(&epoll, ctx.secs(5))?.contains(EpollFlags::EPOLLOUT),
+            "writable after connect (edge: {edge})"
+        );
+        for round in 0..20 {
+            sock.send_all(GET)?;
+            let end = Instant::now() + ctx.secs(10);
+            let mut all = Vec::new();
+            while find(&all, b"GET /x\n").is_none() {
+                ensure!(
+                    Instant::now() < end,
+                    "edge: {edge}, round {round}: no event for the answer; have {:?}",
+                    lossy(&all)
+                );
+                if wait(&epoll, Duration::from_millis(500))?.contains(EpollFlags::EPOLLIN) {
+                    // Edge-triggered readers must drain; level-triggered ones may read a little.
+                    loop {
+                        match sock.recv(if edge { 4096 } else { 16 }, MsgFlags::empty()) {
+                            Ok(piece) if piece.is_empty() => bail!("closed"),
+                            Ok(piece) => all.extend(piece),
+                            Err(Errno::EAGAIN) => break,
+                            Err(error) => return Err(error.into()),
+                        }
+                        if !edge {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        sock.send_all(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+        let end = Instant::now() + ctx.secs(10);
+        loop {
+            ensure!(
+                Instant::now() < end,
+                "edge: {edge}: no end after Connection: close"
+            );
+            wait(&epoll, Duration::from_millis(200))?;
+            match sock.recv(4096, MsgFlags::empty()) {
+                Ok(piece) if piece.is_empty() => break,
+                Ok(_) | Err(Errno::EAGAIN) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if ctx.direct {
+                break; // the scripted backend does not look at Connection
+            }
+        }
+    }
+    Ok(())
+}
+
+fn wait(epoll: &Epoll, limit: Duration) -> Result<EpollFlags> {
+    let mut events = [EpollEvent::empty()];
+    let count = epoll.wait(&mut events, EpollTimeout::try_from(limit)?)?;
+    Ok(if count == 0 {
+        EpollFlags::empty()
+    } else {
+        events
+            .first()
+            .map_or(EpollFlags::empty(), EpollEvent::events)
+    })
+}
+
+/// A writer that outruns the backend gets EAGAIN, then EPOLLOUT once the backend reads.
+fn writable_again(ctx: &mut Ctx) -> Result<()> {
+    const LENGTH: usize = 20 << 20;
+    let _server = Server::start(BACKEND, |mut conn, _| {
+        conn.head()?;
+        thread::sleep(Duration::from_millis(700));
+        let body = conn.exactly(LENGTH)?;
+        conn.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{:08x}",
+            crate::http::crc(&body)
+        ))
+    })?;
+    let vip = ctx.shop(&[BACKEND])?;
+    let sock = Sock::open(vip)?;
+    setsockopt(sock.fd(), sockopt::SndBuf, &262_144)?;
+    let body = pattern(LENGTH, 3);
+    sock.send_all(
+        format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LENGTH}\r\n\r\n").as_bytes(),
+    )?;
+    let (mut sent, mut full) = (0, 0);
+    while let Some(rest) = body.get(sent..).filter(|rest| !rest.is_empty()) {
+        match sock.send_with(rest, MsgFlags::MSG_DONTWAIT) {
+            Ok(count) => sent += count,
+            Err(Errno::EAGAIN) => {
+                full += 1;
+                let events = sock.poll(PollFlags::POLLOUT, ctx.secs(20))?;
+                ensure!(
+                    events.contains(PollFlags::POLLOUT),
+                    "no POLLOUT after EAGAIN at {sent} bytes: {events:?}"
+                );
+            }
+            Err(error) => bail!("send at {sent}: {error}"),
+        }
+    }
+    ensure!(
+        full > 0,
+        "{LENGTH} bytes were taken without EAGAIN while the backend did not read"
+    );
+    let answer = sock.recv_until(&format!("{:08x}", crate::http::crc(&body)))?;
+    ensure!(answer.starts_with(b"HTTP/1.1 200"), "{:?}", lossy(&answer));
+    Ok(())
+}
+
+fn receive_timeout(ctx: &mut Ctx) -> Result<()> {
+    let (_backend, vip) = start(ctx)?;
+    let sock = Sock::open(vip)?;
+    sock.timeouts(Duration::from_millis(200))?;
+    let begin = Instant::now();
+    ensure!(
+        sock.recv(10, MsgFlags::empty()) == Err(Errno::EAGAIN),
+        "SO_RCVTIMEO without a request"
+    );
+    sock.send_all(b"GET /sleep/1000 HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    ensure!(
+        sock.recv(10, MsgFlags::empty()) == Err(Errno::EAGAIN),
+        "SO_RCVTIMEO before the answer"
+    );
+    ensure!(
+        begin.elapsed() >= Duration::from_millis(390),
+        "too early: {:?}",
+        begin.elapsed()
+    );
+    sock.timeouts(ctx.secs(20))?;
+    sock.recv_until("/sleep/1000\n")?;
+    Ok(())
+}
+
+/// A blocking send to a backend that does not read ends with what was taken, or EAGAIN, in time.
+fn send_timeout(ctx: &mut Ctx) -> Result<()> {
+    let _server = Server::start(BACKEND, |mut conn, _| {
+        conn.head()?;
+        thread::sleep(Duration::from_secs(60));
+        Ok(())
+    })?;
+    let vip = ctx.shop(&[BACKEND])?;
+    let sock = Sock::open(vip)?;
+    sock.send_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n")?;
+    sock.timeouts(Duration::from_millis(400))?;
+    let block = vec![b'x'; 1 << 20];
+    let mut taken = 0;
+    let error = loop {
+        let begin = Instant::now();
+        match sock.send(&block) {
+            Ok(count) => taken += count,
+            Err(error) => break error,
+        }
+        ensure!(
+            begin.elapsed() < ctx.secs(5),
+            "a send took {:?}",
+            begin.elapsed()
+        );
+        ensure!(
+            taken < 64 << 20,
+            "{taken} bytes were taken for a backend that does not read"
+        );
+    };
+    ensure!(error == Errno::EAGAIN, "send: {error} after {taken} bytes");
+    Ok(())
+}
+
+extern "C" fn ignore(_signal: i32) {}
+
+fn signal_while_reading(ctx: &mut Ctx) -> Result<()> {
+    use nix::sys::pthread::{pthread_kill, pthread_self};
+    use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
+    let (_backend, vip) = start(ctx)?;
+    let action = SigAction::new(
+        SigHandler::Handler(ignore),
+        SaFlags::empty(),
+        SigSet::empty(),
+    );
+    // SAFETY: the handler does nothing.
+    unsafe { sigaction(Signal::SIGUSR1, &action) }?;
+    let sock = Sock::open(vip)?;
+    // With SO_RCVTIMEO a system call ends with EINTR whatever the flags; without it too, as SA_RESTART is off.
+    sock.timeouts(Duration::ZERO)?;
+    sock.send_all(b"GET /sleep/1500 HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    let reader = pthread_self();
+    let thread = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(400));
+        pthread_kill(reader, Signal::SIGUSR1)
+    });
+    ensure!(
+        sock.recv(10, MsgFlags::empty()) == Err(Errno::EINTR),
+        "a signal must end recv"
+    );
+    thread.join().map_err(|_| anyhow::anyhow!("thread"))??;
+    sock.recv_until("/sleep/1500\n")?;
+    get(&sock)
+}
+
+/// Requests by way of io_uring, which polls where it cannot go on.
+fn io_uring(ctx: &mut Ctx) -> Result<()> {
+    use io_uring::{opcode, types::Fd, IoUring};
+    use nix::sys::socket::SockaddrLike;
+    fn run(ring: &mut IoUring, entry: &io_uring::squeue::Entry) -> Result<i32> {
+        // SAFETY: what the entry points at lives until its completion, which is awaited here.
+        unsafe { ring.submission().push(entry) }?;
+        ring.submit_and_wait(1)?;
+        Ok(ring.completion().next().context("a completion")?.result())
+    }
+    let (backend, vip) = start(ctx)?;
+    let mut ring = IoUring::new(8)?;
+    let sock = Sock::new(vip, SockFlag::empty())?;
+    let (fd, address) = (Fd(sock.raw()), SockaddrStorage::from(vip));
+    let connect = opcode::Connect::new(fd, address.as_ptr().cast(), address.len()).build();
+    let result = run(&mut ring, &connect)?;
+    ensure!(result == 0, "connect: {result}");
+    for target in ["/x", "/sleep/200", "/y"] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+        let length = request.len() as u32;
+        let sent = run(
+            &mut ring,
+            &opcode::Send::new(fd, request.as_ptr(), length).build(),
+        )?;
+        ensure!(sent == request.len() as i32, "send: {sent}");
+        let wanted = format!("GET {target}\n");
+        let mut answer = Vec::new();
+        while find(&answer, wanted.as_bytes()).is_none() {
+            let mut piece = [0u8; 50];
+            let recv = opcode::Recv::new(fd, piece.as_mut_ptr(), piece.len() as u32).build();
+            let got = run(&mut ring, &recv)?;
+            ensure!(got > 0, "recv: {got} after {:?}", lossy(&answer));
+            answer.extend(piece.get(..got as usize).unwrap_or(&[]));
+        }
+    }
+    // A receive that waits is ended by a shutdown from another thread.
+    let other = sock.dup()?;
+    let shutter = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(200));
+        nix::sys::socket::shutdown(other.raw(), nix::sys::socket::Shutdown::Both)
+    });
+    let mut piece = [0u8; 50];
+    let got = run(
+        &mut ring,
+        &opcode::Recv::new(fd, piece.as_mut_ptr(), piece.len() as u32).build(),
+    )?;
+    ensure!(got == 0, "recv after shutdown: {got}");
+    shutter.join().map_err(|_| anyhow::anyhow!("shutter"))??;
+    ensure!(backend.count() == 3, "{} requests", backend.count());
+    Ok(())
+}
