@@ -113,7 +113,6 @@ kvm_works() {
 	[ "$(cat "$memo")" = yes ]
 }
 
-append=''
 if [ -n "$ICOUNT" ]; then
 	accel=(-accel tcg,thread=single,tb-size=512 -icount shift=0,sleep=off -cpu max -smp 1)
 	how="emulated, counting instructions, 1 CPU"
@@ -124,6 +123,11 @@ else
 	accel=(-accel tcg,thread=multi,tb-size=512 -cpu max -smp "$CPUS")
 	how="emulated, $CPUS CPUs"
 fi
+# virtiofsd writes into the machine's memory behind QEMU's back. An emulated CPU would go on running
+# what it translated from an earlier use of a page (code that a JIT made, say) in place of the
+# program that virtiofsd put there. A kernel that clears each page that it allocates makes QEMU
+# forget those translations; Debian's does so without being told.
+append=init_on_alloc=1
 
 # Read-only, and as the build user, but with the right to read what is root's in there.
 as_reader() {
