@@ -59,9 +59,9 @@ static struct xlb_psock *ours(const struct sock *sk)
  * A port to show for an unbound p-sock.  It is not reserved: no packet carries it,
  * and two p-socks may show the same one.
  */
-static __be16 shown_port(const struct sock *sk)
+static __be16 shown_port(void)
 {
-	return htons(32768 + hash_ptr(sk, 14));
+	return htons(32768 + (get_random_u32() >> 18));
 }
 
 static int set_names_v4(struct sock *sk, const struct sockaddr_in *to)
@@ -70,11 +70,12 @@ static int set_names_v4(struct sock *sk, const struct sockaddr_in *to)
 
 	inet->inet_daddr = to->sin_addr.s_addr;
 	inet->inet_dport = to->sin_port;
-	/* The p-sock never leaves the host; a bound address stays. */
+	/*
+	 * The p-sock never leaves the host; a bound address stays.  Only the name: the address
+	 * that a bound socket receives on is its place in bhash2.
+	 */
 	if (!inet->inet_saddr)
 		inet->inet_saddr = htonl(INADDR_LOOPBACK);
-	if (!inet->inet_rcv_saddr)
-		inet->inet_rcv_saddr = htonl(INADDR_LOOPBACK);
 	return 0;
 }
 
@@ -93,8 +94,6 @@ static int set_names_v6(struct sock *sk, const struct sockaddr_in6 *to)
 	inet_sk(sk)->inet_dport = to->sin6_port;
 	if (ipv6_addr_any(&np->saddr))
 		np->saddr = from;
-	if (ipv6_addr_any(&sk->sk_v6_rcv_saddr))
-		sk->sk_v6_rcv_saddr = from;
 	return 0;
 }
 #endif
@@ -107,8 +106,17 @@ static int xlb_connect(struct sock *sk, struct sockaddr_unsized *uaddr, int addr
 	__u16 port;
 	int err;
 
-	if (!xlb_psock_take_armed(psock))
+	if (!xlb_psock_take_armed(psock)) {
+		/*
+		 * A socket in TCP's tables must be counted by those who look it up.  No i-sock
+		 * wakes this one any more, but for sections that have begun.
+		 */
+		if (sock_flag(sk, SOCK_RCU_FREE)) {
+			synchronize_rcu();
+			sock_reset_flag(sk, SOCK_RCU_FREE);
+		}
 		return tcp_of(sk)->connect(sk, uaddr, addr_len);
+	}
 	/*
 	 * sendto(MSG_FASTOPEN): tcp_sendmsg() is above us and would go on to send by itself.
 	 * Programs take this error for "connect and send, then".
@@ -131,7 +139,7 @@ static int xlb_connect(struct sock *sk, struct sockaddr_unsized *uaddr, int addr
 	if (err)
 		return err;
 
-	inet->inet_sport = inet->inet_num ? htons(inet->inet_num) : shown_port(sk);
+	inet->inet_sport = inet->inet_num ? htons(inet->inet_num) : shown_port();
 	WRITE_ONCE(sk->sk_shutdown, 0);
 	sock_reset_flag(sk, SOCK_DONE);
 	xlb_sk_peer(sk, vip, &port);
@@ -159,12 +167,9 @@ static int xlb_disconnect(struct sock *sk, int flags)
 		inet_sk_set_state(sk, TCP_CLOSE);
 		if (!(sk->sk_userlocks & SOCK_BINDADDR_LOCK)) {
 			inet->inet_saddr = 0;
-			inet->inet_rcv_saddr = 0;
 #if IS_ENABLED(CONFIG_IPV6)
-			if (sk->sk_family == AF_INET6) {
+			if (sk->sk_family == AF_INET6)
 				memset(&inet6_sk(sk)->saddr, 0, sizeof(struct in6_addr));
-				memset(&sk->sk_v6_rcv_saddr, 0, sizeof(struct in6_addr));
-			}
 #endif
 		}
 		inet->inet_sport = htons(inet->inet_num);
@@ -353,6 +358,7 @@ int xlb_attach(struct sock *sk, __u32 service)
 
 	if (icsk->icsk_ulp_ops == &xlb_ulp_ops) {
 		xlb_psock_arm(xlb_sk_psock(sk), service, 1);
+		sock_set_flag(sk, SOCK_RCU_FREE);
 		return 0;
 	}
 	if (icsk->icsk_ulp_ops || rcu_access_pointer(sk->sk_user_data) ||

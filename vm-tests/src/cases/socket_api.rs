@@ -197,6 +197,30 @@ fn bound_before_connect(ctx: &mut Ctx) -> Result<()> {
     let again = Sock::new(vip, SockFlag::empty())?;
     setsockopt(again.fd(), sockopt::ReuseAddr, &true)?;
     bind(again.raw(), &SockaddrStorage::from(own)).context("bind the same port after close")?;
+    // A port without an address: the name gets one, the socket's place among the bound ones does not.
+    for (any, vip, shown) in [
+        ("0.0.0.0:40124", vip, "127.0.0.1:40124"),
+        ("[::]:40125", VIP6.parse()?, "[::1]:40125"),
+    ] {
+        let any: SocketAddr = any.parse()?;
+        for _ in 0..20 {
+            let sock = Sock::new(vip, SockFlag::empty())?;
+            bind(sock.raw(), &SockaddrStorage::from(any)).with_context(|| format!("bind {any}"))?;
+            sock.connect(vip)?;
+            sock.timeouts(ctx.secs(20))?;
+            ensure!(
+                sock.local()? == shown.parse()?,
+                "getsockname {}",
+                sock.local()?
+            );
+            get(&sock)?;
+            let other = Sock::new(vip, SockFlag::empty())?;
+            ensure!(
+                bind(other.raw(), &SockaddrStorage::from(any)) == Err(Errno::EADDRINUSE),
+                "{any} is taken"
+            );
+        }
+    }
     Ok(())
 }
 
