@@ -215,7 +215,15 @@ impl Inner {
             Phase::Reply => sys::XLB_SOCKET_ACTIVE,
             Phase::Closing | Phase::Closed => sys::XLB_SOCKET_CLOSING,
         };
-        if self.buf.len() >= limits::hold_max() && self.phase != Phase::Closing {
+        // Where `sendmsg` drops what comes, there is always room.
+        let drops = match self.phase {
+            Phase::Closing => true,
+            Phase::Reply if self.last => true,
+            Phase::Relay => self.deaf && !self.body.is_done(),
+            Phase::Reply | Phase::Drain => !self.body.is_done(),
+            _ => false,
+        };
+        if self.buf.len() >= limits::hold_max() && !drops {
             poll |= bits::FULL;
         }
         (poll, state)
@@ -424,20 +432,33 @@ impl Locked<'_> {
         match self.phase {
             Phase::Idle | Phase::Head | Phase::Drain => self.close_client(false),
             Phase::Waiting | Phase::Relay if !self.body.is_done() => {
-                let tunnel = self
-                    .response
-                    .head
-                    .is_some_and(|h| h.framing == Framing::Tunnel);
-                if tunnel {
-                    if let Some(isock) = &self.isock {
-                        isock.shut_write();
-                    }
+                if self.is_tunnel() {
+                    self.flush();
+                    self.pass_on_end();
                 } else {
                     self.abandon(sys::XLB_REASON_CLIENT_GONE);
                     self.close_client(false);
                 }
             }
             _ => {}
+        }
+    }
+
+    fn is_tunnel(&self) -> bool {
+        let head = &self.response.head;
+        head.is_some_and(|h| h.framing == Framing::Tunnel)
+    }
+
+    /// Ends the endpoint's side of a tunnel when the client has ended its own and all of it was
+    /// sent.
+    pub(crate) fn pass_on_end(&mut self) {
+        // SAFETY: The socket is live.
+        let shut = unsafe { sys::xlb_sk_shutdown(self.psock.sk) } & SEND_SHUTDOWN != 0;
+        if !shut || !self.is_tunnel() || self.has_unsent() {
+            return;
+        }
+        if let Some(isock) = &self.isock {
+            isock.shut_write();
         }
     }
 
@@ -463,6 +484,7 @@ impl Locked<'_> {
             Phase::Waiting => self.waited(),
             Phase::Relay => {
                 self.flush();
+                self.pass_on_end();
                 self.park();
                 self.psock.wake_writer();
             }

@@ -54,20 +54,21 @@ unsafe impl Send for Isock {}
 unsafe impl Sync for Isock {}
 
 impl Isock {
-    /// Creates a socket in the pool's netns, charged to the current task's memory cgroup, and
-    /// begins to connect it to the pool's endpoint for `owner`. The handshake may be over already
-    /// when this returns (loopback): see [`Isock::is_connected`]. May sleep.
+    /// Creates a socket in the pool's netns and in the cgroups of the p-sock `payer`, and begins to
+    /// connect it to the pool's endpoint for `owner`. The handshake may be over already when this
+    /// returns (loopback): see [`Isock::is_connected`]. May sleep.
     ///
     /// Errors are those of `socket(2)` and `connect(2)`, but for `EINPROGRESS`.
     pub(crate) fn open(
         pool: Arc<Pool>,
         generation: u32,
         owner: *mut sys::sock,
+        payer: *mut sys::sock,
     ) -> Result<KBox<Self>> {
         let mut sock = core::ptr::null_mut();
         let key = &pool.key;
-        // SAFETY: The caller holds the netns: it acts for a p-sock of it.
-        let err = unsafe { sys::xlb_isk_create(key.net(), key.family(), &mut sock) };
+        // SAFETY: The caller holds the netns and `payer`: it acts for this p-sock.
+        let err = unsafe { sys::xlb_isk_create(key.net(), key.family(), payer, &mut sock) };
         if err != 0 {
             pool.forget_one();
             return Err(Error::from_errno(err));
@@ -165,6 +166,20 @@ impl Isock {
         unsafe { sys::xlb_isk_recv_buf(self.sk, buf.cast(), len, flags) }
     }
 
+    /// Drops the next `len` bytes, which have come in; false when the connection does not give them.
+    pub(crate) fn drop_bytes(&self, len: usize) -> bool {
+        let mut left = len;
+        while left > 0 {
+            // SAFETY: MSG_TRUNC: nothing is written.
+            let n = unsafe { self.recv_buf(core::ptr::null_mut(), left, MSG_TRUNC) };
+            match usize::try_from(n) {
+                Ok(n) if n > 0 => left = left.saturating_sub(n),
+                _ => return false,
+            }
+        }
+        true
+    }
+
     /// Receives into the user's message, as [`Isock::recv_buf`].
     pub(crate) fn recv_msg(&self, msg: *mut sys::msghdr, len: usize, flags: i32) -> i32 {
         // SAFETY: `msg` is the message of the current system call.
@@ -220,7 +235,7 @@ impl IsockGuard<'_> {
     }
 
     /// The contiguous bytes that begin `off` bytes into what was received and not read.
-    pub(crate) fn peek(&self, off: u32) -> &[u8] {
+    pub(crate) fn peek(&mut self, off: u32) -> &[u8] {
         let mut data = core::ptr::null();
         // SAFETY: The lock is held.
         let len = unsafe { sys::xlb_isk_peek(self.isock.sk, off, &mut data) };
@@ -228,7 +243,7 @@ impl IsockGuard<'_> {
             return &[];
         }
         // SAFETY: `data` points into an skb of the receive queue, which stays as it is until the
-        // lock is released, and the slice borrows this guard.
+        // lock is released or the next call, and the slice borrows this guard mutably.
         unsafe { core::slice::from_raw_parts(data, len) }
     }
 }
@@ -240,6 +255,8 @@ impl Drop for IsockGuard<'_> {
     }
 }
 
+/// `MSG_TRUNC` of `include/linux/socket.h`.
+const MSG_TRUNC: i32 = 0x20;
 /// `MSG_MORE` of `include/linux/socket.h`.
 const MSG_MORE: i32 = 0x8000;
 

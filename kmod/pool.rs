@@ -414,9 +414,9 @@ impl Pool {
         drop(isock);
     }
 
-    /// Opens connections ahead until `min_idle` are idle or on their way. Runs for a p-sock of
+    /// Opens connections ahead until `min_idle` are idle or on their way. `payer` is a p-sock of
     /// the pool's netns and cgroup. May sleep.
-    pub(crate) fn warm(self: &Arc<Self>) {
+    pub(crate) fn warm(self: &Arc<Self>, payer: *mut sys::sock) {
         // Bounded by the first look at `min_idle`.
         let mut budget = self.inner.lock().limits.min_idle.min(MAX_WARM);
         while budget > 0 {
@@ -437,7 +437,8 @@ impl Pool {
                 inner.created += 1;
                 inner.generation
             };
-            let Ok(isock) = Isock::open(self.clone(), generation, core::ptr::null_mut()) else {
+            let Ok(isock) = Isock::open(self.clone(), generation, core::ptr::null_mut(), payer)
+            else {
                 return;
             };
             let mut inner = self.inner.lock();
@@ -482,6 +483,7 @@ impl Pool {
                     taken.since_ms = now_ms();
                     // SAFETY: The lock is held.
                     let back = unsafe { inner.waiters.serve(Turn::Ready(taken)) };
+                    self.waiting.store(inner.waiters.len, Relaxed);
                     if let Some(Turn::Ready(isock)) = back {
                         if inner.idle.len() < inner.idle.capacity() {
                             let _ = inner.idle.push_within_capacity(isock);
@@ -733,18 +735,22 @@ pub(crate) fn retire_endpoint(addr: &[u8; 16], port: u16) {
 }
 
 /// Removes the pools that `gone` names from the table, whose connections must be closed then.
-fn remove_if(mut gone: impl FnMut(&Pool) -> bool) {
+fn remove_if(mut gone: impl FnMut(&Key, &Inner) -> bool) {
     for bucket in &TABLE {
         let mut at = 0;
         loop {
             let mut guard = bucket.lock();
             let Some(pool) = guard.get(at) else { break };
-            if !gone(pool) {
-                at += 1;
-                continue;
+            {
+                // One section: nobody takes a permit between the look and the end.
+                let mut inner = pool.inner.lock();
+                if !gone(&pool.key, &inner) {
+                    at += 1;
+                    continue;
+                }
+                inner.closed = true;
             }
             let Ok(pool) = guard.remove(at) else { break };
-            pool.inner.lock().closed = true;
             drop(guard);
             pool.retire();
             count::dec(sys::XLB_COUNTER_POOLS);
@@ -757,7 +763,7 @@ fn remove_if(mut gone: impl FnMut(&Pool) -> bool) {
 fn net_gone(net: *mut sys::net) {
     let _closing = CLOSING.lock();
     close_dead();
-    remove_if(|pool| pool.key.net == net as usize);
+    remove_if(|key, _| key.net == net as usize);
     close_dead();
 }
 
@@ -765,7 +771,7 @@ fn net_gone(net: *mut sys::net) {
 pub(crate) fn close_all() {
     let _closing = CLOSING.lock();
     close_dead();
-    remove_if(|_| true);
+    remove_if(|_, _| true);
     close_dead();
     // Nothing drops a static: what the buckets have reserved would leak.
     for bucket in &TABLE {
@@ -796,8 +802,7 @@ extern "C" fn xlb_reap() {
         }
     });
     if empty {
-        remove_if(|pool| {
-            let inner = pool.inner.lock();
+        remove_if(|_, inner| {
             inner.total == 0
                 && inner.waiters.len == 0
                 && now.saturating_sub(inner.used_ms) >= UNUSED_MS

@@ -420,7 +420,9 @@ impl Locked<'_> {
         if poll & !before & bits::READY != 0 {
             psock.wake_reader();
         }
-        if before & !poll & (bits::FULL | bits::STREAM) != 0 {
+        // A writer that found no room while a connection was awaited: from now on the i-sock has it.
+        let streams = before & bits::FULL != 0 && poll & !before & bits::STREAM != 0;
+        if streams || before & !poll & (bits::FULL | bits::STREAM) != 0 {
             psock.wake_writer();
         }
     }
@@ -454,6 +456,18 @@ impl Locked<'_> {
             return Err(unsafe { sys::xlb_intr_errno(timeo) });
         }
         Ok(())
+    }
+
+    /// Whether the socket has an error for the next call.
+    pub(crate) fn has_error(&self) -> bool {
+        // SAFETY: The socket is live.
+        unsafe { sys::xlb_sk_has_error(self.psock.sk) != 0 }
+    }
+
+    /// Whether the socket is still connected to a VIP: another thread may have dissolved that
+    /// while this one waited for the lock.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.psock.ours.load(Relaxed)
     }
 
     /// The pending error of the socket, cleared; 0 for none, else `-errno`.
@@ -583,6 +597,7 @@ unsafe extern "C" fn xlb_psock_connected(psock: *mut sys::xlb_psock, vip: *const
     let psock = unsafe { from_c(psock) };
     // SAFETY: By the contract.
     let vip = unsafe { *vip.cast::<[u8; 16]>() };
+    psock.ending.store(false, Relaxed);
     psock.ours.store(true, Release);
     psock.enlist(vip, port);
     count::inc(sys::XLB_COUNTER_ACCEPTED);

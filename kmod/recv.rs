@@ -12,7 +12,7 @@ use xlb_engine::rewrite::{self, Connection, ResponseEdits};
 use xlb_engine::{Body, Framing, Reason, ResponseHead, Status, Version};
 
 use crate::count;
-use crate::exchange::{fill_with, Phase, EAGAIN_I, RCV_SHUTDOWN, SEND_SHUTDOWN};
+use crate::exchange::{fill_with, Phase, EAGAIN_I, RCV_SHUTDOWN};
 use crate::limits;
 use crate::psock::{from_c, Locked};
 use crate::sys;
@@ -63,8 +63,12 @@ unsafe extern "C" fn xlb_psock_recvmsg(
     let target = usize::try_from(target).unwrap_or(1);
     let mut copied = 0;
     let err = loop {
-        if copied >= len {
+        // As in TCP, an error is for the next call when there is something to return.
+        if copied >= len || (copied > 0 && locked.has_error()) {
             break 0;
+        }
+        if !locked.is_ours() {
+            break -(sys::XLB_ENOTCONN as i32);
         }
         match locked.read(msg, len - copied, flags) {
             Read::Bytes(n) => {
@@ -305,7 +309,7 @@ impl Locked<'_> {
         let context = inner.head.context();
         if inner.response.partial.is_empty() {
             // The common case: the whole head is in one piece, and stays where it is.
-            let guard = isock.lock();
+            let mut guard = isock.lock();
             let bytes = guard.peek(0);
             if bytes.is_empty() {
                 return Ok(false);
@@ -319,9 +323,11 @@ impl Locked<'_> {
                         rewrite::response(bytes, &head, &edits, to)
                     })?;
                     drop(guard);
-                    // SAFETY: MSG_TRUNC: the bytes are dropped.
-                    let n = unsafe { isock.recv_buf(core::ptr::null_mut(), head_bytes, MSG_TRUNC) };
-                    inner.response.bytes += u64::try_from(n).unwrap_or(0);
+                    if !isock.drop_bytes(head_bytes) {
+                        inner.local.reset();
+                        return Err(Reason::OutputFull);
+                    }
+                    inner.response.bytes += head_bytes as u64;
                 } else {
                     drop(guard);
                     inner.response.framed = head_bytes as u64;
@@ -423,12 +429,7 @@ impl Locked<'_> {
             }
             inner.held = inner.buf.len();
             self.flush();
-            // SAFETY: The socket is live.
-            let shut = unsafe { sys::xlb_sk_shutdown(self.psock.sk) } & SEND_SHUTDOWN != 0;
-            if let (true, Some(isock)) = (shut, &self.isock) {
-                isock.shut_write();
-            }
-            self.psock.wake_writer();
+            self.pass_on_end();
         }
         Ok(())
     }
@@ -462,7 +463,7 @@ fn scan(
     response: &mut crate::exchange::Response,
     want: u64,
 ) -> Result<(), Reason> {
-    let guard = isock.lock();
+    let mut guard = isock.lock();
     loop {
         let opaque = response.body.opaque();
         if response.body.is_done() || response.framed.saturating_add(opaque) >= want {

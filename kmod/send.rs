@@ -57,13 +57,19 @@ unsafe extern "C" fn xlb_psock_sendmsg(
         if unsafe { sys::xlb_msg_left(msg) } == 0 {
             break 0;
         }
+        // SAFETY: `msg` is ours.
+        if unsafe { sys::xlb_msg_left(msg) } != all && locked.has_error() {
+            // As in TCP: for the next call, as this one has something to return.
+            break 0;
+        }
         let err = locked.take_error();
         if err != 0 {
             break err;
         }
         // SAFETY: The socket is live.
         let shut = unsafe { sys::xlb_sk_shutdown(psock.sk) } & SEND_SHUTDOWN != 0;
-        if shut || matches!(locked.phase, Phase::Closing | Phase::Closed) {
+        let over = matches!(locked.phase, Phase::Closing | Phase::Closed);
+        if shut || over || !locked.is_ours() {
             break -(sys::XLB_EPIPE as i32);
         }
         match locked.take(msg) {
@@ -193,7 +199,9 @@ impl Locked<'_> {
         // SAFETY: `msg` is ours.
         let left = unsafe { sys::xlb_msg_left(msg) };
         let len = usize::try_from(opaque).unwrap_or(usize::MAX).min(left);
-        let n = isock.lock().send_msg(msg, len, left > len);
+        // The line that follows a chunk comes at once; what follows a whole body may be long in coming.
+        let more = left > len && inner.head.framing == Framing::Chunked;
+        let n = isock.lock().send_msg(msg, len, more);
         if n == -EAGAIN_I {
             return Taken::None;
         }

@@ -73,7 +73,8 @@ impl Locked<'_> {
     fn open(&mut self, pool: Arc<Pool>, generation: u32, more: bool) {
         // Before the connect, so that its end cannot be missed.
         self.psock.want_kick();
-        match Isock::open(pool.clone(), generation, self.psock.sk) {
+        let sk = self.psock.sk;
+        match Isock::open(pool.clone(), generation, sk, sk) {
             Err(_) => self.fail_connect(sys::XLB_REASON_CONNECT_FAILED),
             Ok(isock) => {
                 if isock.is_connected() {
@@ -88,8 +89,9 @@ impl Locked<'_> {
                     let timeout = u64::from(self.decision.pool.connect_timeout_ms);
                     self.isock = Some(isock);
                     self.phase = Phase::Waiting;
-                    self.deadline_ms = now_ms() + timeout;
+                    self.deadline_ms = 0;
                     if timeout > 0 {
+                        self.deadline_ms = now_ms() + timeout;
                         self.psock.kick(timeout);
                     }
                     if self
@@ -101,7 +103,7 @@ impl Locked<'_> {
                     }
                 }
                 if self.decision.pool.min_idle > 0 {
-                    pool.warm();
+                    pool.warm(self.psock.sk);
                 }
             }
         }
@@ -186,14 +188,22 @@ impl Locked<'_> {
 
     /// Sends what is held and was not sent. False when the connection takes nothing any more.
     pub(crate) fn flush(&mut self) -> bool {
+        let psock = self.psock;
         let inner = &mut **self;
         let Some(isock) = &inner.isock else {
             return true;
         };
+        let mut asked = false;
         while inner.has_unsent() && !inner.deaf {
             let n = isock.lock().send(inner.outgoing(), false);
             if n == -EAGAIN_I {
-                return true;
+                if asked {
+                    return true;
+                }
+                // Room that came before this line kicked nobody: look once more.
+                psock.want_kick();
+                asked = true;
+                continue;
             }
             let Ok(n) = usize::try_from(n) else {
                 inner.deaf = true;
@@ -231,6 +241,11 @@ impl Locked<'_> {
                     sys::XLB_REASON_TIMEOUT
                 });
             } else {
+                // A kick for another reason has replaced the one for the deadline.
+                if self.deadline_ms != 0 {
+                    self.psock
+                        .kick(self.deadline_ms.saturating_sub(now_ms()).max(1));
+                }
                 self.isock = Some(isock);
                 return;
             }
@@ -251,8 +266,6 @@ impl Locked<'_> {
                 Got::Overflow | Got::Closed => self.connect(false),
             }
         }
-        // What the client wants to write may go now.
-        self.psock.wake_writer();
     }
 
     /// No connection could be made: another endpoint, or a reply.

@@ -64,6 +64,11 @@ int xlb_sk_take_error(struct sock *sk)
 	return sock_error(sk);
 }
 
+int xlb_sk_has_error(const struct sock *sk)
+{
+	return READ_ONCE(sk->sk_err) != 0;
+}
+
 void xlb_sk_set_error(struct sock *sk, int err)
 {
 	WRITE_ONCE(sk->sk_err, err);
@@ -250,13 +255,47 @@ static void isk_state_change(struct sock *sk)
 	isk_event(sk, XLB_ISOCK_STATE);
 }
 
-int xlb_isk_create(struct net *net, int family, struct socket **res)
+/*
+ * The cgroups of sk become those of psk: sock_create_kern() takes the current task's, and that
+ * may be a worker, or a process that was given the client's socket.  sk was never used.
+ */
+static void isk_set_cgroups(struct sock *sk, const struct sock *psk)
+{
+#ifdef CONFIG_SOCK_CGROUP_DATA
+	struct cgroup *from = sock_cgroup_ptr(&sk->sk_cgrp_data);
+	struct cgroup *to = sock_cgroup_ptr((struct sock_cgroup_data *)&psk->sk_cgrp_data);
+
+	if (from != to) {
+		/* As cgroup_sk_clone() and cgroup_sk_free(). */
+		cgroup_get(to);
+		cgroup_bpf_get(to);
+		sk->sk_cgrp_data.cgroup = to;
+		cgroup_bpf_put(from);
+		cgroup_put(from);
+	}
+#endif
+#ifdef CONFIG_MEMCG
+	if (sk->sk_memcg != psk->sk_memcg) {
+		if (psk->sk_memcg)
+			css_get(&psk->sk_memcg->css);
+		if (sk->sk_memcg)
+			css_put(&sk->sk_memcg->css);
+		sk->sk_memcg = psk->sk_memcg;
+	}
+#endif
+}
+
+int xlb_isk_create(struct net *net, int family, const struct sock *psk, struct socket **res)
 {
 	int err = sock_create_kern(net, family, SOCK_STREAM, IPPROTO_TCP, res);
 
-	if (!err)
-		tcp_sock_set_nodelay((*res)->sk);
-	return err;
+	if (err)
+		return err;
+	isk_set_cgroups((*res)->sk, psk);
+	tcp_sock_set_nodelay((*res)->sk);
+	/* Urgent bytes are bytes: a read must return what was framed, all of it. */
+	sock_set_flag((*res)->sk, SOCK_URGINLINE);
+	return 0;
 }
 
 void xlb_isk_start(struct socket *sock, struct xlb_isock *isock)
@@ -398,8 +437,31 @@ int xlb_isk_recv_buf(struct sock *sk, void *buf, size_t len, int flags)
 }
 
 /*
+ * What will be framed must not change until it is delivered: an endpoint on this host may still
+ * map pages that it gave to sendfile() or vmsplice().  Such pages have a mapping, those that TCP
+ * fills itself have none.  May sleep; false without memory.
+ */
+static bool isk_own_frag(struct sk_buff *skb, u32 offset)
+{
+	u32 end = skb_headlen(skb);
+	int i;
+
+	for (i = 0; offset >= end && i < skb_shinfo(skb)->nr_frags; i++)
+		end += skb_frag_size(&skb_shinfo(skb)->frags[i]);
+	/* In the linear part, or in a list of fragments, which splice() does not make. */
+	if (!i || offset >= end ||
+	    !page_folio(skb_frag_page(&skb_shinfo(skb)->frags[i - 1]))->mapping)
+		return true;
+	if (skb_copy_ubufs(skb, GFP_KERNEL))
+		return false;
+	skb_shinfo(skb)->flags &= ~SKBFL_SHARED_FRAG;
+	return true;
+}
+
+/*
  * The longest contiguous piece of the receive queue that starts `off` bytes after
- * what has been read; 0 when there is none.  Valid until the lock is released.
+ * what has been read; 0 when there is none.  Valid until the lock is released or
+ * the next call.
  */
 size_t xlb_isk_peek(struct sock *sk, __u32 off, const __u8 **data)
 {
@@ -414,6 +476,9 @@ size_t xlb_isk_peek(struct sock *sk, __u32 off, const __u8 **data)
 		offset = seq - TCP_SKB_CB(skb)->seq;
 		if (offset >= skb->len)
 			continue;
+		if (unlikely(skb_has_shared_frag(skb)) && skb_frags_readable(skb) &&
+		    !isk_own_frag(skb, offset))
+			return 0;
 		skb_prepare_seq_read(skb, offset, skb->len, &st);
 		n = skb_seq_read(0, data, &st);
 		skb_abort_seq_read(&st);
@@ -535,7 +600,7 @@ __u64 xlb_now_ns(void)
 
 __u64 xlb_now_ms(void)
 {
-	return jiffies_to_msecs(get_jiffies_64());
+	return jiffies64_to_msecs(get_jiffies_64());
 }
 
 __u32 xlb_current_tgid(void)
@@ -562,6 +627,8 @@ void xlb_cond_resched(void)
 
 /* Requests wait on this, so it must not wait for memory behind others. */
 static struct workqueue_struct *xlb_wq;
+/* One of its own: p-sockets whose owners hold their locks for long must not delay it. */
+static struct workqueue_struct *xlb_reaper_wq;
 
 static void psock_work(struct work_struct *work)
 {
@@ -594,9 +661,9 @@ void xlb_work_disable_sync(void *delayed_work)
 void xlb_reaper_kick(__u64 delay_ms)
 {
 	if (delay_ms)
-		queue_delayed_work(xlb_wq, &reaper, msecs_to_jiffies(delay_ms));
+		queue_delayed_work(xlb_reaper_wq, &reaper, msecs_to_jiffies(delay_ms));
 	else
-		mod_delayed_work(xlb_wq, &reaper, 0);
+		mod_delayed_work(xlb_reaper_wq, &reaper, 0);
 }
 
 void xlb_reaper_stop(void)
@@ -674,9 +741,13 @@ int xlb_shim_init(void)
 	xlb_wq = alloc_workqueue("xlb", WQ_UNBOUND | WQ_MEM_RECLAIM | WQ_HIGHPRI, 0);
 	if (!xlb_wq)
 		return -ENOMEM;
+	err = -ENOMEM;
+	xlb_reaper_wq = alloc_workqueue("xlb_reaper", WQ_UNBOUND | WQ_MEM_RECLAIM, 1);
+	if (!xlb_reaper_wq)
+		goto err_wq;
 	err = register_pernet_subsys(&xlb_net_ops);
 	if (err)
-		goto err_wq;
+		goto err_reaper;
 	err = xlb_policy_init();
 	if (err)
 		goto err_net;
@@ -684,6 +755,8 @@ int xlb_shim_init(void)
 
 err_net:
 	unregister_pernet_subsys(&xlb_net_ops);
+err_reaper:
+	destroy_workqueue(xlb_reaper_wq);
 err_wq:
 	destroy_workqueue(xlb_wq);
 	return err;
@@ -692,5 +765,6 @@ err_wq:
 void xlb_shim_exit(void)
 {
 	unregister_pernet_subsys(&xlb_net_ops);
+	destroy_workqueue(xlb_reaper_wq);
 	destroy_workqueue(xlb_wq);
 }

@@ -30,6 +30,7 @@ struct xlb_psock *xlb_sk_psock(const struct sock *sk); /* locked, or in RCU */
 int xlb_sk_state(const struct sock *sk);
 unsigned int xlb_sk_shutdown(const struct sock *sk);
 void xlb_sk_shut(struct sock *sk, unsigned int how); /* locked; RCV_SHUTDOWN and/or SEND_SHUTDOWN */
+int xlb_sk_has_error(const struct sock *sk);
 int xlb_sk_take_error(struct sock *sk); /* locked */
 void xlb_sk_set_error(struct sock *sk, int err); /* locked; err > 0 */
 int xlb_sk_resets_on_close(const struct sock *sk); /* locked; SO_LINGER of 0 seconds */
@@ -58,7 +59,8 @@ void xlb_msg_skip(struct msghdr *msg, size_t len);
 size_t xlb_msg_copy_out(struct msghdr *msg, const void *from, size_t len);
 
 /* i-socks. */
-int xlb_isk_create(struct net *net, int family, struct socket **res);
+/* In the cgroups of the p-sock psk. */
+int xlb_isk_create(struct net *net, int family, const struct sock *psk, struct socket **res);
 void xlb_isk_start(struct socket *sock, struct xlb_isock *isock);
 void xlb_isk_stop(struct socket *sock);
 int xlb_isk_connect(struct socket *sock, const __u8 addr[16], __u16 port);
@@ -135,6 +137,7 @@ enum xlb_lock_class {
 enum {
 	XLB_EAGAIN = 11,
 	XLB_EPIPE = 32,
+	XLB_ENOTCONN = 107,
 	XLB_ECONNRESET = 104,
 };
 

@@ -2,16 +2,22 @@
 //! Slow and hostile peers: memory stays bounded, and other clients keep their latency.
 
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{mpsc, Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
+use nix::sys::memfd::{memfd_create, MemFdCreateFlag};
+use nix::sys::sendfile::sendfile;
+use nix::sys::socket::{send, MsgFlags};
 
 use crate::ctx::{Ctx, Scenario};
 use crate::http::{find, lossy, Conn};
 use crate::script::{Logging, Server};
+use crate::sock::Sock;
 use crate::xlb;
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -38,6 +44,8 @@ pub const SCENARIOS: &[Scenario] = &[
         pipelined_without_reading,
     )
     .within(90),
+    Scenario::xlb("hostile/urgent_bytes", urgent_bytes),
+    Scenario::xlb("hostile/pages_changed_later", pages_changed_later),
     Scenario::xlb(
         "hostile/request_with_the_answer_of_another",
         request_with_the_answer_of_another,
@@ -449,6 +457,71 @@ fn request_with_the_answer_of_another(ctx: &mut Ctx) -> Result<()> {
         thread
             .join()
             .map_err(|_| anyhow::anyhow!("a client thread died"))??;
+    }
+    Ok(())
+}
+
+/// TCP's urgent byte is a byte of the stream: skipped, it would make a response of 15 bytes one of 5.
+fn urgent_bytes(ctx: &mut Ctx) -> Result<()> {
+    let _backend = Server::start(BACKEND, |mut conn, _| {
+        while conn.request_read()?.is_some() {
+            for (bytes, flags) in [
+                ("HTTP/1.1 200 OK\r\nContent-Length: ", MsgFlags::empty()),
+                ("1", MsgFlags::MSG_OOB),
+                (
+                    "5\r\nKeep-Alive: x\r\n\r\nhello, 15 bytes",
+                    MsgFlags::empty(),
+                ),
+            ] {
+                send(conn.stream.as_raw_fd(), bytes.as_bytes(), flags)?;
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
+    })?;
+    let vip = ctx.shop(&[BACKEND])?;
+    for _ in 0..5 {
+        let mut conn = ctx.open(vip)?;
+        for _ in 0..2 {
+            let answer = conn.get("/")?;
+            ensure!(answer.text() == "hello, 15 bytes", "{answer:?}");
+        }
+    }
+    Ok(())
+}
+
+/// A backend that gives its own pages to TCP, and changes them once they were framed.
+fn pages_changed_later(ctx: &mut Ctx) -> Result<()> {
+    const TRUE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+    const FALSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhello";
+    let (change, changes) = mpsc::channel::<()>();
+    let (changed, seen) = mpsc::channel::<()>();
+    let changes = Mutex::new((changes, changed));
+    let _backend = Server::start(BACKEND, move |mut conn, _| {
+        let pages = memfd_create(c"pages", MemFdCreateFlag::empty())?;
+        let pages = std::fs::File::from(pages);
+        while conn.request_read()?.is_some() {
+            pages.write_all_at(TRUE, 0)?;
+            let mut at = 0;
+            sendfile(&conn.stream, &pages, Some(&mut at), TRUE.len())?;
+            let channel = changes.lock().unwrap_or_else(PoisonError::into_inner);
+            channel.0.recv()?;
+            pages.write_all_at(FALSE, 0)?;
+            channel.1.send(())?;
+        }
+        Ok(())
+    })?;
+    let vip = ctx.shop(&[BACKEND])?;
+    let sock = Sock::open(vip)?;
+    for _ in 0..3 {
+        sock.send_all(b"GET /x HTTP/1.1\r\nHost: shop.example\r\n\r\n")?;
+        ctx.until("the response", || {
+            Ok(sock.recv(1000, MsgFlags::MSG_PEEK)? == TRUE)
+        })?;
+        change.send(())?;
+        seen.recv()?;
+        let whole = sock.recv(1000, MsgFlags::empty())?;
+        ensure!(whole == TRUE, "{:?}", lossy(&whole));
     }
     Ok(())
 }

@@ -2,13 +2,14 @@
 //! Connections to endpoints: reuse, limits, and what happens when one is dead.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::{mpsc, Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 
 use crate::ctx::{Ctx, Scenario};
+use crate::http::pattern;
 use crate::script::{Logging, Server};
 use crate::xlb;
 
@@ -22,6 +23,11 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::xlb(
         "pool/pending_does_not_block_others",
         pending_does_not_block_others,
+    ),
+    Scenario::xlb("pool/large_upload_after_a_wait", large_upload_after_a_wait),
+    Scenario::xlb(
+        "pool/opened_late_in_the_clients_cgroup",
+        opened_late_in_the_clients_cgroup,
     ),
     Scenario::xlb("pool/min_idle", min_idle),
     Scenario::xlb("pool/idle_timeout", idle_timeout),
@@ -414,6 +420,82 @@ fn separate_for_each_cgroup(ctx: &mut Ctx) -> Result<()> {
         used == [0, 1, 0],
         "connections used by cgroups a, b, a: {used:?}"
     );
+    Ok(())
+}
+
+/// What finds no room while a request waits for its turn is taken once the connection is there.
+fn large_upload_after_a_wait(ctx: &mut Ctx) -> Result<()> {
+    let backend = Logging::start(BACKEND)?;
+    let vip = ctx.shop_with(
+        &[BACKEND],
+        "round_robin",
+        "  pool: {max: 1, max_pending: 4}\n",
+    )?;
+    let body = pattern(300_000, 3);
+    for round in 0..3 {
+        backend.clear();
+        let mut first = ctx.open(vip)?;
+        first.request("GET", "/sleep/500", "", b"")?;
+        thread::sleep(Duration::from_millis(100));
+        let mut upload = ctx.open(vip)?;
+        upload
+            .request("POST", "/up", "", &body)
+            .with_context(|| format!("round {round}"))?;
+        first.response("GET")?.expect(200)?;
+        upload.response("POST")?.expect(200)?;
+        let seen = backend.requests();
+        ensure!(
+            seen.len() == 2 && seen.iter().any(|s| s.message.body == body),
+            "{} requests",
+            seen.len()
+        );
+    }
+    Ok(())
+}
+
+/// A connection that the p-sock's work opens belongs to the client's cgroup, as one that the client opens itself.
+fn opened_late_in_the_clients_cgroup(ctx: &mut Ctx) -> Result<()> {
+    // The second answer waits for a look at its connection.
+    let (looked, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let patience = ctx.secs(30);
+    let _backend = Server::start(BACKEND, move |mut conn, number| {
+        conn.request_read()?;
+        if number == 0 {
+            thread::sleep(Duration::from_millis(300));
+        } else {
+            let wait = wait.lock().unwrap_or_else(PoisonError::into_inner);
+            wait.recv_timeout(patience)?;
+        }
+        conn.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+    })?;
+    let vip = ctx.shop_with(
+        &[BACKEND],
+        "round_robin",
+        "  pool: {max: 1, max_pending: 4}\n",
+    )?;
+    let own = std::fs::read_to_string("/proc/self/cgroup")?;
+    let own = own.trim().rsplit(':').next().context("cgroup")?;
+    let mut first = ctx.open(vip)?;
+    first.request("GET", "/first", "", b"")?;
+    // Waits in the queue; its connection is opened when the first one's has ended.
+    let mut second = ctx.open(vip)?;
+    second.request("GET", "/second", "", b"")?;
+    first.response("GET")?.expect(200)?;
+    let wanted = format!("cgroup:{own}");
+    ctx.until("the second connection", || {
+        let all = ctx.run_ok(
+            "ss",
+            &["-tnH", "--cgroup", "state", "established", "dst", BACKEND],
+        )?;
+        ensure!(
+            all.lines().all(|line| line.contains(&wanted)),
+            "not all in {own}:\n{all}"
+        );
+        Ok(!all.is_empty())
+    })?;
+    looked.send(())?;
+    second.response("GET")?.expect(200)?;
     Ok(())
 }
 

@@ -16,6 +16,10 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::xlb("replies/no_endpoint", no_endpoint),
     Scenario::xlb("replies/connect_failed", connect_failed),
     Scenario::xlb("replies/connect_timeout", connect_timeout),
+    Scenario::xlb(
+        "replies/connect_timeout_after_a_kick",
+        connect_timeout_after_a_kick,
+    ),
     Scenario::xlb("replies/malformed_requests", malformed_requests),
     Scenario::xlb("replies/malformed_responses", malformed_responses),
     Scenario::xlb("replies/upstream_reset", upstream_reset),
@@ -96,8 +100,8 @@ fn connect_failed(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-/// A listener whose backlog is full drops SYNs: the connect hangs until connect_timeout.
-fn connect_timeout(ctx: &mut Ctx) -> Result<()> {
+/// A listener whose backlog is full, and what fills it: it drops SYNs, so a connect hangs.
+fn deaf_listener() -> Result<(std::os::fd::OwnedFd, Vec<crate::sock::Sock>)> {
     use nix::sys::socket::{
         bind, listen, setsockopt, socket, sockopt, AddressFamily, Backlog, SockFlag, SockType,
         SockaddrStorage,
@@ -120,6 +124,11 @@ fn connect_timeout(ctx: &mut Ctx) -> Result<()> {
         fillers.push(sock);
     }
     thread::sleep(Duration::from_millis(200));
+    Ok((full, fillers))
+}
+
+fn connect_timeout(ctx: &mut Ctx) -> Result<()> {
+    let _deaf = deaf_listener()?;
     let vip = ctx.shop_with(
         &[BACKEND],
         "round_robin",
@@ -143,6 +152,28 @@ fn connect_timeout(ctx: &mut Ctx) -> Result<()> {
         took > Duration::from_millis(400) && took < ctx.secs(5),
         "after {took:?}"
     );
+    // A body that does not fit meanwhile: the client is in write(), and must get out of it.
+    let mut upload = ctx.open(vip)?;
+    upload.request("POST", "/", "", &[b'x'; 300_000])?;
+    upload.response("POST")?.expect_reply(504, "timeout")?;
+    Ok(())
+}
+
+/// A forced unload wakes the p-sock before its connect is late: it must still be late in time.
+fn connect_timeout_after_a_kick(ctx: &mut Ctx) -> Result<()> {
+    let _deaf = deaf_listener()?;
+    let vip = ctx.shop_with(&[BACKEND], "round_robin", "  pool: {connect_timeout: 2s}\n")?;
+    let mut conn = ctx.open(vip)?;
+    let begin = std::time::Instant::now();
+    conn.request("GET", "/", "", b"")?;
+    thread::sleep(Duration::from_millis(300));
+    let mut unload = ctx.spawn("xlbctl", &["unload", "--force"])?;
+    conn.response("GET")?.expect_reply(504, "timeout")?;
+    let took = begin.elapsed();
+    ensure!(took < ctx.secs(8), "after {took:?}");
+    drop(conn);
+    let code = unload.wait(ctx.secs(20))?;
+    ensure!(code == Some(0), "xlbctl unload --force: {code:?}");
     Ok(())
 }
 

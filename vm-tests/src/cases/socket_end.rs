@@ -25,6 +25,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::http("io/close_with_unread_data", close_with_unread_data),
     Scenario::http("io/linger", linger),
     Scenario::http("io/broken_pipe", broken_pipe),
+    Scenario::http("io/reset_after_a_part", reset_after_a_part),
 ];
 
 fn shutdown_write(ctx: &mut Ctx) -> Result<()> {
@@ -169,4 +170,24 @@ fn broken_pipe(ctx: &mut Ctx) -> Result<()> {
             other => bail!("{other:?}"),
         },
     }
+}
+
+/// A read that has bytes to return leaves the error to the next one, as TCP's does: what was cut off must not look whole.
+fn reset_after_a_part(ctx: &mut Ctx) -> Result<()> {
+    let _server = Server::start(BACKEND, |mut conn, _| {
+        conn.head()?;
+        conn.send("HTTP/1.1 200 OK\r\n\r\nhalf")?;
+        thread::sleep(Duration::from_millis(300));
+        conn.reset()
+    })?;
+    let vip = ctx.shop(&[BACKEND])?;
+    let sock = Sock::open(vip)?;
+    sock.send_all(GET)?;
+    let part = sock.recv(100_000, MsgFlags::MSG_WAITALL)?;
+    ensure!(part.ends_with(b"half"), "{:?}", lossy(&part));
+    let next = sock.recv(100, MsgFlags::empty());
+    ensure!(next == Err(Errno::ECONNRESET), "{next:?}");
+    let end = sock.recv(100, MsgFlags::empty());
+    ensure!(end == Ok(Vec::new()), "{end:?}");
+    Ok(())
 }
