@@ -8,9 +8,9 @@
 
 use kernel::prelude::*;
 
-use crate::pool;
 use crate::psock;
 use crate::sys;
+use crate::table;
 
 /// # Safety
 ///
@@ -32,7 +32,7 @@ unsafe extern "C" fn xlb_control(ctl: *mut sys::xlb_ctl, buf: *mut u8, len: u32)
         sys::XLB_CTL_SOCKETS => sockets(ctl, &mut out),
         sys::XLB_CTL_POOLS => pools(ctl, &mut out),
         sys::XLB_CTL_CLOSE_IDLE => {
-            pool::retire_endpoint(&ctl.addr, ctl.port);
+            table::retire_endpoint(&ctl.addr, ctl.port);
             Ok(())
         }
         sys::XLB_CTL_END_SOCKETS => {
@@ -122,7 +122,7 @@ fn sockets(ctl: &mut sys::xlb_ctl, out: &mut Records) -> Result {
 
 fn pools(ctl: &mut sys::xlb_ctl, out: &mut Records) -> Result {
     let (mut bucket, mut nth) = split(ctl.cursor);
-    while let Ok(pool) = pool::nth(bucket, nth) {
+    while let Ok(pool) = table::nth(bucket, nth) {
         let Some(pool) = pool else {
             bucket += 1;
             nth = 0;

@@ -2,16 +2,16 @@
 
 //! Pools: the i-socks of one (cgroup, netns, endpoint), and the requests that wait for one.
 //!
-//! Objects: a [`Pool`] is an `Arc`, found through a table of buckets and remembered by the p-socks
-//! that used it last, so that the common request takes one lock, the pool's. The table's
+//! Objects: a [`Pool`] is an `Arc`, found through the table (`table.rs`) and remembered by the
+//! p-socks that used it last, so that the common request takes one lock, the pool's. The table's
 //! reference goes when the pool has been empty for a while; `closed` then tells late users to look
 //! again.
 //!
 //! Contexts: everything runs in process context but [`Pool::idle_event`], which TCP's callbacks
-//! call in softirq with the i-sock locked. Locks (numbers as in `lock.rs`): bucket (3), then pool
-//! (4), then the list of the dead (5). Under them nothing is allocated and no i-sock is dropped:
-//! idle slots are reserved before a connection is opened, and what must close is moved out first,
-//! or onto the list of the dead, which the reaper closes.
+//! call in softirq with the i-sock locked. Locks (numbers as in `lock.rs`): pool (4), then the
+//! list of the dead (5). Under them nothing is allocated and no i-sock is dropped: idle slots are
+//! reserved before a connection is opened, and what must close is moved out first, or onto the
+//! list of the dead, which the reaper closes.
 //!
 //! A waiting p-sock is a link in the pool's queue. Whoever gives a connection back hands it, or
 //! the right to open a new one, to the first waiter and kicks its work. Both sides hold the pool's
@@ -26,9 +26,10 @@ use crate::isock::{now_ms, Isock};
 use crate::lock::BhLock;
 use crate::psock::{self, Psock};
 use crate::sys;
+use crate::table::bury;
 
 /// What a pool is for. The netns is compared by address and is never followed after it has gone:
-/// [`net_gone`] closes the pools of a netns before that.
+/// the table closes the pools of a netns before that.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Key {
     pub(crate) cgroup_id: u64,
@@ -62,14 +63,15 @@ impl Key {
         }
     }
 
-    fn bucket(&self) -> usize {
+    /// For the table.
+    pub(crate) fn hash(&self) -> u64 {
         let h = xlb_engine::hash::Fnv1a::new()
             .update(self.addr.get(12..).unwrap_or(&[]))
             .update(&self.port.to_ne_bytes())
             .update(&self.cgroup_id.to_ne_bytes())
             .update(&self.net.to_ne_bytes())
             .finish();
-        ((h ^ (h >> 32)) as usize) % BUCKETS
+        h ^ (h >> 32)
     }
 }
 
@@ -84,7 +86,8 @@ pub(crate) struct Pool {
     inner: BhLock<Inner>,
 }
 
-struct Inner {
+/// What the pool's lock protects.
+pub(crate) struct Inner {
     /// Ready for a request; taken from the end, so the warmest first and the oldest in front.
     idle: KVec<KBox<Isock>>,
     /// Opened ahead, not connected yet.
@@ -100,6 +103,13 @@ struct Inner {
     /// There was no memory for a slot: the next connection will not be kept.
     short: bool,
     closed: bool,
+}
+
+impl Inner {
+    /// Empty, and not asked for lately.
+    pub(crate) fn is_unused(&self, now: u64) -> bool {
+        self.total == 0 && self.waiters.len == 0 && now.saturating_sub(self.used_ms) >= UNUSED_MS
+    }
 }
 
 /// What [`Pool::acquire`] found.
@@ -227,13 +237,8 @@ const NO_LIMITS: sys::xlb_pool_limits = sys::xlb_pool_limits {
 };
 
 impl Pool {
-    /// The pool of `key`, made if there is none. May sleep.
-    pub(crate) fn get(key: &Key) -> Result<Arc<Self>> {
-        let bucket = TABLE.get(key.bucket()).ok_or(EINVAL)?;
-        let found = find(&bucket.lock(), key);
-        if let Some(pool) = found {
-            return Ok(pool);
-        }
+    /// An empty one; [`table::get`](crate::table::get) makes them.
+    pub(crate) fn new(key: &Key) -> Result<Arc<Self>> {
         // SAFETY: The caller acts for a p-sock of this netns.
         let netns = unsafe { sys::xlb_net_inum(key.net()) };
         let new = Arc::new(
@@ -264,26 +269,7 @@ impl Pool {
         )?;
         // SAFETY: First use, and an Arc's contents do not move.
         unsafe { new.inner.init(sys::XLB_LOCK_POOL) };
-        let mut room = KVec::new();
-        loop {
-            let mut guard = bucket.lock();
-            if let Some(pool) = find(&guard, key) {
-                return Ok(pool);
-            }
-            if guard.len() < guard.capacity() {
-                // There is room, so this cannot fail.
-                let _ = guard.push_within_capacity(new.clone());
-                drop(guard);
-                count::inc(sys::XLB_COUNTER_POOLS);
-                count::add(sys::XLB_COUNTER_ISOCK_BYTES, size_of::<Pool>() as i64);
-                reaper_soon();
-                return Ok(new);
-            }
-            let want = guard.len() + 4;
-            move_into(&mut guard, &mut room);
-            drop(guard);
-            room = KVec::with_capacity(want, GFP_KERNEL)?;
-        }
+        Ok(new)
     }
 
     /// Takes an idle connection, the right to open one, or a place in the queue for `psock`.
@@ -511,7 +497,7 @@ impl Pool {
     }
 
     /// Closes what is idle now, and what is running when it ends. May sleep.
-    fn retire(&self) {
+    pub(crate) fn retire(&self) {
         let mut none = KVec::new();
         let mut inner = self.inner.lock();
         inner.generation = inner.generation.wrapping_add(1);
@@ -556,7 +542,7 @@ impl Pool {
 
     /// Moves connections that have been idle too long, or did not connect in time, into `out`;
     /// returns whether the pool is empty and unused.
-    fn expire(&self, now: u64, out: &mut KVec<KBox<Isock>>) -> bool {
+    pub(crate) fn expire(&self, now: u64, out: &mut KVec<KBox<Isock>>) -> bool {
         let mut inner = self.inner.lock();
         let l = inner.limits;
         while out.len() < out.capacity() {
@@ -589,7 +575,16 @@ impl Pool {
             };
             let _ = out.push_within_capacity(isock);
         }
-        inner.total == 0 && inner.waiters.len == 0 && now.saturating_sub(inner.used_ms) >= UNUSED_MS
+        inner.is_unused(now)
+    }
+
+    /// Ends the pool if `gone` says so: it gives nothing any more, and takes connections back
+    /// only to close them. `gone` runs under the lock.
+    pub(crate) fn close_if(&self, gone: impl FnOnce(&Key, &Inner) -> bool) -> bool {
+        // One section: nobody takes a permit between the look and the end.
+        let mut inner = self.inner.lock();
+        inner.closed |= gone(&self.key, &inner);
+        inner.closed
     }
 
     /// For `xlbctl get pools`.
@@ -618,7 +613,7 @@ fn position(list: &[KBox<Isock>], isock: &Isock) -> Option<usize> {
 }
 
 /// Moves all of `from` into `to`, which has the larger capacity, and swaps the two.
-fn move_into<T>(from: &mut KVec<T>, to: &mut KVec<T>) {
+pub(crate) fn move_into<T>(from: &mut KVec<T>, to: &mut KVec<T>) {
     if to.capacity() <= from.capacity() {
         return;
     }
@@ -637,8 +632,6 @@ fn count_lost(isock: &Isock) {
     }
 }
 
-/// Buckets of the table, a few KiB of static memory.
-const BUCKETS: usize = 1024;
 /// Connections opened ahead in one go. The system call that finds too few idle ones pays for
 /// them: it runs in the cgroup and netns that they are for.
 const MAX_WARM: u32 = 1024;
@@ -646,175 +639,3 @@ const MAX_WARM: u32 = 1024;
 const UNUSED_MS: u64 = 10_000;
 /// How often at most the holders of connections are asked to let go, in milliseconds.
 const ASK_MS: u64 = 10;
-/// How often the reaper looks, in milliseconds.
-const REAP_MS: u64 = 1000;
-/// Connections closed in one go by the reaper.
-const REAP_BATCH: usize = 64;
-
-type Bucket = BhLock<KVec<Arc<Pool>>>;
-
-static TABLE: [Bucket; BUCKETS] = [const { BhLock::new(KVec::new()) }; BUCKETS];
-
-/// i-socks that a callback found dead; the reaper closes them.
-static DEAD: BhLock<Option<KBox<Isock>>> = BhLock::new(None);
-
-kernel::sync::global_lock! {
-    // SAFETY: Initialised in `init`, before first use.
-    /// Held while connections are closed that no p-sock owns. They hold no reference to their
-    /// netns, so [`net_gone`] waits here until the reaper has let go of them.
-    unsafe(uninit) static CLOSING: Mutex<()> = ();
-}
-
-fn find(bucket: &KVec<Arc<Pool>>, key: &Key) -> Option<Arc<Pool>> {
-    bucket.iter().find(|p| p.key == *key).cloned()
-}
-
-fn bury(mut isock: KBox<Isock>) {
-    isock.set_owner(core::ptr::null_mut());
-    let mut dead = DEAD.lock();
-    isock.next = dead.take();
-    *dead = Some(isock);
-    drop(dead);
-    // SAFETY: Queues work; any context.
-    unsafe { sys::xlb_reaper_kick(0) };
-}
-
-fn reaper_soon() {
-    // SAFETY: Queues work; any context.
-    unsafe { sys::xlb_reaper_kick(REAP_MS) };
-}
-
-/// Prepares the table; once, at load.
-pub(crate) fn init() {
-    // SAFETY: Once, before first use; statics do not move.
-    unsafe {
-        CLOSING.init();
-        DEAD.init(sys::XLB_LOCK_DEAD);
-        for bucket in &TABLE {
-            bucket.init(sys::XLB_LOCK_TABLE);
-        }
-    }
-}
-
-fn close_dead() {
-    loop {
-        let mut dead = DEAD.lock();
-        let Some(mut isock) = dead.take() else { return };
-        *dead = isock.next.take();
-        drop(dead);
-        drop(isock);
-    }
-}
-
-/// Calls `f` for every pool, without a lock held.
-pub(crate) fn for_each(mut f: impl FnMut(&Arc<Pool>)) {
-    for bucket in &TABLE {
-        let mut at = 0;
-        loop {
-            let pool = bucket.lock().get(at).cloned();
-            let Some(pool) = pool else { break };
-            f(&pool);
-            at += 1;
-        }
-    }
-}
-
-/// The `n`-th pool of bucket `bucket`; `Err` when there is no such bucket.
-pub(crate) fn nth(bucket: usize, n: usize) -> Result<Option<Arc<Pool>>> {
-    Ok(TABLE.get(bucket).ok_or(EINVAL)?.lock().get(n).cloned())
-}
-
-/// Closes the idle connections to an endpoint in all pools; running exchanges end first.
-pub(crate) fn retire_endpoint(addr: &[u8; 16], port: u16) {
-    let _closing = CLOSING.lock();
-    for_each(|pool| {
-        if pool.key.addr == *addr && pool.key.port == port {
-            pool.retire();
-        }
-    });
-}
-
-/// Removes the pools that `gone` names from the table, whose connections must be closed then.
-fn remove_if(mut gone: impl FnMut(&Key, &Inner) -> bool) {
-    for bucket in &TABLE {
-        let mut at = 0;
-        loop {
-            let mut guard = bucket.lock();
-            let Some(pool) = guard.get(at) else { break };
-            {
-                // One section: nobody takes a permit between the look and the end.
-                let mut inner = pool.inner.lock();
-                if !gone(&pool.key, &inner) {
-                    at += 1;
-                    continue;
-                }
-                inner.closed = true;
-            }
-            let Ok(pool) = guard.remove(at) else { break };
-            drop(guard);
-            pool.retire();
-            count::dec(sys::XLB_COUNTER_POOLS);
-            count::add(sys::XLB_COUNTER_ISOCK_BYTES, -(size_of::<Pool>() as i64));
-        }
-    }
-}
-
-/// Closes what a netns still has; its p-sockets are gone by now.
-fn net_gone(net: *mut sys::net) {
-    let _closing = CLOSING.lock();
-    close_dead();
-    remove_if(|key, _| key.net == net as usize);
-    close_dead();
-}
-
-/// Closes everything; at unload, when no p-sock is left.
-pub(crate) fn close_all() {
-    let _closing = CLOSING.lock();
-    close_dead();
-    remove_if(|_, _| true);
-    close_dead();
-    // Nothing drops a static: what the buckets have reserved would leak.
-    for bucket in &TABLE {
-        let reserved = core::mem::replace(&mut *bucket.lock(), KVec::new());
-        drop(reserved);
-    }
-}
-
-/// Periodic work: closes the dead and the expired, forgets unused pools.
-#[no_mangle]
-extern "C" fn xlb_reap() {
-    let _closing = CLOSING.lock();
-    close_dead();
-    let now = now_ms();
-    let mut pools = 0usize;
-    let mut empty = false;
-    for_each(|pool| {
-        pools += 1;
-        let Ok(mut out) = KVec::with_capacity(REAP_BATCH, GFP_KERNEL) else {
-            return;
-        };
-        loop {
-            empty |= pool.expire(now, &mut out);
-            if out.is_empty() {
-                break;
-            }
-            out.clear();
-        }
-    });
-    if empty {
-        remove_if(|_, inner| {
-            inner.total == 0
-                && inner.waiters.len == 0
-                && now.saturating_sub(inner.used_ms) >= UNUSED_MS
-        });
-    }
-    if pools > 0 {
-        reaper_soon();
-    }
-}
-
-/// `pre_exit` of a network namespace.
-#[no_mangle]
-extern "C" fn xlb_net_exit(net: *mut sys::net) {
-    net_gone(net);
-}

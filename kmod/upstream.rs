@@ -18,6 +18,7 @@ use crate::isock::{now_ms, Isock};
 use crate::pool::{Got, Key, Pool};
 use crate::psock::Locked;
 use crate::sys;
+use crate::table;
 
 /// How often an endpoint is picked for one request: the first, and two more when no connection
 /// could be made.
@@ -36,7 +37,7 @@ impl Locked<'_> {
         loop {
             let pool = match self.pool.take().filter(|p| p.key == key) {
                 Some(pool) => pool,
-                None => match Pool::get(&key) {
+                None => match table::get(&key) {
                     Ok(pool) => pool,
                     Err(_) => return self.fail_connect(sys::XLB_REASON_CONNECT_FAILED),
                 },
@@ -247,7 +248,6 @@ impl Locked<'_> {
                         .kick(self.deadline_ms.saturating_sub(now_ms()).max(1));
                 }
                 self.isock = Some(isock);
-                return;
             }
         } else {
             let Some(pool) = self.pool.clone() else {
@@ -262,7 +262,7 @@ impl Locked<'_> {
                     }
                 }
                 Got::Permit(generation) => self.open(pool, generation, false),
-                Got::Queued => return,
+                Got::Queued => {}
                 Got::Overflow | Got::Closed => self.connect(false),
             }
         }

@@ -11,6 +11,7 @@
 //! | `exchange.rs` | one request and its response: what a p-sock is doing, and how it goes on |
 //! | `decide.rs`, `upstream.rs`, `replies.rs` | the steps of it: policy, connection, own answers |
 //! | `isock.rs`, `pool.rs` | connections to endpoints, and who may use them |
+//! | `table.rs` | all pools, and the reaper |
 //! | `fields.rs` | what BPF may ask about a request |
 //! | `control.rs`, `count.rs` | what xlbctl may ask; counters |
 //! | `limits.rs` | the limits of the engine, as module parameters |
@@ -36,6 +37,7 @@ mod recv;
 mod replies;
 mod send;
 mod sys;
+mod table;
 mod upstream;
 
 /// As `modinfo` and `xlbctl status` show it.
@@ -98,7 +100,7 @@ impl kernel::Module for Xlb {
             interim_count: given(module_parameters::interim_count.value()),
             ..Limits::DEFAULT
         })?;
-        pool::init();
+        table::init();
         psock::init();
         // SAFETY: Once; everything that the shim calls into is ready.
         kernel::error::to_result(unsafe { sys::xlb_shim_init() })?;
@@ -112,7 +114,7 @@ impl Drop for Xlb {
         // The module's reference count is 0: no p-sock and no BPF program is left.
         // SAFETY: Waits for a reaper that runs.
         unsafe { sys::xlb_reaper_stop() };
-        pool::close_all();
+        table::close_all();
         // SAFETY: Mirrors `init`.
         unsafe { sys::xlb_shim_exit() };
     }

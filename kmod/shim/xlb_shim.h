@@ -165,7 +165,7 @@ void xlb_psock_work(void *delayed_work);
 enum xlb_isock_event { XLB_ISOCK_DATA, XLB_ISOCK_SPACE, XLB_ISOCK_STATE };
 void xlb_isock_event(struct xlb_isock *isock, enum xlb_isock_event event);
 
-/* pool.rs */
+/* table.rs */
 void xlb_reap(void);
 void xlb_net_exit(struct net *net);
 
