@@ -195,7 +195,7 @@ impl Isock {
     /// Ends our side of the connection.
     pub(crate) fn shut_write(&self) {
         // SAFETY: `sock` is ours; process context.
-        unsafe { sys::xlb_isk_shutdown(self.sock, 1) }
+        unsafe { sys::xlb_isk_shut_write(self.sock) }
     }
 }
 

@@ -157,6 +157,7 @@ impl Locked<'_> {
     fn relay(&mut self, msg: *mut sys::msghdr, len: usize, flags: i32) -> Read {
         if self.has_unsent() {
             self.flush();
+            self.pass_on_end();
         }
         if self.response.head.is_none() && self.response.framed == 0 {
             match self.frame_head() {

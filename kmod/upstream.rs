@@ -247,6 +247,10 @@ impl Locked<'_> {
                     self.psock
                         .kick(self.deadline_ms.saturating_sub(now_ms()).max(1));
                 }
+                // And this one may have replaced that of a connect that has just ended.
+                if isock.is_connected() || isock.is_dead() {
+                    self.psock.kick(0);
+                }
                 self.isock = Some(isock);
             }
         } else {

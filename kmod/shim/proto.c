@@ -165,6 +165,9 @@ static int xlb_disconnect(struct sock *sk, int flags)
 		xlb_psock_disconnect(psock);
 		/* Not tcp_set_state(): ESTABLISHED was never counted. */
 		inet_sk_set_state(sk, TCP_CLOSE);
+		/* A socket bound to a multicast address has no source address but the one we showed. */
+		if (sk->sk_family == AF_INET && inet->inet_saddr != inet->inet_rcv_saddr)
+			inet->inet_saddr = 0;
 		if (!(sk->sk_userlocks & SOCK_BINDADDR_LOCK)) {
 			inet->inet_saddr = 0;
 #if IS_ENABLED(CONFIG_IPV6)

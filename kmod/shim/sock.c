@@ -269,10 +269,11 @@ static void isk_set_cgroups(struct sock *sk, const struct sock *psk)
 		/* As cgroup_sk_clone() and cgroup_sk_free(). */
 		cgroup_get(to);
 		cgroup_bpf_get(to);
-		sk->sk_cgrp_data.cgroup = to;
 		cgroup_bpf_put(from);
 		cgroup_put(from);
 	}
+	/* Class and priority of cgroup v1, too. */
+	sk->sk_cgrp_data = psk->sk_cgrp_data;
 #endif
 #ifdef CONFIG_MEMCG
 	if (sk->sk_memcg != psk->sk_memcg) {
@@ -438,19 +439,23 @@ int xlb_isk_recv_buf(struct sock *sk, void *buf, size_t len, int flags)
 
 /*
  * What will be framed must not change until it is delivered: an endpoint on this host may still
- * map pages that it gave to sendfile() or vmsplice().  Such pages have a mapping, those that TCP
- * fills itself have none.  May sleep; false without memory.
+ * write to pages that it gave to sendfile() or vmsplice().  Those are in a file, mapped or pinned;
+ * those that TCP fills itself are nothing of that.  May sleep; false without memory.
  */
 static bool isk_own_frag(struct sk_buff *skb, u32 offset)
 {
 	u32 end = skb_headlen(skb);
+	struct folio *folio;
 	int i;
 
 	for (i = 0; offset >= end && i < skb_shinfo(skb)->nr_frags; i++)
 		end += skb_frag_size(&skb_shinfo(skb)->frags[i]);
-	/* In the linear part, or in a list of fragments, which splice() does not make. */
-	if (!i || offset >= end ||
-	    !page_folio(skb_frag_page(&skb_shinfo(skb)->frags[i - 1]))->mapping)
+	if (offset >= end)
+		return !skb_has_frag_list(skb) || !skb_linearize_cow(skb);
+	if (!i)
+		return true;
+	folio = page_folio(skb_frag_page(&skb_shinfo(skb)->frags[i - 1]));
+	if (!folio->mapping && !folio_mapped(folio) && !folio_maybe_dma_pinned(folio))
 		return true;
 	if (skb_copy_ubufs(skb, GFP_KERNEL))
 		return false;
@@ -537,9 +542,11 @@ int xlb_isk_reset(const struct sock *sk)
 	return READ_ONCE(sk->sk_err) || !sock_flag(sk, SOCK_DONE);
 }
 
-void xlb_isk_shutdown(struct socket *sock, int how)
+void xlb_isk_shut_write(struct socket *sock)
 {
-	kernel_sock_shutdown(sock, how);
+	/* Once: inet_shutdown() calls sk_state_change() each time, and that may call us. */
+	if (!(READ_ONCE(sock->sk->sk_shutdown) & SEND_SHUTDOWN))
+		kernel_sock_shutdown(sock, SHUT_WR);
 }
 
 /* ---- locks, RCU, time ------------------------------------------------------- */

@@ -79,7 +79,7 @@ int xlb_isk_readable(const struct sock *sk); /* in RCU */
 int xlb_isk_writable(struct sock *sk); /* in RCU; asks for write space when not */
 int xlb_isk_reset(const struct sock *sk); /* ended by an error, not by a FIN */
 int xlb_isk_fin(const struct sock *sk); /* the peer has ended its side, or the connection is dead */
-void xlb_isk_shutdown(struct socket *sock, int how);
+void xlb_isk_shut_write(struct socket *sock);
 
 /* Locks, RCU, time, work. */
 void xlb_spin_init(void *lock, unsigned int class_nr);

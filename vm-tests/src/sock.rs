@@ -46,6 +46,18 @@ impl Sock {
         connect(self.0.as_raw_fd(), &SockaddrStorage::from(address))
     }
 
+    /// `connect()` to no address.
+    pub fn disconnect(&self) -> Result<(), Errno> {
+        let unspec = libc::sockaddr {
+            sa_family: libc::AF_UNSPEC as u16,
+            sa_data: [0; 14],
+        };
+        // SAFETY: connect() reads only the sockaddr of the given length.
+        let result =
+            unsafe { libc::connect(self.raw(), &unspec, size_of::<libc::sockaddr>() as u32) };
+        Errno::result(result).map(drop)
+    }
+
     pub fn timeouts(&self, limit: Duration) -> Result<()> {
         let limit = TimeVal::new(limit.as_secs() as i64, i64::from(limit.subsec_micros()));
         setsockopt(&self.0, sockopt::ReceiveTimeout, &limit)?;

@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::{mpsc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::http("bodies/http_1_0_client", http_1_0_client),
     Scenario::http("bodies/slow_reader", slow_reader).within(120),
     Scenario::http("bodies/upgrade_tunnel", upgrade_tunnel),
+    Scenario::xlb("bodies/tunnel_half_closed", tunnel_half_closed),
     Scenario::http("bodies/response_in_pieces", response_in_pieces),
     Scenario::http("bodies/no_body_statuses", no_body_statuses),
 ];
@@ -574,6 +576,65 @@ fn upgrade_tunnel(ctx: &mut Ctx) -> Result<()> {
         ensure!(conn.exactly(6)? == text.as_bytes(), "{text:?}");
     }
     conn.expect_eof().context("after the backend's end")
+}
+
+/// A client that has ended its side of a tunnel, while others wait for the connection: the endpoint sees the end once, and
+/// no CPU is busy with it.
+fn tunnel_half_closed(ctx: &mut Ctx) -> Result<()> {
+    let patience = ctx.secs(20);
+    let (ended, end) = mpsc::channel();
+    let (go_on, wait) = mpsc::channel::<()>();
+    let sides = Mutex::new((ended, wait));
+    let _server = Server::start(BACKEND, move |mut conn, number| {
+        conn.head()?;
+        if number > 0 {
+            return conn.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+        conn.send(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        )?;
+        let sides = sides.lock().unwrap_or_else(PoisonError::into_inner);
+        sides.0.send(conn.rest(patience)?)?;
+        sides.1.recv_timeout(patience)?;
+        conn.send("last words")
+    })?;
+    let vip = ctx.shop_with(
+        &[BACKEND],
+        "round_robin",
+        "  pool: {max: 1, max_pending: 4}\n",
+    )?;
+    let mut conn = ctx.open(vip)?;
+    conn.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")?;
+    ensure!(
+        conn.head()?.context("closed")?.status() == 101,
+        "the tunnel"
+    );
+    conn.send("all of it")?;
+    conn.shutdown_write()?;
+    let seen = end.recv_timeout(patience)?;
+    ensure!(seen == (b"all of it".to_vec(), true), "{seen:?}");
+    let mut waits = ctx.open(vip)?;
+    waits.request("GET", "/", "", b"")?;
+    thread::sleep(Duration::from_millis(500));
+    let before = system_ticks()?;
+    thread::sleep(Duration::from_secs(1));
+    let busy = system_ticks()? - before;
+    ensure!(
+        busy < 60,
+        "the kernel ran for {busy} of 100 ticks of one CPU"
+    );
+    go_on.send(())?;
+    ensure!(conn.exactly(10)? == b"last words", "the endpoint's side");
+    conn.expect_eof().context("after the backend's end")?;
+    waits.response("GET")?.expect(200)?;
+    Ok(())
+}
+
+/// Time that the CPUs have spent in the kernel, in hundredths of a second.
+fn system_ticks() -> Result<u64> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let ticks = stat.split_whitespace().nth(3).context("/proc/stat")?;
+    Ok(ticks.parse()?)
 }
 
 /// A response that trickles, with every kind of boundary inside a packet of its own.

@@ -221,6 +221,19 @@ fn bound_before_connect(ctx: &mut Ctx) -> Result<()> {
             );
         }
     }
+    // Bound to an address that is none to send from, and then connected elsewhere as plain TCP.
+    let many: SocketAddr = "224.0.0.1:40126".parse()?;
+    for _ in 0..20 {
+        let sock = Sock::new(vip, SockFlag::empty())?;
+        bind(sock.raw(), &SockaddrStorage::from(many)).context("bind to a multicast address")?;
+        sock.connect(vip)?;
+        sock.timeouts(ctx.secs(20))?;
+        get(&sock)?;
+        sock.disconnect().context("connect(AF_UNSPEC)")?;
+        sock.connect(BACKEND.parse()?)
+            .context("to the backend itself")?;
+        get(&sock)?;
+    }
     Ok(())
 }
 
@@ -229,13 +242,7 @@ fn disconnect_and_reconnect(ctx: &mut Ctx) -> Result<()> {
     let vip = ctx.shop(&[BACKEND])?;
     let sock = Sock::open(vip)?;
     get(&sock)?;
-    let unspec = libc::sockaddr {
-        sa_family: libc::AF_UNSPEC as u16,
-        sa_data: [0; 14],
-    };
-    // SAFETY: connect() reads only the sockaddr of the given length.
-    let result = unsafe { libc::connect(sock.raw(), &unspec, size_of::<libc::sockaddr>() as u32) };
-    Errno::result(result).context("connect(AF_UNSPEC)")?;
+    sock.disconnect().context("connect(AF_UNSPEC)")?;
     ensure!(
         sock.peer() == Err(Errno::ENOTCONN),
         "getpeername after disconnect: {:?}",
@@ -245,8 +252,7 @@ fn disconnect_and_reconnect(ctx: &mut Ctx) -> Result<()> {
     sock.connect(vip).context("connect again")?;
     get(&sock)?;
     // To somewhere else entirely: plain TCP now.
-    let result = unsafe { libc::connect(sock.raw(), &unspec, size_of::<libc::sockaddr>() as u32) };
-    Errno::result(result).context("connect(AF_UNSPEC)")?;
+    sock.disconnect().context("connect(AF_UNSPEC)")?;
     let plain: SocketAddr = BACKEND.parse()?;
     sock.connect(plain)
         .context("connect to the backend itself")?;
