@@ -88,26 +88,28 @@ impl Locked<'_> {
                     return self.fail_connect(sys::XLB_REASON_CONNECT_FAILED);
                 } else {
                     let timeout = u64::from(self.decision.pool.connect_timeout_ms);
-                    self.isock = Some(isock);
-                    self.phase = Phase::Waiting;
-                    self.deadline_ms = 0;
-                    if timeout > 0 {
-                        self.deadline_ms = now_ms() + timeout;
-                        self.psock.kick(timeout);
-                    }
-                    if self
-                        .isock
-                        .as_ref()
-                        .is_some_and(|i| i.is_connected() || i.is_dead())
-                    {
-                        self.psock.kick(0);
-                    }
+                    self.deadline_ms = if timeout > 0 { now_ms() + timeout } else { 0 };
+                    self.await_connect(isock);
                 }
                 if self.decision.pool.min_idle > 0 {
                     pool.warm(self.psock.sk);
                 }
             }
         }
+    }
+
+    /// Waits for the end of a connect, or for its deadline.
+    fn await_connect(&mut self, isock: KBox<Isock>) {
+        self.phase = Phase::Waiting;
+        if self.deadline_ms != 0 {
+            let left = self.deadline_ms.saturating_sub(now_ms());
+            self.psock.kick(left.max(1));
+        }
+        // This kick may have replaced that of a connect that has just ended.
+        if isock.is_connected() || isock.is_dead() {
+            self.psock.kick(0);
+        }
+        self.isock = Some(isock);
     }
 
     /// Gives the request to `isock` and sends what is held; false when the connection is no good.
@@ -243,15 +245,7 @@ impl Locked<'_> {
                 });
             } else {
                 // A kick for another reason has replaced the one for the deadline.
-                if self.deadline_ms != 0 {
-                    self.psock
-                        .kick(self.deadline_ms.saturating_sub(now_ms()).max(1));
-                }
-                // And this one may have replaced that of a connect that has just ended.
-                if isock.is_connected() || isock.is_dead() {
-                    self.psock.kick(0);
-                }
-                self.isock = Some(isock);
+                self.await_connect(isock);
             }
         } else {
             let Some(pool) = self.pool.clone() else {
