@@ -28,7 +28,7 @@ mkdir -p "$cache"
 cache=$(cd "$cache" && pwd -P)
 case $cache/ in "$repo"/*) die "XLB_CACHE is inside the checkout: choose another folder" ;; esac
 
-root=$cache/root-$(hash_of "$here/packages" <(declare -f debootstrap_into))
+root=$cache/root-$(hash_of "$here/packages" "$here/peers" <(declare -f debootstrap_into))
 kernels=$cache/kernel-$(hash_of "$here/packages" "$here/in/kernel.sh" "$here/in/kernel-lib.sh")
 debugs=$cache/debug-$(hash_of "$here/packages" "$here/in/kernel-debug.sh" "$here/in/kernel-lib.sh" "$repo"/kconfig/debug.config)
 work=$cache/work/$(printf %s "$repo" | sha256sum | cut -c1-8)

@@ -45,12 +45,13 @@ debootstrap_into() {
 	[ -n "$uri" ] || die "apt knows no Debian archive here: put one in /etc/apt/sources.list"
 	options=$(mktemp)
 	apt_options >"$options"
-	include=$(sed 's/#.*//' "$here/packages" | xargs | tr ' ' ,)
+	include=$(sed 's/#.*//' "$here/packages" "$here/peers" | xargs | tr ' ' ,)
 	rm -rf --one-file-system "$out"
-	step "build root: Debian trixie with $(echo "$include" | tr , '\n' | wc -l) packages, about 2.5 GB" "$out" \
+	step "build root: Debian trixie with $(echo "$include" | tr , '\n' | wc -l) packages, about 3.5 GB" "$out" \
 		mmdebstrap --variant=apt --aptopt="$options" --include="$include" \
 		--dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
 		--dpkgopt='path-exclude=/usr/share/doc/*' \
+		`# Java's alternatives fail without this folder` --essential-hook='mkdir -p "$1/usr/share/man/man1"' \
 		--customize-hook="chroot \"\$1\" useradd --uid $BUILD_UID --user-group --home-dir /xlb/home --shell /bin/bash xlb" \
 		--customize-hook='mkdir -p "$1/xlb"; rm -f "$1"/etc/resolv.conf "$1"/etc/machine-id; touch "$1"/etc/resolv.conf "$1"/etc/machine-id; echo xlb >"$1/etc/hostname"; printf "127.0.0.1 localhost xlb\n::1 localhost\n" >"$1/etc/hosts"' \
 		trixie "$out" "deb $uri trixie main" "deb $uri trixie-backports main" || return
