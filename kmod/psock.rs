@@ -30,7 +30,7 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 
 use crate::count;
-use crate::exchange::{Inner, Phase};
+use crate::exchange::{Inner, Phase, RCV_SHUTDOWN};
 use crate::fields::View;
 use crate::lock::BhLock;
 use crate::pool::Link;
@@ -424,6 +424,17 @@ impl Locked<'_> {
         let streams = before & bits::FULL != 0 && poll & !before & bits::STREAM != 0;
         if streams || before & !poll & (bits::FULL | bits::STREAM) != 0 {
             psock.wake_writer();
+        }
+    }
+
+    /// Raises an edge for what is there now and was not taken, an end or an error included: a reader
+    /// that took a short read for the end of what is there waits for one.
+    pub(crate) fn raise_edge(&mut self) {
+        self.publish();
+        // SAFETY: The socket is live.
+        let ended = unsafe { sys::xlb_sk_shutdown(self.psock.sk) } & RCV_SHUTDOWN != 0;
+        if ended || self.has_error() || self.psock.is_readable() {
+            self.psock.wake_reader();
         }
     }
 

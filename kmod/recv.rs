@@ -7,6 +7,11 @@
 //! as are known to belong to it are received by TCP itself, straight into the user's memory. So
 //! memory accounting, window updates and back-pressure are TCP's: what the client does not read
 //! fills the i-sock's queue and closes its window.
+//!
+//! What a read promises is what TCP promises (`tcp_recvmsg_locked()`): it returns all that is there,
+//! up to the length that was asked for, through heads, bodies and responses. So a read that returns less
+//! (and does not peek) says that nothing more was there; what comes later raises an edge, and so does what
+//! this call itself has made readable and did not take: see [`Locked::raise_edge`].
 
 use xlb_engine::rewrite::{self, Connection, ResponseEdits};
 use xlb_engine::{Body, Framing, Reason, ResponseHead, Status, Version};
@@ -73,7 +78,7 @@ unsafe extern "C" fn xlb_psock_recvmsg(
         match locked.read(msg, len - copied, flags) {
             Read::Bytes(n) => {
                 copied += n;
-                if flags & MSG_PEEK != 0 || (copied >= target && locked.local.is_empty()) {
+                if flags & MSG_PEEK != 0 {
                     break 0;
                 }
                 continue;
@@ -101,10 +106,13 @@ unsafe extern "C" fn xlb_psock_recvmsg(
             break err;
         }
     };
-    if copied > 0 {
-        return copied as i32;
+    if copied == 0 {
+        return err;
     }
-    err
+    if copied < len && flags & MSG_PEEK == 0 {
+        locked.raise_edge();
+    }
+    copied as i32
 }
 
 impl Locked<'_> {
@@ -158,6 +166,9 @@ impl Locked<'_> {
         if self.has_unsent() {
             self.flush();
             self.pass_on_end();
+        }
+        if self.response.partial.is_empty() && self.isock.as_ref().is_some_and(|i| i.inq() == 0) {
+            return self.nothing_came();
         }
         if self.response.head.is_none() && self.response.framed == 0 {
             match self.frame_head() {

@@ -14,6 +14,7 @@ mod replies;
 mod routes;
 pub mod smuggle;
 mod socket_api;
+mod socket_edge;
 mod socket_end;
 mod socket_io;
 mod socket_wait;
@@ -22,6 +23,7 @@ const ALL: &[&[Scenario]] = &[
     socket_api::SCENARIOS,
     socket_io::SCENARIOS,
     socket_wait::SCENARIOS,
+    socket_edge::SCENARIOS,
     socket_end::SCENARIOS,
     bodies::SCENARIOS,
     clients::SCENARIOS,
