@@ -77,6 +77,8 @@ pub(crate) struct Inner {
     pub(crate) picked: bool,
     pub(crate) replayed: bool,
     pub(crate) deadline_ms: u64,
+    /// When an orphan ends at the latest, in milliseconds of uptime; 0 for a socket with an owner.
+    pub(crate) dies_ms: u64,
     pub(crate) started_ns: u64,
     pub(crate) request_bytes: u64,
     pub(crate) response: Response,
@@ -159,6 +161,7 @@ impl Inner {
             picked: false,
             replayed: false,
             deadline_ms: 0,
+            dies_ms: 0,
             started_ns: 0,
             request_bytes: 0,
             response: Response::new(),
@@ -477,10 +480,22 @@ impl Locked<'_> {
         self.held = 0;
     }
 
+    /// Ends all that a socket is doing, for good: it is closed.
+    pub(crate) fn end(&mut self, reason: u32) {
+        self.abandon(reason);
+        self.phase = Phase::Closed;
+        self.pool = None;
+    }
+
     /// The p-sock's work.
     pub(crate) fn work(&mut self) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        if self.dies_ms != 0 {
+            self.set_orphan_timer();
+        }
         match self.phase {
-            Phase::Closed => return,
             Phase::Waiting => self.waited(),
             Phase::Relay => {
                 self.flush();
@@ -489,6 +504,9 @@ impl Locked<'_> {
                 self.psock.wake_writer();
             }
             _ => {}
+        }
+        if self.dies_ms != 0 {
+            return self.work_as_orphan();
         }
         if self.psock.is_ending() {
             self.last = true;

@@ -11,15 +11,22 @@
 //! | `link`: place in a pool's queue | that pool's lock (4) |
 //! | `node`: place in the list of all p-sockets | the shard's lock (5) |
 //! | `poll`, `rx`, and what `get sockets` shows | atomics: poll(2) and i-sock callbacks take no lock |
+//! | `next_done` | the list of orphans that are over (5) |
+//! | `deferred` | the spinlock inside the socket lock |
 //! | `view` | the socket lock, and only during a call of the BPF policy |
 //!
 //! Contexts: the proto operations and the work run in process context. i-sock callbacks (softirq)
 //! reach a p-sock through [`wake`] alone, inside an RCU section: they wake its waiters and may
 //! queue its work. The memory of a `Psock` is freed after a grace period.
 //!
+//! The work never sleeps for the socket lock, which its owner may hold through a page fault for as long
+//! as user space likes: where it finds the lock taken it leaves a mark (`deferred`), and the owner does the
+//! work when it lets go, in `release_cb`.
+//!
 //! Teardown, in order: [`xlb_psock_close`] ends the exchange (so no i-sock and no pool knows the
 //! p-sock), takes it off the list, and then waits for its work; TCP's own close follows and calls
-//! [`xlb_psock_free`] through the ULP.
+//! [`xlb_psock_free`] through the ULP. With a request that must still be sent this comes later, see
+//! `orphan.rs`.
 
 use core::cell::UnsafeCell;
 use core::mem::{offset_of, MaybeUninit};
@@ -30,7 +37,7 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 
 use crate::count;
-use crate::exchange::{Inner, Phase, RCV_SHUTDOWN};
+use crate::exchange::{Inner, RCV_SHUTDOWN};
 use crate::fields::View;
 use crate::lock::BhLock;
 use crate::pool::Link;
@@ -62,8 +69,12 @@ pub(crate) struct Psock {
     work: UnsafeCell<MaybeUninit<bindings::delayed_work>>,
     pub(crate) link: UnsafeCell<Link>,
     node: UnsafeCell<Node>,
+    /// The next one of the list of orphans that are over.
+    pub(crate) next_done: UnsafeCell<*const Psock>,
     poll: Atomic<u32>,
     ours: Atomic<bool>,
+    /// The work waits for the owner of the socket lock to let go; written under its spinlock.
+    deferred: Atomic<bool>,
     /// Unload with force: end after the running exchange.
     ending: Atomic<bool>,
     /// The `struct sock` of the bound i-sock.
@@ -224,6 +235,14 @@ impl Psock {
         poll & bits::RELAY != 0 && !rx.is_null() && unsafe { sys::xlb_isk_readable(rx) } != 0
     }
 
+    /// The last step of a close: takes the p-sock off the list and waits for its work, which finds
+    /// `Phase::Closed`. Nothing is locked; may sleep.
+    pub(crate) fn stop(&self) {
+        self.delist();
+        // SAFETY: The work sleeps for no lock that is held here.
+        unsafe { sys::xlb_work_disable_sync(self.work.get().cast()) };
+    }
+
     fn enlist(&self, vip: [u8; 16], vip_port: u16) {
         // SAFETY: Any CPU number does.
         let shard = unsafe { sys::xlb_cpu() } as usize % SHARDS;
@@ -248,7 +267,8 @@ impl Psock {
     }
 
     fn delist(&self) {
-        // SAFETY: `shard` and `listed` change under the socket lock only, which is held.
+        // SAFETY: `shard` and `listed` change in connect, disconnect and close only, which the socket
+        // lock, or the end of all users, keeps apart.
         let (shard, listed) = unsafe { ((*self.node.get()).shard, (*self.node.get()).listed) };
         let Some(head) = LIST.get(shard) else { return };
         if !listed {
@@ -542,8 +562,10 @@ extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_p
                 vip: [0; 16],
                 vip_port: 0,
             }),
+            next_done: UnsafeCell::new(ptr::null()),
             poll: Atomic::new(0),
             ours: Atomic::new(false),
+            deferred: Atomic::new(false),
             ending: Atomic::new(false),
             rx: Atomic::new(ptr::null_mut()),
             state: Atomic::new(sys::XLB_SOCKET_IDLE),
@@ -623,13 +645,14 @@ unsafe extern "C" fn xlb_psock_is_ours(psock: *const sys::xlb_psock) -> i32 {
     i32::from(unsafe { from_c(psock) }.ours.load(Acquire))
 }
 
-/// Ends everything but the socket itself. Takes the socket lock.
+/// Ends everything but the socket itself; or keeps it as an orphan (`orphan.rs`), and returns 1. Takes
+/// the socket lock.
 ///
 /// # Safety
 ///
 /// Called once by `shim/proto.c`, from the last `close()`.
 #[no_mangle]
-unsafe extern "C" fn xlb_psock_close(psock: *mut sys::xlb_psock) {
+unsafe extern "C" fn xlb_psock_close(psock: *mut sys::xlb_psock) -> i32 {
     // SAFETY: By the contract.
     let psock = unsafe { from_c(psock) };
     {
@@ -639,14 +662,13 @@ unsafe extern "C" fn xlb_psock_close(psock: *mut sys::xlb_psock) {
             if let Some(isock) = &mut locked.isock {
                 isock.abort = true;
             }
+        } else if locked.orphan() {
+            return 1;
         }
-        locked.abandon(sys::XLB_REASON_CLIENT_GONE);
-        locked.phase = Phase::Closed;
-        locked.pool = None;
-        psock.delist();
+        locked.end(sys::XLB_REASON_CLIENT_GONE);
     }
-    // SAFETY: Nothing is locked; the work takes the socket lock and sees `Closed`.
-    unsafe { sys::xlb_work_disable_sync(psock.work.get().cast()) };
+    psock.stop();
+    0
 }
 
 /// `connect(AF_UNSPEC)`.
@@ -732,7 +754,52 @@ unsafe extern "C" fn xlb_psock_writable(psock: *const sys::xlb_psock) -> i32 {
 unsafe extern "C" fn xlb_psock_work(work: *mut c_void) {
     // SAFETY: By the contract.
     let psock = unsafe { &*work.byte_sub(offset_of!(Psock, work)).cast::<Psock>() };
-    let mut locked = psock.lock();
+    // SAFETY: The socket is live; the work never sleeps for its lock.
+    if unsafe { sys::xlb_sk_lock_or_defer(psock.sk) } != 0 {
+        let mut locked = Locked {
+            psock,
+            release: true,
+        };
+        locked.work();
+    }
+}
+
+/// The work found the socket held by its owner, who is to do it.
+///
+/// # Safety
+///
+/// Called by `shim/sock.c` with a live p-sock and the spinlock of its socket lock.
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_defer(psock: *mut sys::xlb_psock) {
+    // SAFETY: By the contract.
+    unsafe { from_c(psock) }.deferred.store(true, Relaxed);
+}
+
+/// Whether the owner that lets the socket go now has work to do first; asks once.
+///
+/// # Safety
+///
+/// Called by `shim/proto.c` with a live p-sock and the spinlock of its socket lock.
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_take_deferred(psock: *mut sys::xlb_psock) -> i32 {
+    // SAFETY: By the contract.
+    let deferred = &unsafe { from_c(psock) }.deferred;
+    if !deferred.load(Relaxed) {
+        return 0;
+    }
+    deferred.store(false, Relaxed);
+    1
+}
+
+/// # Safety
+///
+/// Called by `shim/proto.c` with a live p-sock, in process context, by who owns the socket lock.
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_deferred_work(psock: *mut sys::xlb_psock) {
+    // SAFETY: By the contract.
+    let psock = unsafe { from_c(psock) };
+    // SAFETY: By the contract.
+    let mut locked = unsafe { psock.assume_locked() };
     locked.work();
 }
 

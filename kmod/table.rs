@@ -14,6 +14,7 @@ use kernel::sync::Arc;
 use crate::count;
 use crate::isock::{now_ms, Isock};
 use crate::lock::BhLock;
+use crate::orphan;
 use crate::pool::{move_into, Inner, Key, Pool};
 use crate::sys;
 
@@ -179,9 +180,10 @@ pub(crate) fn close_all() {
     }
 }
 
-/// Periodic work: closes the dead and the expired, forgets unused pools.
+/// Periodic work: closes orphans that are over, the dead and the expired, forgets unused pools.
 #[no_mangle]
 extern "C" fn xlb_reap() {
+    orphan::close_done();
     let _closing = CLOSING.lock();
     close_dead();
     let now = now_ms();

@@ -10,6 +10,7 @@
 //! | `send.rs`, `recv.rs` | its `sendmsg` and `recvmsg` |
 //! | `exchange.rs` | one request and its response: what a p-sock is doing, and how it goes on |
 //! | `decide.rs`, `upstream.rs`, `replies.rs` | the steps of it: policy, connection, own answers |
+//! | `orphan.rs` | p-sockets that were closed with a request still to be sent |
 //! | `isock.rs`, `pool.rs` | connections to endpoints, and who may use them |
 //! | `table.rs` | all pools, and the reaper |
 //! | `fields.rs` | what BPF may ask about a request |
@@ -31,6 +32,7 @@ mod fields;
 mod isock;
 mod limits;
 mod lock;
+mod orphan;
 mod pool;
 mod psock;
 mod recv;
@@ -102,6 +104,7 @@ impl kernel::Module for Xlb {
         })?;
         table::init();
         psock::init();
+        orphan::init();
         // SAFETY: Once; everything that the shim calls into is ready.
         kernel::error::to_result(unsafe { sys::xlb_shim_init() })?;
         pr_info!("version {}, ABI {}\n", VERSION, sys::XLB_ABI);

@@ -306,19 +306,49 @@ static void xlb_shutdown(struct sock *sk, int how)
 		tcp_of(sk)->shutdown(sk, how);
 }
 
-static void xlb_close(struct sock *sk, long timeout)
+/* The p-sock's part is over: no work and no i-sock knows sk. */
+static void close_psock(struct sock *sk, bool mine, long timeout)
 {
-	struct xlb_psock *psock = xlb_sk_psock(sk);
-	bool mine = xlb_psock_is_ours(psock);
-
-	/* Takes and drops the socket lock; afterwards no work and no i-sock knows sk. */
-	xlb_psock_close(psock);
 	if (mine) {
 		lock_sock(sk);
 		inet_sk_set_state(sk, TCP_CLOSE);
 		release_sock(sk);
 	}
 	tcp_of(sk)->close(sk, timeout);
+}
+
+static void xlb_close(struct sock *sk, long timeout)
+{
+	struct xlb_psock *psock = xlb_sk_psock(sk);
+	bool mine = xlb_psock_is_ours(psock);
+
+	/*
+	 * Takes and drops the socket lock.  With a request that is still to be sent the socket
+	 * stays, without owner and for a few seconds at most: it may be gone here already.
+	 */
+	if (!xlb_psock_close(psock))
+		close_psock(sk, mine, timeout);
+}
+
+void xlb_sk_close(struct sock *sk)
+{
+	close_psock(sk, true, 0);
+}
+
+/*
+ * From release_sock(), sk_lock.slock held, the lock itself still owned: what the work could not do
+ * while the owner held the socket.  As in mptcp_release_cb(), the spinlock is let go of meanwhile.
+ */
+static void xlb_release_cb(struct sock *sk) __must_hold(&sk->sk_lock.slock)
+{
+	struct xlb_psock *psock = xlb_sk_psock(sk);
+
+	while (psock && xlb_psock_take_deferred(psock)) {
+		spin_unlock_bh(&sk->sk_lock.slock);
+		xlb_psock_deferred_work(psock);
+		spin_lock_bh(&sk->sk_lock.slock);
+	}
+	tcp_of(sk)->release_cb(sk);
 }
 
 /* tcp_cleanup_ulp(), from tcp_v4_destroy_sock(): the socket is dead, bh_lock_sock held. */
@@ -396,6 +426,7 @@ static void build(int i, const struct proto *prot, const struct proto_ops *ops)
 	p->connect = xlb_connect;
 	p->disconnect = xlb_disconnect;
 	p->close = xlb_close;
+	p->release_cb = xlb_release_cb;
 	p->shutdown = xlb_shutdown;
 	p->sendmsg = xlb_sendmsg;
 	p->recvmsg = xlb_recvmsg;

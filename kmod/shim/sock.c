@@ -39,6 +39,33 @@ void xlb_release_sock(struct sock *sk)
 	release_sock(sk);
 }
 
+/*
+ * As lock_sock_nested(), but for its sleep: a socket that its owner holds is left to the
+ * owner, who finds out in release_cb, under the same spinlock (as in MPTCP).
+ */
+int xlb_sk_lock_or_defer(struct sock *sk)
+{
+	bool owned;
+
+	spin_lock_bh(&sk->sk_lock.slock);
+	owned = sock_owned_by_user_nocheck(sk);
+	if (owned)
+		xlb_psock_defer(xlb_sk_psock(sk));
+	else
+		sk->sk_lock.owned = 1;
+	spin_unlock_bh(&sk->sk_lock.slock);
+	if (owned)
+		return 0;
+	mutex_acquire(&sk->sk_lock.dep_map, 0, 1, _RET_IP_);
+	return 1;
+}
+
+/* The socket has no owner any more: as tcp_close() does, but long before the end. */
+void xlb_sk_orphan(struct sock *sk)
+{
+	sock_orphan(sk);
+}
+
 struct xlb_psock *xlb_sk_psock(const struct sock *sk)
 {
 	return (struct xlb_psock *)rcu_access_pointer(inet_csk(sk)->icsk_ulp_data);
@@ -165,18 +192,11 @@ int xlb_sk_wait_readable(struct sock *sk, long *timeo)
 
 int xlb_sk_wait_writable(struct sock *sk, long *timeo)
 {
-	DEFINE_WAIT_FUNC(wait, woken_wake_function);
-	int rc;
-
-	add_wait_queue(sk_sleep(sk), &wait);
-	/* sk_stream_write_space() wakes only those who asked. */
-	set_bit(SOCK_NOSPACE, &sk->sk_socket->flags);
-	rc = sk_wait_event(sk, timeo,
-			   READ_ONCE(sk->sk_err) || (READ_ONCE(sk->sk_shutdown) & SEND_SHUTDOWN) ||
-				   sk_stream_memory_free(sk),
-			   &wait);
-	remove_wait_queue(sk_sleep(sk), &wait);
-	return rc < 0 ? rc : 0;
+	/*
+	 * TCP's own, with our stream_memory_free().  Where that says that there is room although
+	 * nothing could be sent, an skb could not be had: this sleeps for a moment then.
+	 */
+	return sk_stream_wait_memory(sk, timeo);
 }
 
 int xlb_sk_send_error(struct sock *sk, int flags, int err)
@@ -553,10 +573,9 @@ void xlb_isk_shut_write(struct socket *sock)
 
 static struct lock_class_key lock_keys[XLB_LOCK_CLASSES];
 static const char *const lock_names[XLB_LOCK_CLASSES] = {
-	[XLB_LOCK_POOL] = "xlb_pool",
-	[XLB_LOCK_TABLE] = "xlb_pool_table",
-	[XLB_LOCK_SOCKETS] = "xlb_psocks",
-	[XLB_LOCK_DEAD] = "xlb_dead",
+	[XLB_LOCK_POOL] = "xlb_pool",	    [XLB_LOCK_TABLE] = "xlb_pool_table",
+	[XLB_LOCK_SOCKETS] = "xlb_psocks",  [XLB_LOCK_DEAD] = "xlb_dead",
+	[XLB_LOCK_ORPHANS] = "xlb_orphans",
 };
 
 void xlb_spin_init(void *lock, unsigned int class_nr)
@@ -634,7 +653,7 @@ void xlb_cond_resched(void)
 
 /* Requests wait on this, so it must not wait for memory behind others. */
 static struct workqueue_struct *xlb_wq;
-/* One of its own: p-sockets whose owners hold their locks for long must not delay it. */
+/* One of its own: it closes connections, and many works of p-sockets must not delay that. */
 static struct workqueue_struct *xlb_reaper_wq;
 
 static void psock_work(struct work_struct *work)

@@ -26,6 +26,9 @@ typedef _Bool xlb_bool;
 /* sock.c: sockets.  "locked" means that the caller holds lock_sock(sk). */
 void xlb_lock_sock(struct sock *sk);
 void xlb_release_sock(struct sock *sk);
+int xlb_sk_lock_or_defer(struct sock *sk); /* 1: locked; 0: xlb_psock_defer() was called */
+void xlb_sk_orphan(struct sock *sk); /* locked */
+void xlb_sk_close(struct sock *sk); /* proto.c: the end of a p-sock that xlb_psock_close() kept */
 struct xlb_psock *xlb_sk_psock(const struct sock *sk); /* locked, or in RCU */
 int xlb_sk_state(const struct sock *sk);
 unsigned int xlb_sk_shutdown(const struct sock *sk);
@@ -45,9 +48,9 @@ __u32 xlb_net_inum(const struct net *net);
 __u64 xlb_sk_cgroup_id(const struct sock *sk);
 __u64 xlb_sk_cookie(struct sock *sk);
 void xlb_sk_peer(const struct sock *sk, __u8 addr[16], __u16 *port); /* in RCU */
-/* Sleep, unlocked, until ready(sk), a signal or the time-out; locked on return. */
+/* Sleep, unlocked, until the socket is ready, a signal or the time-out; locked on return. */
 int xlb_sk_wait_readable(struct sock *sk, long *timeo);
-int xlb_sk_wait_writable(struct sock *sk, long *timeo);
+int xlb_sk_wait_writable(struct sock *sk, long *timeo); /* -errno also for signal and time-out */
 int xlb_sk_send_error(struct sock *sk, int flags, int err); /* raises SIGPIPE */
 int xlb_intr_errno(long timeo);
 int xlb_signal_pending(void);
@@ -130,6 +133,7 @@ enum xlb_lock_class {
 	XLB_LOCK_TABLE,
 	XLB_LOCK_SOCKETS,
 	XLB_LOCK_DEAD,
+	XLB_LOCK_ORPHANS,
 	XLB_LOCK_CLASSES,
 };
 
@@ -150,7 +154,10 @@ int xlb_psock_take_armed(struct xlb_psock *psock); /* locked */
 void xlb_psock_connected(struct xlb_psock *psock, const __u8 vip[16], __u16 port); /* locked */
 void xlb_psock_free(struct xlb_psock *psock); /* ULP release */
 int xlb_psock_is_ours(const struct xlb_psock *psock); /* connected to a VIP, not passed through */
-void xlb_psock_close(struct xlb_psock *psock);
+int xlb_psock_close(struct xlb_psock *psock); /* 1: kept, and closed later by xlb_sk_close() */
+void xlb_psock_defer(struct xlb_psock *psock); /* sk_lock.slock held */
+int xlb_psock_take_deferred(struct xlb_psock *psock); /* sk_lock.slock held */
+void xlb_psock_deferred_work(struct xlb_psock *psock); /* locked */
 void xlb_psock_disconnect(struct xlb_psock *psock); /* locked */
 void xlb_psock_shutdown(struct xlb_psock *psock, int how); /* locked */
 int xlb_psock_sendmsg(struct xlb_psock *psock, struct msghdr *msg, size_t len, int flags);

@@ -17,6 +17,7 @@ mod socket_api;
 mod socket_edge;
 mod socket_end;
 mod socket_io;
+mod socket_owner;
 mod socket_wait;
 
 const ALL: &[&[Scenario]] = &[
@@ -25,6 +26,7 @@ const ALL: &[&[Scenario]] = &[
     socket_wait::SCENARIOS,
     socket_edge::SCENARIOS,
     socket_end::SCENARIOS,
+    socket_owner::SCENARIOS,
     bodies::SCENARIOS,
     clients::SCENARIOS,
     balance::SCENARIOS,

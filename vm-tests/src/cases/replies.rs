@@ -101,7 +101,7 @@ fn connect_failed(ctx: &mut Ctx) -> Result<()> {
 }
 
 /// A listener whose backlog is full, and what fills it: it drops SYNs, so a connect hangs.
-fn deaf_listener() -> Result<(std::os::fd::OwnedFd, Vec<crate::sock::Sock>)> {
+pub(super) fn deaf_listener() -> Result<(std::os::fd::OwnedFd, Vec<crate::sock::Sock>)> {
     use nix::sys::socket::{
         bind, listen, setsockopt, socket, sockopt, AddressFamily, Backlog, SockFlag, SockType,
         SockaddrStorage,
