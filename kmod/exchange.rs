@@ -136,6 +136,8 @@ pub(crate) const NO_DECISION: sys::xlb_decision = sys::xlb_decision {
         idle_timeout_ms: 0,
         connect_timeout_ms: 0,
         max_requests: 0,
+        pending_timeout_ms: 0,
+        cluster: 0,
     },
 };
 

@@ -234,6 +234,8 @@ const NO_LIMITS: sys::xlb_pool_limits = sys::xlb_pool_limits {
     idle_timeout_ms: 0,
     connect_timeout_ms: 0,
     max_requests: 0,
+    pending_timeout_ms: 0,
+    cluster: 0,
 };
 
 impl Pool {

@@ -21,7 +21,7 @@
 #include <linux/types.h>
 #endif
 
-#define XLB_ABI 1
+#define XLB_ABI 2
 
 /* --- Requests -------------------------------------------------------------- */
 
@@ -81,8 +81,10 @@ struct xlb_pool_limits {
 	__u32 idle_timeout_ms; /* 0 = never */
 	__u32 connect_timeout_ms;
 	__u32 max_requests; /* per connection; 0 = no limit */
+	__u32 pending_timeout_ms; /* a request's wait for a connection; 0 = for ever */
+	__u32 cluster; /* number of the cluster: limits belong to (pool, cluster) */
 };
-_Static_assert(sizeof(struct xlb_pool_limits) == 24, "embedded in struct xlb_decision");
+_Static_assert(sizeof(struct xlb_pool_limits) == 32, "embedded in struct xlb_decision");
 
 /*
  * What the policy decided for one request.  route() fills the first part,
@@ -102,7 +104,7 @@ struct xlb_decision {
 	__u32 endpoint; /* the policy's own number of the endpoint */
 	struct xlb_pool_limits pool;
 };
-_Static_assert(sizeof(struct xlb_decision) == 72, "written by BPF programs of the same ABI");
+_Static_assert(sizeof(struct xlb_decision) == 80, "written by BPF programs of the same ABI");
 
 /* How a request ended; done() gets it exactly once for each successful pick(). */
 struct xlb_result {
