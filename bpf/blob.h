@@ -19,7 +19,7 @@
 #endif
 
 /* Raised by every change to this file; xlbctl refuses to write into maps of another layout. */
-#define XLB_LAYOUT 1
+#define XLB_LAYOUT 2
 
 #define XLB_PAGE_BYTES 4096
 #define XLB_NONE 0xffffffffu
@@ -205,7 +205,8 @@ struct xlb_cluster {
 	__u32 idle_timeout_ms;
 	__u32 connect_timeout_ms;
 	__u32 max_requests;
-	__u32 reserved0[2];
+	__u32 pending_timeout_ms;
+	__u32 reserved0;
 };
 _Static_assert(sizeof(struct xlb_cluster) == 64, "a power of two");
 

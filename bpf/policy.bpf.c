@@ -167,6 +167,8 @@ int BPF_PROG(pick, struct xlb_request *req, struct xlb_decision *dec)
 	dec->pool.idle_timeout_ms = cluster->idle_timeout_ms;
 	dec->pool.connect_timeout_ms = cluster->connect_timeout_ms;
 	dec->pool.max_requests = cluster->max_requests;
+	dec->pool.pending_timeout_ms = cluster->pending_timeout_ms;
+	dec->pool.cluster = cluster->number;
 	return 0;
 
 refuse:

@@ -78,7 +78,8 @@ pub fn records(
         idle_timeout_ms: cluster.pool.idle_timeout,
         connect_timeout_ms: cluster.pool.connect_timeout,
         max_requests: cluster.pool.max_requests,
-        reserved0: [0; 2],
+        pending_timeout_ms: cluster.pool.pending_timeout,
+        reserved0: 0,
     };
     Some((record, endpoints))
 }

@@ -101,6 +101,7 @@ fn pool(field: Field<'_>) -> Option<Pool> {
         "min_idle",
         "max",
         "max_pending",
+        "pending_timeout",
         "idle_timeout",
         "connect_timeout",
         "max_requests",
@@ -117,6 +118,7 @@ fn pool(field: Field<'_>) -> Option<Pool> {
     let min_idle = number("min_idle", default.min_idle);
     let max = number("max", default.max);
     let max_pending = number("max_pending", default.max_pending);
+    let pending_timeout = duration("pending_timeout", default.pending_timeout);
     let idle_timeout = duration("idle_timeout", default.idle_timeout);
     let connect_timeout = duration("connect_timeout", default.connect_timeout);
     let max_requests = number("max_requests", default.max_requests);
@@ -134,6 +136,7 @@ fn pool(field: Field<'_>) -> Option<Pool> {
         min_idle: min_idle?,
         max: max?,
         max_pending: max_pending?,
+        pending_timeout: pending_timeout?,
         idle_timeout: idle_timeout?,
         connect_timeout: connect_timeout?,
         max_requests: max_requests?,

@@ -196,8 +196,12 @@ impl Endpoint {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pool {
     pub min_idle: u32,
+    /// 0 = no limit.
     pub max: u32,
     pub max_pending: u32,
+    /// A request's wait for a connection; 0 = for ever.
+    #[serde(with = "duration")]
+    pub pending_timeout: u32,
     #[serde(with = "duration")]
     pub idle_timeout: u32,
     #[serde(with = "duration")]
@@ -209,8 +213,9 @@ impl Default for Pool {
     fn default() -> Self {
         Pool {
             min_idle: 0,
-            max: 128,
+            max: 0,
             max_pending: 1024,
+            pending_timeout: 5000,
             idle_timeout: 60_000,
             connect_timeout: 1000,
             max_requests: 0,

@@ -92,6 +92,7 @@ fn one_mistake_one_message() {
         ("- name: c", "- name: c\n  pool: {idle_timeout: 60}", "10: clusters[0].pool.idle_timeout: expected a duration such as 500ms, 60s, 5m or 1h, found a number"),
         ("- name: c", "- name: c\n  pool: {idle_timeout: 60x}", "10: clusters[0].pool.idle_timeout: \"60x\" is not a duration: write 500ms, 60s, 5m or 1h, up to 24h"),
         ("- name: c", "- name: c\n  pool: {min_idle: 9, max: 3}", "10: clusters[0].pool: min_idle 9 is above max 3: lower it or raise max"),
+        ("- name: c", "- name: c\n  pool: {pending_timeout: 5}", "10: clusters[0].pool.pending_timeout: expected a duration such as 500ms, 60s, 5m or 1h, found a number"),
         ("[\"127.0.0.1:8081\"]", "[\"127.0.0.1:8081\", \"127.0.0.1:8081\"]", "10: clusters[0].endpoints[1]: 127.0.0.1:8081 is there already in this cluster: give it more weight instead"),
         ("  endpoints: [\"127.0.0.1:8081\"]\n", "", "9: clusters[0]: endpoints is missing: add endpoints: [\"127.0.0.1:8081\"]"),
         ("- name: c", "- name: c\n  name: d", "9: clusters[0].name: given twice: keep one"),
@@ -211,6 +212,23 @@ fn what_is_printed_can_be_applied() {
     let again = parse("printed", text.clone()).expect("parses");
     again.check(&again.config).expect(&text);
     assert_eq!(again.config, source.config);
+}
+
+#[test]
+fn pools_have_no_limit_unless_given() {
+    let pool = |text: &str| {
+        let text = GOOD.replace("- name: c\n", &format!("- name: c\n{text}"));
+        let source = parse("f", text).expect("parses");
+        source.check(&source.config).expect("valid");
+        source.config.clusters[0].pool
+    };
+    assert_eq!((pool("").max, pool("").pending_timeout), (0, 5000));
+    let given = pool("  pool: {max: 0, min_idle: 9, pending_timeout: 1500ms}\n");
+    assert_eq!(
+        (given.max, given.min_idle, given.pending_timeout),
+        (0, 9, 1500)
+    );
+    assert_eq!(pool("  pool: {pending_timeout: 0}\n").pending_timeout, 0);
 }
 
 #[test]
