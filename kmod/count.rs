@@ -2,7 +2,22 @@
 
 //! Counters: per CPU, declared once in `XLB_COUNTERS` and `XLB_REASONS` of `xlb_intf.h`.
 
+use kernel::sync::atomic::{Atomic, Relaxed};
+
 use crate::sys;
+
+/// Where the counts of connections and pools begin: 0, but in a test of what happens far from there.
+static FROM: Atomic<u64> = Atomic::new(0);
+
+/// See [`FROM`].
+pub(crate) fn from() -> u64 {
+    FROM.load(Relaxed)
+}
+
+/// Takes the module's parameter; once, at load.
+pub(crate) fn set_from(from: u32) {
+    FROM.store(u64::from(from), Relaxed);
+}
 
 /// Adds `n` to a counter or gauge, `XLB_COUNTER_*`.
 pub(crate) fn add(counter: u32, n: i64) {

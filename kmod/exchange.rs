@@ -71,7 +71,7 @@ pub(crate) struct Inner {
     pub(crate) whole: bool,
     /// The endpoint takes no more of the request; the rest of the body is dropped.
     pub(crate) deaf: bool,
-    pub(crate) isock: Option<KBox<Isock>>,
+    pub(crate) isock: Option<Isock>,
     pub(crate) pool: Option<Arc<Pool>>,
     pub(crate) decision: sys::xlb_decision,
     pub(crate) picked: bool,
@@ -503,6 +503,7 @@ impl Locked<'_> {
                 self.flush();
                 self.pass_on_end();
                 self.park();
+                self.ask_another();
                 self.psock.wake_writer();
             }
             _ => {}

@@ -4,120 +4,93 @@
 //!
 //! An i-sock has exactly one owner at a time: its pool while it is idle or being opened ahead, or
 //! one p-sock from the moment the request is bound to it until the response has ended. Ownership
-//! is the `KBox`; dropping it closes the connection, which needs process context.
+//! is the [`Isock`]; dropping it closes the connection, which needs process context.
 //!
-//! TCP's callbacks find the [`Isock`] through `sk_user_data` and run with the i-sock's own lock
+//! TCP's callbacks find its [`Shared`] part through `sk_user_data` and run with the i-sock's own lock
 //! held (`bh_lock_sock` in softirq, or the backlog of its owner). They do two things only: wake
 //! the p-sock that owns it, or tell the pool that an idle connection is no longer good. No byte is
 //! framed in softirq: the client reads the i-sock's queue in its own system call.
+//!
+//! What callbacks see is [`Shared`]; the rest, [`Owned`], is the owner's alone. Both lie in one
+//! allocation, and no reference to one reaches the other.
 //!
 //! `owner` is read by callbacks without the p-sock's lock. It is valid there because a p-sock
 //! clears it before it goes, and because p-socks carry `SOCK_RCU_FREE`: a `struct sock` that was
 //! seen inside an RCU section stays one until its end.
 
+use core::cell::UnsafeCell;
+use core::ops::Deref;
+use core::ptr::NonNull;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 use kernel::sync::Arc;
 
 use crate::count;
+use crate::holders::Hold;
 use crate::pool::Pool;
 use crate::psock;
 use crate::sys;
 
-/// One TCP connection to an endpoint.
+/// One TCP connection to an endpoint: the right of its owner.
 ///
 /// # Invariants
 ///
-/// `sock` is a kernel TCP socket that this object owns; its `sk_user_data` is this object from
-/// [`Isock::open`] until drop, so the object does not move (it lives in a `KBox`).
+/// `node` is a live allocation, made by [`Isock::open`] and freed by drop alone; its `owned` is
+/// reached through this object only. `owned.sock` is a kernel TCP socket that this object owns; its
+/// `sk_user_data` is `node`'s `shared` from [`Isock::open`] until drop.
 pub(crate) struct Isock {
-    sock: *mut sys::socket,
+    node: NonNull<Node>,
+}
+
+struct Node {
+    shared: Shared,
+    owned: Owned,
+}
+
+/// What callbacks, and those who hold the pool's lock, may see of an i-sock.
+pub(crate) struct Shared {
     sk: *mut sys::sock,
     owner: Atomic<*mut sys::sock>,
     /// The pool it belongs to.
     pub(crate) pool: Arc<Pool>,
+    /// Its place among those that p-socks hold; under the pool's lock.
+    pub(crate) hold: UnsafeCell<Hold>,
+}
+
+/// What only the owner touches.
+pub(crate) struct Owned {
+    sock: *mut sys::socket,
     /// Requests that were sent over it.
-    pub(crate) requests: u32,
+    pub(crate) requests: u64,
     /// The pool's generation when it was opened; see [`Pool::retire`].
-    pub(crate) generation: u32,
+    pub(crate) generation: u64,
     /// When it became idle, or when its connect began, in milliseconds of uptime.
     pub(crate) since_ms: u64,
+    /// How long it may be idle, because the endpoint said so; `u32::MAX` when it did not.
+    pub(crate) life_ms: u32,
+    /// It is in the pool's list of holders.
+    pub(crate) held: bool,
     /// Reset the connection instead of ending it in order.
-    pub(crate) abort: bool,
-    /// The next one of the list of the dead.
-    pub(crate) next: Option<KBox<Isock>>,
+    abort: bool,
+    /// The next one of a [`Chain`].
+    next: Option<Isock>,
 }
 
 // SAFETY: The raw pointers are owned; what callbacks share is atomic or under the socket's lock.
 unsafe impl Send for Isock {}
-// SAFETY: As above.
+// SAFETY: As above; without `&mut` there is nothing to write but the atomics.
 unsafe impl Sync for Isock {}
 
-impl Isock {
-    /// Creates a socket in the pool's netns and in the cgroups of the p-sock `payer`, and begins to
-    /// connect it to the pool's endpoint for `owner`. The handshake may be over already when this
-    /// returns (loopback): see [`Isock::is_connected`]. May sleep.
-    ///
-    /// Errors are those of `socket(2)` and `connect(2)`, but for `EINPROGRESS`.
-    pub(crate) fn open(
-        pool: Arc<Pool>,
-        generation: u32,
-        owner: *mut sys::sock,
-        payer: *mut sys::sock,
-    ) -> Result<KBox<Self>> {
-        let mut sock = core::ptr::null_mut();
-        let key = &pool.key;
-        // SAFETY: The caller holds the netns and `payer`: it acts for this p-sock.
-        let err = unsafe { sys::xlb_isk_create(key.net(), key.family(), payer, &mut sock) };
-        if err != 0 {
-            pool.forget_one();
-            return Err(Error::from_errno(err));
-        }
-        // SAFETY: `sock` was just created, its `sk` does not change.
-        let sk = unsafe { sys::xlb_socket_sk(sock) };
-        let this = KBox::new(
-            Self {
-                sock,
-                sk,
-                owner: Atomic::new(owner),
-                pool: pool.clone(),
-                requests: 0,
-                generation,
-                since_ms: now_ms(),
-                abort: false,
-                next: None,
-            },
-            GFP_KERNEL,
-        );
-        let this = match this {
-            Ok(this) => this,
-            Err(e) => {
-                // SAFETY: `sock` is ours and no callback knows it.
-                unsafe { sys::xlb_isk_release(sock, 1) };
-                pool.forget_one();
-                return Err(e.into());
-            }
-        };
-        count::inc(sys::XLB_COUNTER_ISOCKS);
-        count::add(sys::XLB_COUNTER_ISOCK_BYTES, size_of::<Self>() as i64);
-        count::inc(sys::XLB_COUNTER_CONNECTS);
-        // SAFETY: `this` is boxed: the address given to callbacks stays until drop.
-        unsafe { sys::xlb_isk_start(sock, (&raw const *this).cast_mut().cast()) };
-        let key = &this.pool.key;
-        // SAFETY: `sock` is ours; `addr` is 16 bytes.
-        let err = unsafe { sys::xlb_isk_connect(sock, key.addr.as_ptr(), key.port) };
-        if err != 0 && err != -(kernel::bindings::EINPROGRESS as i32) {
-            count::inc(sys::XLB_COUNTER_CONNECT_ERRORS);
-            return Err(Error::from_errno(err));
-        }
-        Ok(this)
-    }
+impl Deref for Isock {
+    type Target = Shared;
 
-    /// The `struct sock`, valid as long as `self`.
-    pub(crate) fn sk(&self) -> *mut sys::sock {
-        self.sk
+    fn deref(&self) -> &Shared {
+        // SAFETY: By the type invariant; `shared` is never borrowed mutably.
+        unsafe { &(*self.node.as_ptr()).shared }
     }
+}
 
+impl Shared {
     /// Wakes `owner` from now on; null for nobody.
     pub(crate) fn set_owner(&self, owner: *mut sys::sock) {
         self.owner.store(owner, Release);
@@ -135,17 +108,146 @@ impl Isock {
         unsafe { sys::xlb_isk_fin(self.sk) != 0 }
     }
 
-    /// Whether a dead connection was ended by a FIN.
-    pub(crate) fn end_in_order(&self) -> bool {
-        // SAFETY: As above.
-        unsafe { sys::xlb_isk_reset(self.sk) == 0 }
-    }
-
     /// Whether a request may be sent over it: established, and nothing was received that nobody
     /// asked for.
     pub(crate) fn is_clean(&self) -> bool {
         // SAFETY: As above.
         unsafe { sys::xlb_isk_idle_ok(self.sk) != 0 }
+    }
+
+    /// Bytes received and not read.
+    pub(crate) fn inq(&self) -> usize {
+        // SAFETY: As above.
+        usize::try_from(unsafe { sys::xlb_isk_inq(self.sk) }).unwrap_or(0)
+    }
+
+    /// Asks the p-sock that owns it to look whether it can let go of it; false when that cannot be.
+    ///
+    /// # Safety
+    ///
+    /// The pool's lock is held, which is an RCU section, and this i-sock is in its list of holders.
+    pub(crate) unsafe fn ask(&self) -> bool {
+        let owner = self.owner.load(Acquire);
+        // SAFETY: `owner` was a p-sock when it was read, and we are in RCU; see the top of the file.
+        !owner.is_null() && unsafe { psock::ask(owner) }
+    }
+}
+
+impl Isock {
+    /// Creates a socket in the pool's netns and in the cgroups of the p-sock `payer`, and begins to
+    /// connect it to the pool's endpoint for `owner`. The handshake may be over already when this
+    /// returns (loopback): see [`Isock::is_connected`]. May sleep.
+    ///
+    /// Errors are those of `socket(2)` and `connect(2)`, but for `EINPROGRESS`.
+    pub(crate) fn open(
+        pool: Arc<Pool>,
+        generation: u64,
+        owner: *mut sys::sock,
+        payer: *mut sys::sock,
+    ) -> Result<Self> {
+        let mut sock = core::ptr::null_mut();
+        let key = &pool.key;
+        // SAFETY: The caller holds the netns and `payer`: it acts for this p-sock.
+        let err = unsafe { sys::xlb_isk_create(key.net(), key.family(), payer, &mut sock) };
+        if err != 0 {
+            pool.forget_one();
+            return Err(Error::from_errno(err));
+        }
+        // SAFETY: `sock` was just created, its `sk` does not change.
+        let sk = unsafe { sys::xlb_socket_sk(sock) };
+        let node = KBox::new(
+            Node {
+                shared: Shared {
+                    sk,
+                    owner: Atomic::new(owner),
+                    pool: pool.clone(),
+                    hold: UnsafeCell::new(Hold::new()),
+                },
+                owned: Owned {
+                    sock,
+                    requests: count::from(),
+                    generation,
+                    since_ms: now_ms(),
+                    life_ms: u32::MAX,
+                    held: false,
+                    abort: false,
+                    next: None,
+                },
+            },
+            GFP_KERNEL,
+        );
+        let node = match node {
+            Ok(node) => NonNull::from(KBox::leak(node)),
+            Err(e) => {
+                // SAFETY: `sock` is ours and no callback knows it.
+                unsafe { sys::xlb_isk_release(sock, 1) };
+                pool.forget_one();
+                return Err(e.into());
+            }
+        };
+        // INVARIANT: Just made; `xlb_isk_start()` tells callbacks of it.
+        let mut this = Self { node };
+        count::inc(sys::XLB_COUNTER_ISOCKS);
+        count::add(sys::XLB_COUNTER_ISOCK_BYTES, size_of::<Node>() as i64);
+        count::inc(sys::XLB_COUNTER_CONNECTS);
+        if !owner.is_null() {
+            pool.hold(&mut this);
+        }
+        // SAFETY: The address given to callbacks stays until drop.
+        unsafe { sys::xlb_isk_start(sock, (&raw mut (*node.as_ptr()).shared).cast()) };
+        let key = &pool.key;
+        // SAFETY: `sock` is ours; `addr` is 16 bytes.
+        let err = unsafe { sys::xlb_isk_connect(sock, key.addr.as_ptr(), key.port) };
+        if err != 0 && err != -(kernel::bindings::EINPROGRESS as i32) {
+            count::inc(sys::XLB_COUNTER_CONNECT_ERRORS);
+            return Err(Error::from_errno(err));
+        }
+        Ok(this)
+    }
+
+    /// The `struct sock`, valid as long as `self`.
+    pub(crate) fn sk(&self) -> *mut sys::sock {
+        self.sk
+    }
+
+    /// What is the owner's.
+    pub(crate) fn owned(&self) -> &Owned {
+        // SAFETY: By the type invariant it is reached through `self` only.
+        unsafe { &(*self.node.as_ptr()).owned }
+    }
+
+    /// As [`Isock::owned`], to change it.
+    pub(crate) fn owned_mut(&mut self) -> &mut Owned {
+        // SAFETY: As above, and `&mut self` makes this the only reference.
+        unsafe { &mut (*self.node.as_ptr()).owned }
+    }
+
+    /// Whether this is the i-sock that a callback is about.
+    pub(crate) fn is(&self, shared: &Shared) -> bool {
+        core::ptr::eq(&**self, shared)
+    }
+
+    /// Resets the connection at its end, instead of ending it in order.
+    pub(crate) fn reset_at_end(&mut self) {
+        self.owned_mut().abort = true;
+    }
+
+    /// The endpoint says that it closes the connection when it was idle for so long. A request must
+    /// not meet that end: the last second is not used.
+    pub(crate) fn endpoint_keeps(&mut self, seconds: u32) {
+        self.owned_mut().life_ms = seconds.saturating_sub(1).saturating_mul(1000);
+    }
+
+    /// Whether it was idle for as long as the endpoint allows.
+    pub(crate) fn is_over(&self, now: u64) -> bool {
+        let owned = self.owned();
+        owned.life_ms != u32::MAX && now.saturating_sub(owned.since_ms) >= u64::from(owned.life_ms)
+    }
+
+    /// Whether a dead connection was ended by a FIN.
+    pub(crate) fn end_in_order(&self) -> bool {
+        // SAFETY: `sk` is valid as long as `self`.
+        unsafe { sys::xlb_isk_reset(self.sk) == 0 }
     }
 
     /// Takes the lock of the i-sock. Lock order 2.
@@ -186,31 +288,64 @@ impl Isock {
         unsafe { sys::xlb_isk_recv_msg(self.sk, msg, len, flags) }
     }
 
-    /// Bytes received and not read.
-    pub(crate) fn inq(&self) -> usize {
-        // SAFETY: `sk` is valid as long as `self`.
-        usize::try_from(unsafe { sys::xlb_isk_inq(self.sk) }).unwrap_or(0)
-    }
-
     /// Ends our side of the connection.
     pub(crate) fn shut_write(&self) {
         // SAFETY: `sock` is ours; process context.
-        unsafe { sys::xlb_isk_shut_write(self.sock) }
+        unsafe { sys::xlb_isk_shut_write(self.owned().sock) }
     }
 }
 
 impl Drop for Isock {
     fn drop(&mut self) {
         self.owner.store(core::ptr::null_mut(), Relaxed);
+        let pool = self.pool.clone();
+        pool.let_go(self);
+        let owned = self.owned();
         // SAFETY: `sock` is ours. After `stop` no callback runs or will run on this object; then
         // the socket goes, with a FIN, or a RST when `abort` is set or bytes are unread.
         unsafe {
-            sys::xlb_isk_stop(self.sock);
-            sys::xlb_isk_release(self.sock, i32::from(self.abort));
+            sys::xlb_isk_stop(owned.sock);
+            sys::xlb_isk_release(owned.sock, i32::from(owned.abort));
         }
         count::dec(sys::XLB_COUNTER_ISOCKS);
-        count::add(sys::XLB_COUNTER_ISOCK_BYTES, -(size_of::<Self>() as i64));
-        self.pool.forget_one();
+        count::add(sys::XLB_COUNTER_ISOCK_BYTES, -(size_of::<Node>() as i64));
+        pool.forget_one();
+        // SAFETY: Leaked by `open`, and no list and no callback knows it any more.
+        drop(unsafe { KBox::from_raw(self.node.as_ptr()) });
+    }
+}
+
+/// i-socks that must be closed, linked through themselves: joining takes no memory. Dropping it
+/// closes them, in process context.
+pub(crate) struct Chain(Option<Isock>);
+
+impl Chain {
+    pub(crate) const fn new() -> Self {
+        Self(None)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(crate) fn push(&mut self, mut isock: Isock) {
+        isock.owned_mut().next = self.0.take();
+        self.0 = Some(isock);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Isock> {
+        let mut isock = self.0.take()?;
+        self.0 = isock.owned_mut().next.take();
+        Some(isock)
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        // One by one: a chain that dropped itself would need a stack as long as it is.
+        while let Some(isock) = self.pop() {
+            drop(isock);
+        }
     }
 }
 
@@ -270,12 +405,12 @@ pub(crate) fn now_ms() -> u64 {
 ///
 /// # Safety
 ///
-/// `isock` is the live [`Isock`] of a socket whose lock is held, inside an RCU section: what
+/// `isock` is the live [`Shared`] of a socket whose lock is held, inside an RCU section: what
 /// `isk_event()` in `shim/sock.c` does.
 #[no_mangle]
 unsafe extern "C" fn xlb_isock_event(isock: *mut sys::xlb_isock, event: sys::xlb_isock_event) {
     // SAFETY: By the function's contract.
-    let isock = unsafe { &*isock.cast::<Isock>() };
+    let isock = unsafe { &*isock.cast::<Shared>() };
     let owner = isock.owner.load(Acquire);
     if owner.is_null() {
         // Idle, opened ahead, or changing hands; the pool knows.

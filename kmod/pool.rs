@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pools: the i-socks of one (cgroup, netns, endpoint), and the requests that wait for one.
+//! Pools: the i-socks of one (cgroup, netns, cluster, endpoint), and the requests that wait for one.
 //!
 //! Objects: a [`Pool`] is an `Arc`, found through the table (`table.rs`) and remembered by the
 //! p-socks that used it last, so that the common request takes one lock, the pool's. The table's
@@ -15,16 +15,19 @@
 //!
 //! A waiting p-sock is a link in the pool's queue. Whoever gives a connection back hands it, or
 //! the right to open a new one, to the first waiter and kicks its work. Both sides hold the pool's
-//! lock, and a p-sock leaves the queue before it goes, so the link is always live.
+//! lock, and a p-sock leaves the queue before it goes, so the link is always live. Its time is up
+//! when its work finds so; the timer is set under the pool's lock, so that it never replaces the kick
+//! of a turn that has come.
 
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::Arc;
 
 use crate::count;
-use crate::isock::{now_ms, Isock};
+use crate::holders::Holders;
+use crate::isock::{now_ms, Chain, Isock, Shared};
 use crate::lock::BhLock;
-use crate::psock::{self, Psock};
+use crate::psock::Psock;
 use crate::sys;
 use crate::table::bury;
 
@@ -36,15 +39,19 @@ pub(crate) struct Key {
     net: usize,
     pub(crate) addr: [u8; 16],
     pub(crate) port: u16,
+    /// Limits belong to a cluster, and clusters may have an endpoint in common.
+    cluster: u32,
 }
 
 impl Key {
-    pub(crate) fn new(cgroup_id: u64, net: *mut sys::net, addr: [u8; 16], port: u16) -> Self {
+    /// `decision` says which endpoint and cluster.
+    pub(crate) fn new(cgroup_id: u64, net: *mut sys::net, decision: &sys::xlb_decision) -> Self {
         Self {
             cgroup_id,
             net: net as usize,
-            addr,
-            port,
+            addr: decision.addr,
+            port: decision.port,
+            cluster: decision.pool.cluster,
         }
     }
 
@@ -70,6 +77,7 @@ impl Key {
             .update(&self.port.to_ne_bytes())
             .update(&self.cgroup_id.to_ne_bytes())
             .update(&self.net.to_ne_bytes())
+            .update(&self.cluster.to_ne_bytes())
             .finish();
         h ^ (h >> 32)
     }
@@ -81,31 +89,55 @@ pub(crate) struct Pool {
     netns: u32,
     /// Requests that wait; a hint for those who do not hold the lock.
     waiting: Atomic<u32>,
-    /// When p-sockets that relay were last asked to let go, in milliseconds of uptime.
-    asked_ms: Atomic<u64>,
     inner: BhLock<Inner>,
 }
 
 /// What the pool's lock protects.
 pub(crate) struct Inner {
     /// Ready for a request; taken from the end, so the warmest first and the oldest in front.
-    idle: KVec<KBox<Isock>>,
+    idle: KVec<Isock>,
     /// Opened ahead, not connected yet.
-    warming: KVec<KBox<Isock>>,
+    warming: KVec<Isock>,
     /// All connections of this pool, and permits to open one, wherever they are.
     total: u32,
     waiters: Queue,
+    /// Those that p-socks hold.
+    holders: Holders,
     limits: sys::xlb_pool_limits,
-    generation: u32,
+    generation: u64,
     created: u64,
     reused: u64,
     used_ms: u64,
+    /// An endpoint has said how long it keeps idle connections.
+    told: bool,
     /// There was no memory for a slot: the next connection will not be kept.
     short: bool,
     closed: bool,
 }
 
 impl Inner {
+    /// Gives `turn` to the first waiter; gives it back when nobody waits.
+    ///
+    /// # Safety
+    ///
+    /// The pool's lock is held, and what `turn` gives is of this pool.
+    unsafe fn serve(&mut self, mut turn: Turn) -> Option<Turn> {
+        // SAFETY: Queued, hence live until it takes the pool's lock to leave.
+        let Some(p) = (unsafe { self.waiters.head.as_ref() }) else {
+            return Some(turn);
+        };
+        // SAFETY: It is the head of this queue.
+        unsafe { self.waiters.unlink(p) };
+        if let Turn::Ready(isock) = &mut turn {
+            // SAFETY: By the contract.
+            unsafe { self.holders.add(isock) };
+        }
+        // SAFETY: Links are ours under the pool's lock.
+        unsafe { (*p.link.get()).turn = turn };
+        p.kick(0);
+        None
+    }
+
     /// Empty, and not asked for lately.
     pub(crate) fn is_unused(&self, now: u64) -> bool {
         self.total == 0 && self.waiters.len == 0 && now.saturating_sub(self.used_ms) >= UNUSED_MS
@@ -115,11 +147,13 @@ impl Inner {
 /// What [`Pool::acquire`] found.
 pub(crate) enum Got {
     /// A connection that was idle; it may have died since, see [`Isock::is_clean`].
-    Ready(KBox<Isock>),
+    Ready(Isock),
     /// The right to open one, for [`Isock::open`] with this generation.
-    Permit(u32),
+    Permit(u64),
     /// The p-sock is queued; its work is kicked when its turn comes.
     Queued,
+    /// It was queued until its deadline, and is no more.
+    Late,
     /// `max` and `max_pending` are reached.
     Overflow,
     /// The pool has left the table: look it up again.
@@ -137,8 +171,8 @@ enum Turn {
     /// Not queued, and nothing was given.
     None,
     Queued,
-    Ready(KBox<Isock>),
-    Permit(u32),
+    Ready(Isock),
+    Permit(u64),
 }
 
 impl Link {
@@ -206,25 +240,6 @@ impl Queue {
         self.len -= 1;
         count::dec(sys::XLB_COUNTER_PENDING);
     }
-
-    /// Gives `turn` to the first waiter; gives it back when nobody waits.
-    ///
-    /// # Safety
-    ///
-    /// The pool's lock is held.
-    unsafe fn serve(&mut self, turn: Turn) -> Option<Turn> {
-        if self.head.is_null() {
-            return Some(turn);
-        }
-        // SAFETY: Queued, hence live until it takes the pool's lock to leave.
-        let p = unsafe { &*self.head };
-        // SAFETY: It is the head of this queue.
-        unsafe { self.unlink(p) };
-        // SAFETY: Links are ours under the pool's lock.
-        unsafe { (*p.link.get()).turn = turn };
-        p.kick(0);
-        None
-    }
 }
 
 const NO_LIMITS: sys::xlb_pool_limits = sys::xlb_pool_limits {
@@ -248,7 +263,6 @@ impl Pool {
                 key: key.clone(),
                 netns,
                 waiting: Atomic::new(0),
-                asked_ms: Atomic::new(0),
                 inner: BhLock::new(Inner {
                     idle: KVec::new(),
                     warming: KVec::new(),
@@ -258,11 +272,13 @@ impl Pool {
                         tail: core::ptr::null(),
                         len: 0,
                     },
+                    holders: Holders::new(),
                     limits: NO_LIMITS,
-                    generation: 0,
-                    created: 0,
-                    reused: 0,
+                    generation: count::from(),
+                    created: count::from(),
+                    reused: count::from(),
                     used_ms: now_ms(),
+                    told: false,
                     short: false,
                     closed: false,
                 }),
@@ -274,22 +290,41 @@ impl Pool {
         Ok(new)
     }
 
-    /// Takes an idle connection, the right to open one, or a place in the queue for `psock`.
-    /// May sleep (to reserve the slot for a new connection).
-    pub(crate) fn acquire(&self, psock: &Psock, limits: &sys::xlb_pool_limits) -> Got {
+    /// Takes an idle connection, the right to open one, or a place in the queue for `psock`. The
+    /// place is good until `deadline_ms`, which is set when it is 0 and the wait has an end. May
+    /// sleep (to reserve the slot for a new connection, to close those that are too old).
+    pub(crate) fn acquire(
+        &self,
+        psock: &Psock,
+        limits: &sys::xlb_pool_limits,
+        deadline_ms: &mut u64,
+    ) -> Got {
         loop {
+            // Closed after the lock is released.
+            let mut over = Chain::new();
             let mut inner = self.inner.lock();
             if inner.closed {
                 return Got::Closed;
             }
+            let now = now_ms();
             inner.limits = *limits;
-            inner.used_ms = now_ms();
+            inner.used_ms = now;
             if inner.waiters.len == 0 {
-                if let Some(isock) = inner.idle.pop() {
-                    inner.reused += 1;
-                    drop(inner);
+                while let Some(mut isock) = inner.idle.pop() {
                     count::dec(sys::XLB_COUNTER_ISOCKS_IDLE);
+                    if isock.is_over(now) {
+                        count::inc(sys::XLB_COUNTER_IDLE_EXPIRED);
+                        over.push(isock);
+                        continue;
+                    }
+                    inner.reused += 1;
+                    // SAFETY: It is of this pool.
+                    unsafe { inner.holders.add(&mut isock) };
                     return Got::Ready(isock);
+                }
+                if !over.is_empty() {
+                    // They count until they are closed.
+                    continue;
                 }
                 if limits.max == 0 || inner.total < limits.max {
                     if inner.total as usize >= inner.idle.capacity() && !inner.short {
@@ -309,6 +344,12 @@ impl Pool {
             // SAFETY: The lock is held; `psock` has no connection, so it is not queued.
             unsafe { inner.waiters.push(psock) };
             self.waiting.store(inner.waiters.len, Relaxed);
+            if *deadline_ms == 0 && limits.pending_timeout_ms != 0 {
+                *deadline_ms = now + u64::from(limits.pending_timeout_ms);
+            }
+            if *deadline_ms != 0 {
+                psock.kick(deadline_ms.saturating_sub(now).max(1));
+            }
             return Got::Queued;
         }
     }
@@ -319,25 +360,73 @@ impl Pool {
         self.waiting.load(Relaxed) != 0
     }
 
-    /// After a request was queued: responses that are in already hold connections too.
+    /// After a request was queued: responses that are in already hold connections too. Asks as
+    /// many holders as wait.
     pub(crate) fn ask_holders(&self) {
-        let now = now_ms();
-        if now.saturating_sub(self.asked_ms.load(Relaxed)) >= ASK_MS {
-            self.asked_ms.store(now, Relaxed);
-            psock::kick_relays();
+        self.inner.lock().holders.begin_round(now_ms());
+        self.ask(u32::MAX);
+    }
+
+    /// A holder that was asked cannot let go: asks another one.
+    pub(crate) fn ask_another(&self) {
+        self.ask(1);
+    }
+
+    fn ask(&self, most: u32) {
+        let mut asked = 0;
+        loop {
+            let mut inner = self.inner.lock();
+            let most = most.min(inner.waiters.len);
+            for _ in 0..ASK_BATCH {
+                if asked >= most {
+                    return;
+                }
+                let Some(isock) = inner.holders.next() else {
+                    return;
+                };
+                // SAFETY: The lock is held, and it is in the list.
+                asked += u32::from(unsafe { isock.ask() });
+            }
         }
     }
 
-    /// What a queued `psock` was given: [`Got::Queued`] when its turn has not come.
-    pub(crate) fn take_turn(&self, psock: &Psock) -> Got {
-        let _inner = self.inner.lock();
+    /// `isock` is a p-sock's from now on.
+    pub(crate) fn hold(&self, isock: &mut Isock) {
+        // SAFETY: Whoever opens an i-sock says which pool it belongs to.
+        unsafe { self.inner.lock().holders.add(isock) };
+    }
+
+    /// `isock` is nobody's from now on.
+    pub(crate) fn let_go(&self, isock: &mut Isock) {
+        if isock.owned().held {
+            // SAFETY: As above.
+            unsafe { self.inner.lock().holders.remove(isock) };
+        }
+    }
+
+    /// What a queued `psock` was given: [`Got::Queued`] when its turn has not come, and it may wait
+    /// until `deadline_ms` (0: for ever).
+    pub(crate) fn take_turn(&self, psock: &Psock, deadline_ms: u64) -> Got {
+        let mut inner = self.inner.lock();
         // SAFETY: Links are ours under the pool's lock.
-        let link = unsafe { &mut *psock.link.get() };
-        match core::mem::replace(&mut link.turn, Turn::None) {
+        let turn = core::mem::replace(unsafe { &mut (*psock.link.get()).turn }, Turn::None);
+        match turn {
             Turn::Ready(isock) => Got::Ready(isock),
             Turn::Permit(generation) => Got::Permit(generation),
             Turn::Queued => {
-                link.turn = Turn::Queued;
+                let now = now_ms();
+                if deadline_ms != 0 && now >= deadline_ms {
+                    // SAFETY: It is queued here.
+                    unsafe { inner.waiters.unlink(psock) };
+                    self.waiting.store(inner.waiters.len, Relaxed);
+                    return Got::Late;
+                }
+                // SAFETY: As above.
+                unsafe { (*psock.link.get()).turn = Turn::Queued };
+                if deadline_ms != 0 {
+                    // A kick for another reason has replaced the one for the deadline.
+                    psock.kick(deadline_ms - now);
+                }
                 Got::Queued
             }
             Turn::None => Got::Closed,
@@ -369,36 +458,47 @@ impl Pool {
 
     /// Takes a connection back whose exchange is over: for the next waiter, into the pool, or to
     /// be closed when `keep` is false or it is no longer good. May sleep.
-    pub(crate) fn release(&self, isock: KBox<Isock>, keep: bool) {
+    pub(crate) fn release(&self, isock: Isock, keep: bool) {
         isock.set_owner(core::ptr::null_mut());
         let mut inner = self.inner.lock();
         let l = &inner.limits;
+        let owned = isock.owned();
         if !keep
             || inner.closed
-            || isock.generation != inner.generation
-            || (l.max_requests != 0 && isock.requests >= l.max_requests)
+            || owned.generation != inner.generation
+            || (l.max_requests != 0 && owned.requests >= u64::from(l.max_requests))
         {
             drop(inner);
             drop(isock);
             return;
         }
         // SAFETY: The lock is held.
-        let back = unsafe { inner.waiters.serve(Turn::Ready(isock)) };
+        let back = unsafe { inner.serve(Turn::Ready(isock)) };
         self.waiting.store(inner.waiters.len, Relaxed);
         let Some(Turn::Ready(mut isock)) = back else {
             return;
         };
-        isock.since_ms = now_ms();
+        // SAFETY: It is of this pool.
+        unsafe { inner.holders.remove(&mut isock) };
+        let now = now_ms();
+        isock.owned_mut().since_ms = now;
         // A FIN or a stray byte that came before this line is seen here; one that comes later
         // finds the connection in the pool, for its callback takes our lock.
-        if isock.is_clean() && inner.idle.len() < inner.idle.capacity() {
+        let good = isock.is_clean();
+        let over = isock.is_over(now);
+        if good && !over && inner.idle.len() < inner.idle.capacity() {
+            inner.told |= isock.owned().life_ms != u32::MAX;
             let _ = inner.idle.push_within_capacity(isock);
             drop(inner);
             count::inc(sys::XLB_COUNTER_ISOCKS_IDLE);
             return;
         }
         drop(inner);
-        count_lost(&isock);
+        if good && over {
+            count::inc(sys::XLB_COUNTER_IDLE_EXPIRED);
+        } else {
+            count_lost(&isock);
+        }
         drop(isock);
     }
 
@@ -451,7 +551,7 @@ impl Pool {
         let mut inner = self.inner.lock();
         let generation = inner.generation;
         // SAFETY: The lock is held.
-        if unsafe { inner.waiters.serve(Turn::Permit(generation)) }.is_some() {
+        if unsafe { inner.serve(Turn::Permit(generation)) }.is_some() {
             inner.total = inner.total.saturating_sub(1);
         } else {
             inner.created += 1;
@@ -460,7 +560,7 @@ impl Pool {
     }
 
     /// Something happened to a connection that no p-sock owns. Softirq, the i-sock's lock held.
-    pub(crate) fn idle_event(&self, isock: &Isock) {
+    pub(crate) fn idle_event(&self, isock: &Shared) {
         let mut inner = self.inner.lock();
         if let Some(at) = position(&inner.warming, isock) {
             if isock.is_connected() || isock.is_dead() {
@@ -468,9 +568,9 @@ impl Pool {
                     return;
                 };
                 if taken.is_connected() {
-                    taken.since_ms = now_ms();
+                    taken.owned_mut().since_ms = now_ms();
                     // SAFETY: The lock is held.
-                    let back = unsafe { inner.waiters.serve(Turn::Ready(taken)) };
+                    let back = unsafe { inner.serve(Turn::Ready(taken)) };
                     self.waiting.store(inner.waiters.len, Relaxed);
                     if let Some(Turn::Ready(isock)) = back {
                         if inner.idle.len() < inner.idle.capacity() {
@@ -502,7 +602,7 @@ impl Pool {
     pub(crate) fn retire(&self) {
         let mut none = KVec::new();
         let mut inner = self.inner.lock();
-        inner.generation = inner.generation.wrapping_add(1);
+        inner.generation += 1;
         let idle = core::mem::replace(&mut inner.idle, KVec::new());
         core::mem::swap(&mut none, &mut inner.warming);
         drop(inner);
@@ -544,20 +644,24 @@ impl Pool {
 
     /// Moves connections that have been idle too long, or did not connect in time, into `out`;
     /// returns whether the pool is empty and unused.
-    pub(crate) fn expire(&self, now: u64, out: &mut KVec<KBox<Isock>>) -> bool {
+    pub(crate) fn expire(&self, now: u64, out: &mut KVec<Isock>) -> bool {
         let mut inner = self.inner.lock();
         let l = inner.limits;
         while out.len() < out.capacity() {
             let spare = inner.idle.len() as u32 > l.min_idle;
+            let over = match inner.told {
+                true => inner.idle.iter().position(|i| i.is_over(now)),
+                false => None,
+            };
             let old = inner.idle.first().is_some_and(|i| {
                 l.idle_timeout_ms != 0
-                    && now.saturating_sub(i.since_ms) >= u64::from(l.idle_timeout_ms)
+                    && now.saturating_sub(i.owned().since_ms) >= u64::from(l.idle_timeout_ms)
             });
             // Nobody keeps the spare ones of a pool that is not used any more.
             let unused =
                 now.saturating_sub(inner.used_ms) >= u64::from(l.idle_timeout_ms).max(UNUSED_MS);
-            if old && (spare || unused) {
-                let Ok(isock) = inner.idle.remove(0) else {
+            if over.is_some() || (old && (spare || unused)) {
+                let Ok(isock) = inner.idle.remove(over.unwrap_or(0)) else {
                     break;
                 };
                 count::dec(sys::XLB_COUNTER_ISOCKS_IDLE);
@@ -567,7 +671,7 @@ impl Pool {
             }
             let late = inner.warming.first().is_some_and(|i| {
                 l.connect_timeout_ms != 0
-                    && now.saturating_sub(i.since_ms) >= u64::from(l.connect_timeout_ms)
+                    && now.saturating_sub(i.owned().since_ms) >= u64::from(l.connect_timeout_ms)
             });
             if !late {
                 break;
@@ -610,8 +714,8 @@ impl Pool {
     }
 }
 
-fn position(list: &[KBox<Isock>], isock: &Isock) -> Option<usize> {
-    list.iter().position(|i| core::ptr::eq(&**i, isock))
+fn position(list: &[Isock], isock: &Shared) -> Option<usize> {
+    list.iter().position(|i| i.is(isock))
 }
 
 /// Moves all of `from` into `to`, which has the larger capacity, and swaps the two.
@@ -639,5 +743,5 @@ fn count_lost(isock: &Isock) {
 const MAX_WARM: u32 = 1024;
 /// An empty pool is forgotten after this time, in milliseconds.
 const UNUSED_MS: u64 = 10_000;
-/// How often at most the holders of connections are asked to let go, in milliseconds.
-const ASK_MS: u64 = 10;
+/// Holders looked at in one section with BHs off.
+const ASK_BATCH: u32 = 64;

@@ -377,17 +377,20 @@ pub(crate) fn end_all(service: u32) {
     }
 }
 
-/// Lets every p-sock that relays look whether others wait for its connection; see
-/// [`crate::pool::Pool::is_wanted`].
-pub(crate) fn kick_relays() {
-    for shard in 0..SHARDS {
-        let _ = for_each_in(shard, 0, |psock| {
-            if psock.poll.load(Relaxed) & bits::RELAY != 0 {
-                psock.kick(0);
-            }
-            true
-        });
-    }
+/// Lets the owner of an i-sock look whether it can let go of it, see
+/// [`crate::pool::Pool::is_wanted`]; false when its client has nothing to read now.
+///
+/// # Safety
+///
+/// As [`wake`].
+pub(crate) unsafe fn ask(sk: *mut sys::sock) -> bool {
+    // SAFETY: As in `wake`.
+    let psock = unsafe { sys::xlb_sk_psock(sk).cast::<Psock>().as_ref() };
+    let Some(psock) = psock.filter(|p| p.is_readable()) else {
+        return false;
+    };
+    psock.kick(0);
+    true
 }
 
 /// Tells the owner of an i-sock that something happened to it; `wanted` says that other requests
@@ -660,7 +663,7 @@ unsafe extern "C" fn xlb_psock_close(psock: *mut sys::xlb_psock) -> i32 {
         // SAFETY: The socket lock is held.
         if unsafe { sys::xlb_sk_resets_on_close(psock.sk) } != 0 {
             if let Some(isock) = &mut locked.isock {
-                isock.abort = true;
+                isock.reset_at_end();
             }
         } else if locked.orphan() {
             return 1;

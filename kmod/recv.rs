@@ -18,6 +18,7 @@ use xlb_engine::{Body, Framing, Reason, ResponseHead, Status, Version};
 
 use crate::count;
 use crate::exchange::{fill_with, Phase, EAGAIN_I, RCV_SHUTDOWN};
+use crate::keep_alive;
 use crate::limits;
 use crate::psock::{from_c, Locked};
 use crate::sys;
@@ -329,6 +330,7 @@ impl Locked<'_> {
             let mut parser = inner.response.parser;
             if let Status::Complete(head) = parser.parse(bytes, limits::get(), &context)? {
                 let head_bytes = head.head_bytes as usize;
+                let keeps = keep_alive::timeout(bytes, &head);
                 if let Some(edits) = edits(&head, inner.last, inner.head.version) {
                     let bound = rewrite::response_bound(&head, &edits);
                     fill_with(&mut inner.local, bound, |to| {
@@ -344,6 +346,7 @@ impl Locked<'_> {
                     drop(guard);
                     inner.response.framed = head_bytes as u64;
                 }
+                self.endpoint_keeps(keeps);
                 self.accept_head(head)?;
                 return Ok(true);
             }
@@ -390,6 +393,7 @@ impl Locked<'_> {
         let head_bytes = head.head_bytes as usize;
         let bytes = inner.response.partial.bytes();
         let own = bytes.get(..head_bytes).unwrap_or(bytes);
+        let keeps = keep_alive::timeout(own, &head);
         match edits(&head, inner.last, inner.head.version) {
             Some(edits) => {
                 let bound = rewrite::response_bound(&head, &edits);
@@ -400,6 +404,7 @@ impl Locked<'_> {
             None => inner.local.append(own).map_err(|_| Reason::OutputFull)?,
         }
         inner.response.partial.consume(head_bytes);
+        self.endpoint_keeps(keeps);
         self.accept_head(head)?;
         if !head.interim {
             // The beginning of the body was taken with the head.

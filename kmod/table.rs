@@ -12,7 +12,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::count;
-use crate::isock::{now_ms, Isock};
+use crate::isock::{now_ms, Chain, Isock};
 use crate::lock::BhLock;
 use crate::orphan;
 use crate::pool::{move_into, Inner, Key, Pool};
@@ -30,7 +30,7 @@ type Bucket = BhLock<KVec<Arc<Pool>>>;
 static TABLE: [Bucket; BUCKETS] = [const { BhLock::new(KVec::new()) }; BUCKETS];
 
 /// i-socks that a callback found dead; the reaper closes them.
-static DEAD: BhLock<Option<KBox<Isock>>> = BhLock::new(None);
+static DEAD: BhLock<Chain> = BhLock::new(Chain::new());
 
 kernel::sync::global_lock! {
     // SAFETY: Initialised in `init`, before first use.
@@ -44,12 +44,9 @@ fn find(bucket: &KVec<Arc<Pool>>, key: &Key) -> Option<Arc<Pool>> {
 }
 
 /// Gives a dead i-sock to the reaper. Any context; the pool's lock may be held.
-pub(crate) fn bury(mut isock: KBox<Isock>) {
+pub(crate) fn bury(isock: Isock) {
     isock.set_owner(core::ptr::null_mut());
-    let mut dead = DEAD.lock();
-    isock.next = dead.take();
-    *dead = Some(isock);
-    drop(dead);
+    DEAD.lock().push(isock);
     // SAFETY: Queues work; any context.
     unsafe { sys::xlb_reaper_kick(0) };
 }
@@ -102,13 +99,8 @@ pub(crate) fn init() {
 }
 
 fn close_dead() {
-    loop {
-        let mut dead = DEAD.lock();
-        let Some(mut isock) = dead.take() else { return };
-        *dead = isock.next.take();
-        drop(dead);
-        drop(isock);
-    }
+    let dead = core::mem::replace(&mut *DEAD.lock(), Chain::new());
+    drop(dead);
 }
 
 /// Calls `f` for every pool, without a lock held.
@@ -200,6 +192,10 @@ extern "C" fn xlb_reap() {
                 break;
             }
             out.clear();
+        }
+        // Whom nothing has told since: a client may have read up to what can be taken.
+        if pool.is_wanted() {
+            pool.ask_holders();
         }
     });
     if empty {

@@ -27,12 +27,18 @@ const PICKS: u32 = 3;
 impl Locked<'_> {
     /// Finds a connection to the endpoint that was decided on and sends what is held.
     pub(crate) fn connect(&mut self, more: bool) {
+        self.deadline_ms = 0;
+        self.find(more);
+    }
+
+    /// As [`Locked::connect`], in a wait that may have begun already.
+    fn find(&mut self, more: bool) {
         let psock = self.psock;
         // SAFETY: The socket is live; its netns does not change.
         let net = unsafe { sys::xlb_sk_net(psock.sk) };
         // SAFETY: The field is ours under the socket lock.
         let cgroup_id = unsafe { (*psock.request()).cgroup_id };
-        let key = Key::new(cgroup_id, net, self.decision.addr, self.decision.port);
+        let key = Key::new(cgroup_id, net, &self.decision);
         let limits = self.decision.pool;
         loop {
             let pool = match self.pool.take().filter(|p| p.key == key) {
@@ -42,7 +48,7 @@ impl Locked<'_> {
                     Err(_) => return self.fail_connect(sys::XLB_REASON_CONNECT_FAILED),
                 },
             };
-            let got = pool.acquire(psock, &limits);
+            let got = pool.acquire(psock, &limits, &mut self.deadline_ms);
             self.pool = Some(pool.clone());
             match got {
                 Got::Ready(isock) => {
@@ -58,11 +64,10 @@ impl Locked<'_> {
                 }
                 Got::Queued => {
                     self.phase = Phase::Waiting;
-                    self.deadline_ms = 0;
                     pool.ask_holders();
                     return;
                 }
-                Got::Overflow => {
+                Got::Overflow | Got::Late => {
                     self.done(sys::XLB_REASON_POOL_OVERFLOW);
                     return self.reply(sys::XLB_REASON_POOL_OVERFLOW, "");
                 }
@@ -71,7 +76,7 @@ impl Locked<'_> {
         }
     }
 
-    fn open(&mut self, pool: Arc<Pool>, generation: u32, more: bool) {
+    fn open(&mut self, pool: Arc<Pool>, generation: u64, more: bool) {
         // Before the connect, so that its end cannot be missed.
         self.psock.want_kick();
         let sk = self.psock.sk;
@@ -99,7 +104,7 @@ impl Locked<'_> {
     }
 
     /// Waits for the end of a connect, or for its deadline.
-    fn await_connect(&mut self, isock: KBox<Isock>) {
+    fn await_connect(&mut self, isock: Isock) {
         self.phase = Phase::Waiting;
         if self.deadline_ms != 0 {
             let left = self.deadline_ms.saturating_sub(now_ms());
@@ -113,7 +118,7 @@ impl Locked<'_> {
     }
 
     /// Gives the request to `isock` and sends what is held; false when the connection is no good.
-    fn bind(&mut self, isock: KBox<Isock>, more: bool) -> bool {
+    fn bind(&mut self, isock: Isock, more: bool) -> bool {
         let psock = self.psock;
         if self.prepare().is_err() {
             isock.pool.clone().release(isock, true);
@@ -148,7 +153,7 @@ impl Locked<'_> {
         inner.sent += sent;
         inner.request_bytes += sent as u64;
         let mut isock = isock;
-        isock.requests += 1;
+        isock.owned_mut().requests += 1;
         inner.isock = Some(isock);
         inner.phase = Phase::Relay;
         if inner.has_unsent() {
@@ -251,17 +256,21 @@ impl Locked<'_> {
             let Some(pool) = self.pool.clone() else {
                 return self.fail_connect(sys::XLB_REASON_CONNECT_FAILED);
             };
-            match pool.take_turn(self.psock) {
+            match pool.take_turn(self.psock, self.deadline_ms) {
                 Got::Ready(isock) => {
                     if self.bind(isock, false) {
                         count::inc(sys::XLB_COUNTER_REUSED);
                     } else {
-                        self.connect(false);
+                        self.find(false);
                     }
                 }
                 Got::Permit(generation) => self.open(pool, generation, false),
                 Got::Queued => {}
-                Got::Overflow | Got::Closed => self.connect(false),
+                Got::Late => {
+                    self.done(sys::XLB_REASON_POOL_TIMEOUT);
+                    self.reply(sys::XLB_REASON_POOL_TIMEOUT, "");
+                }
+                Got::Overflow | Got::Closed => self.find(false),
             }
         }
     }
@@ -329,6 +338,22 @@ impl Locked<'_> {
         }
         self.out = None;
         self.sent = 0;
+    }
+
+    /// What the endpoint says in a response of how long it keeps the connection when it is idle.
+    pub(crate) fn endpoint_keeps(&mut self, seconds: Option<u32>) {
+        if let (Some(isock), Some(seconds)) = (&mut self.isock, seconds) {
+            isock.endpoint_keeps(seconds);
+        }
+    }
+
+    /// Others wait for this connection, and it cannot be given back yet: maybe another one can.
+    pub(crate) fn ask_another(&self) {
+        if let Some(isock) = &self.isock {
+            if isock.pool.is_wanted() {
+                isock.pool.ask_another();
+            }
+        }
     }
 
     /// Gives up a place in the queue, and what may have been given there.

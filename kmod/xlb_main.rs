@@ -12,7 +12,8 @@
 //! | `decide.rs`, `upstream.rs`, `replies.rs` | the steps of it: policy, connection, own answers |
 //! | `orphan.rs` | p-sockets that were closed with a request still to be sent |
 //! | `isock.rs`, `pool.rs` | connections to endpoints, and who may use them |
-//! | `table.rs` | all pools, and the reaper |
+//! | `keep_alive.rs` | how long an endpoint keeps an idle connection |
+//! | `holders.rs`, `table.rs` | who holds the connections of a pool; all pools, and the reaper |
 //! | `fields.rs` | what BPF may ask about a request |
 //! | `control.rs`, `count.rs` | what xlbctl may ask; counters |
 //! | `limits.rs` | the limits of the engine, as module parameters |
@@ -29,7 +30,9 @@ mod count;
 mod decide;
 mod exchange;
 mod fields;
+mod holders;
 mod isock;
+mod keep_alive;
 mod limits;
 mod lock;
 mod orphan;
@@ -80,6 +83,10 @@ module! {
             default: xlb_engine::Limits::DEFAULT.interim_count,
             description: "Most 1xx responses to one request",
         },
+        counts_from: u32 {
+            default: 0,
+            description: "For tests: where the counts of connections and pools begin",
+        },
     },
 }
 
@@ -102,6 +109,7 @@ impl kernel::Module for Xlb {
             interim_count: given(module_parameters::interim_count.value()),
             ..Limits::DEFAULT
         })?;
+        count::set_from(given(module_parameters::counts_from.value()));
         table::init();
         psock::init();
         orphan::init();

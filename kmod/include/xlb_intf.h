@@ -73,7 +73,7 @@ _Static_assert(sizeof(struct xlb_request) == 48, "read by BPF programs of the sa
 
 /* --- Decisions --------------------------------------------------------------- */
 
-/* Limits of one pool: all i-socks of one (cgroup, netns, endpoint). */
+/* Limits of one pool: all i-socks of one (cgroup, netns, cluster, endpoint). */
 struct xlb_pool_limits {
 	__u32 min_idle;
 	__u32 max; /* connections; 0 = no limit */
@@ -137,7 +137,8 @@ _Static_assert(sizeof(struct xlb_result) == 32, "read by BPF programs of the sam
 	X(VERSION, version, 505, "HTTP version other than 1.0 and 1.1")                          \
 	X(NO_POLICY, no_policy, 503, "no BPF policy is attached")                                \
 	X(CLIENT_GONE, client_gone, 0, "the client closed before the response was whole")        \
-	X(RETRIED, retried, 0, "the endpoint's connection was dead; the request is sent again")
+	X(RETRIED, retried, 0, "the endpoint's connection was dead; the request is sent again")  \
+	X(POOL_TIMEOUT, pool_timeout, 503, "no connection of a full pool came free in time")
 
 enum xlb_reason {
 #define X(upper, lower, status, text) XLB_REASON_##upper,
@@ -240,7 +241,7 @@ enum xlb_ctl_op {
 	X(ISOCKS, isocks, gauge, "connections to endpoints now")                          \
 	X(ISOCKS_IDLE, isocks_idle, gauge, "of them idle in pools")                       \
 	X(ISOCK_BYTES, isock_bytes, gauge, "module memory of i-socks and pools, bytes")   \
-	X(POOLS, pools, gauge, "pools (cgroup, netns, endpoint) now")                     \
+	X(POOLS, pools, gauge, "pools (cgroup, netns, cluster, endpoint) now")            \
 	X(PENDING, pending, gauge, "requests that wait for a connection now")             \
 	X(ACCEPTED, accepted, counter, "connects taken over")                             \
 	X(REQUESTS, requests, counter, "request heads framed")                            \

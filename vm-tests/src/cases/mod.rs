@@ -10,6 +10,7 @@ mod config;
 mod hostile;
 mod life;
 mod pool;
+mod pool_limits;
 mod replies;
 mod routes;
 pub mod smuggle;
@@ -32,6 +33,7 @@ const ALL: &[&[Scenario]] = &[
     balance::SCENARIOS,
     routes::SCENARIOS,
     pool::SCENARIOS,
+    pool_limits::SCENARIOS,
     replies::SCENARIOS,
     config::SCENARIOS,
     life::SCENARIOS,

@@ -106,8 +106,12 @@ fn last_in_first_out(ctx: &mut Ctx) -> Result<()> {
         .find(|s| s.message.path() == "/sleep/700")
         .map(|s| s.connection);
     backend.clear();
-    for _ in 0..10 {
+    for _ in 0..5 {
         ctx.open(vip)?.get("/")?.expect(200)?;
+        // A request that cannot be sent twice, too, has the connection that was good last.
+        let mut conn = ctx.open(vip)?;
+        conn.request("POST", "/", "", b"body")?;
+        conn.response("POST")?.expect(200)?;
     }
     let used: Vec<usize> = backend.requests().iter().map(|s| s.connection).collect();
     ensure!(
