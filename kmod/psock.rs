@@ -218,8 +218,17 @@ impl Psock {
         if poll & bits::STREAM != 0 {
             let rx = self.rx.load(Acquire);
             // SAFETY: In RCU; TCP sockets are SLAB_TYPESAFE_BY_RCU, so what `rx` points at is
-            // some TCP socket until the section ends.
-            return rx.is_null() || unsafe { sys::xlb_isk_writable(rx) } != 0;
+            // the memory of some TCP socket until the section ends, live or not.
+            if rx.is_null() || unsafe { sys::xlb_isk_get(rx) } == 0 {
+                // It goes, or has gone: a write finds out.
+                return true;
+            }
+            // SAFETY: With the reference it stays what it is, and when it is the bound one still,
+            // then it is an i-sock.
+            let writable = self.rx.load(Acquire) != rx || unsafe { sys::xlb_isk_writable(rx) } != 0;
+            // SAFETY: Taken above.
+            unsafe { sys::xlb_isk_put(rx) };
+            return writable;
         }
         poll & bits::FULL == 0
     }
@@ -231,7 +240,8 @@ impl Psock {
             return true;
         }
         let rx = self.rx.load(Acquire);
-        // SAFETY: As in `is_writable`.
+        // SAFETY: As in `is_writable`: plain fields of some TCP socket. Of another one they may say
+        // that there is something: a read finds out.
         poll & bits::RELAY != 0 && !rx.is_null() && unsafe { sys::xlb_isk_readable(rx) } != 0
     }
 

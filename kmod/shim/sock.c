@@ -531,6 +531,18 @@ int xlb_isk_readable(const struct sock *sk)
 	return READ_ONCE(tp->rcv_nxt) != READ_ONCE(tp->copied_seq) || xlb_isk_fin(sk);
 }
 
+/* sk may have been freed, and be another socket by now. */
+int xlb_isk_get(struct sock *sk)
+{
+	return refcount_inc_not_zero(&sk->sk_refcnt);
+}
+
+void xlb_isk_put(struct sock *sk)
+{
+	sock_put(sk);
+}
+
+/* sk_prot and the netns are followed: not without a reference. */
 int xlb_isk_writable(struct sock *sk)
 {
 	struct socket *sock;

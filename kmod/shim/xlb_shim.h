@@ -79,7 +79,9 @@ size_t xlb_isk_peek(struct sock *sk, __u32 off, const __u8 **data); /* locked */
 int xlb_isk_inq(const struct sock *sk);
 int xlb_isk_outq(const struct sock *sk);
 int xlb_isk_readable(const struct sock *sk); /* in RCU */
-int xlb_isk_writable(struct sock *sk); /* in RCU; asks for write space when not */
+int xlb_isk_get(struct sock *sk); /* in RCU; 0 when it is going */
+void xlb_isk_put(struct sock *sk);
+int xlb_isk_writable(struct sock *sk); /* in RCU, with a reference; asks for write space when not */
 int xlb_isk_reset(const struct sock *sk); /* ended by an error, not by a FIN */
 int xlb_isk_fin(const struct sock *sk); /* the peer has ended its side, or the connection is dead */
 void xlb_isk_shut_write(struct socket *sock);
