@@ -27,7 +27,8 @@ const PICKS: u32 = 3;
 impl Locked<'_> {
     /// Finds a connection to the endpoint that was decided on and sends what is held.
     pub(crate) fn connect(&mut self, more: bool) {
-        self.deadline_ms = 0;
+        // An orphan waits no longer than it lives.
+        self.deadline_ms = self.dies_ms;
         self.find(more);
     }
 
@@ -256,6 +257,10 @@ impl Locked<'_> {
             let Some(pool) = self.pool.clone() else {
                 return self.fail_connect(sys::XLB_REASON_CONNECT_FAILED);
             };
+            if self.dies_ms != 0 && (self.deadline_ms == 0 || self.dies_ms < self.deadline_ms) {
+                // It became an orphan in the queue.
+                self.deadline_ms = self.dies_ms;
+            }
             match pool.take_turn(self.psock, self.deadline_ms) {
                 Got::Ready(isock) => {
                     if self.bind(isock, false) {
