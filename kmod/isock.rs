@@ -68,6 +68,8 @@ pub(crate) struct Owned {
     pub(crate) since_ms: u64,
     /// How long it may be idle, because the endpoint said so; `u32::MAX` when it did not.
     pub(crate) life_ms: u32,
+    /// The first response did not say how long.
+    pub(crate) silent: bool,
     /// It is in the pool's list of holders.
     pub(crate) held: bool,
     /// Reset the connection instead of ending it in order.
@@ -169,6 +171,7 @@ impl Isock {
                     generation,
                     since_ms: now_ms(),
                     life_ms: u32::MAX,
+                    silent: false,
                     held: false,
                     abort: false,
                     next: None,
@@ -232,10 +235,14 @@ impl Isock {
         self.owned_mut().abort = true;
     }
 
-    /// The endpoint says that it closes the connection when it was idle for so long. A request must
-    /// not meet that end: the last second is not used.
-    pub(crate) fn endpoint_keeps(&mut self, seconds: u32) {
-        self.owned_mut().life_ms = seconds.saturating_sub(1).saturating_mul(1000);
+    /// The endpoint says in a response that it closes the connection when it was idle for so long,
+    /// or says nothing. A request must not meet that end: the last second is not used.
+    pub(crate) fn endpoint_keeps(&mut self, seconds: Option<u32>) {
+        let owned = self.owned_mut();
+        match seconds {
+            Some(seconds) => owned.life_ms = seconds.saturating_sub(1).saturating_mul(1000),
+            None => owned.silent |= owned.life_ms == u32::MAX,
+        }
     }
 
     /// Whether it was idle for as long as the endpoint allows.

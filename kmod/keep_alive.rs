@@ -4,13 +4,18 @@
 //!
 //! No standard has the field any more (RFC 2068, section 19.7.1.1 had); Node.js, Apache and others
 //! send it, and their clients end a connection before its server does. What cannot be read says nothing.
+//!
+//! Who sends it sends it in every response, so a connection whose first response is without is not
+//! looked at again: the search would cost one percent of a small request.
 
 use xlb_engine::{Fields, ResponseHead};
 
-/// The seconds that the response head in `bytes` names.
-pub(crate) fn timeout(bytes: &[u8], head: &ResponseHead) -> Option<u32> {
+use crate::isock::Isock;
+
+/// The seconds that the response head in `bytes`, of `isock`, names.
+pub(crate) fn timeout(isock: &Isock, bytes: &[u8], head: &ResponseHead) -> Option<u32> {
     // A hop-by-hop field: without any the head is forwarded as it is.
-    if !head.rewrite || head.interim {
+    if !head.rewrite || head.interim || isock.owned().silent {
         return None;
     }
     Fields::of_response(bytes, head)

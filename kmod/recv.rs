@@ -330,7 +330,7 @@ impl Locked<'_> {
             let mut parser = inner.response.parser;
             if let Status::Complete(head) = parser.parse(bytes, limits::get(), &context)? {
                 let head_bytes = head.head_bytes as usize;
-                let keeps = keep_alive::timeout(bytes, &head);
+                let keeps = keep_alive::timeout(isock, bytes, &head);
                 if let Some(edits) = edits(&head, inner.last, inner.head.version) {
                     let bound = rewrite::response_bound(&head, &edits);
                     fill_with(&mut inner.local, bound, |to| {
@@ -346,7 +346,7 @@ impl Locked<'_> {
                     drop(guard);
                     inner.response.framed = head_bytes as u64;
                 }
-                self.endpoint_keeps(keeps);
+                self.endpoint_keeps(&head, keeps);
                 self.accept_head(head)?;
                 return Ok(true);
             }
@@ -393,7 +393,10 @@ impl Locked<'_> {
         let head_bytes = head.head_bytes as usize;
         let bytes = inner.response.partial.bytes();
         let own = bytes.get(..head_bytes).unwrap_or(bytes);
-        let keeps = keep_alive::timeout(own, &head);
+        let keeps = match &inner.isock {
+            Some(isock) => keep_alive::timeout(isock, own, &head),
+            None => None,
+        };
         match edits(&head, inner.last, inner.head.version) {
             Some(edits) => {
                 let bound = rewrite::response_bound(&head, &edits);
@@ -404,7 +407,7 @@ impl Locked<'_> {
             None => inner.local.append(own).map_err(|_| Reason::OutputFull)?,
         }
         inner.response.partial.consume(head_bytes);
-        self.endpoint_keeps(keeps);
+        self.endpoint_keeps(&head, keeps);
         self.accept_head(head)?;
         if !head.interim {
             // The beginning of the body was taken with the head.

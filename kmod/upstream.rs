@@ -10,6 +10,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use xlb_engine::rewrite::{self, RequestEdits};
+use xlb_engine::ResponseHead;
 
 use crate::buf::Buf;
 use crate::count;
@@ -346,8 +347,8 @@ impl Locked<'_> {
     }
 
     /// What the endpoint says in a response of how long it keeps the connection when it is idle.
-    pub(crate) fn endpoint_keeps(&mut self, seconds: Option<u32>) {
-        if let (Some(isock), Some(seconds)) = (&mut self.isock, seconds) {
+    pub(crate) fn endpoint_keeps(&mut self, head: &ResponseHead, seconds: Option<u32>) {
+        if let Some(isock) = self.isock.as_mut().filter(|_| !head.interim) {
             isock.endpoint_keeps(seconds);
         }
     }

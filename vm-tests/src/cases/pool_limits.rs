@@ -59,7 +59,7 @@ fn pending_timeout(ctx: &mut Ctx) -> Result<()> {
         "  pool: {max: 1, max_pending: 10, pending_timeout: 700ms}\n",
     )?;
     let mut holder = ctx.open(vip)?;
-    holder.request("GET", "/sleep/3000", "", b"")?;
+    holder.request("GET", &format!("/sleep/{}", 3000 * ctx.scale), "", b"")?;
     thread::sleep(Duration::from_millis(100));
     let begin = Instant::now();
     let mut waiting = Vec::new();
@@ -72,7 +72,7 @@ fn pending_timeout(ctx: &mut Ctx) -> Result<()> {
         conn.response("GET")?.expect_reply(503, "pool_timeout")?;
         let waited = begin.elapsed();
         ensure!(
-            waited > Duration::from_millis(600) && waited < Duration::from_millis(2500),
+            waited > Duration::from_millis(600) && waited < ctx.secs(5) / 2,
             "pending_timeout: 700ms took {waited:?}"
         );
     }
@@ -104,13 +104,18 @@ fn pending_timeout_by_default(ctx: &mut Ctx) -> Result<()> {
     let _backend = Logging::start(BACKEND)?;
     let vip = ctx.shop_with(&[BACKEND], "round_robin", "  pool: {max: 1}\n")?;
     let mut holder = ctx.open(vip)?;
-    holder.request("GET", "/sleep/9000", "", b"")?;
+    holder.request(
+        "GET",
+        &format!("/sleep/{}", 5000 + 4000 * ctx.scale),
+        "",
+        b"",
+    )?;
     thread::sleep(Duration::from_millis(100));
     let begin = Instant::now();
     ctx.open(vip)?.get("/")?.expect_reply(503, "pool_timeout")?;
     let waited = begin.elapsed();
     ensure!(
-        waited > Duration::from_millis(4900) && waited < Duration::from_millis(8000),
+        waited > Duration::from_millis(4900) && waited < Duration::from_secs(5) + ctx.secs(3),
         "the default of 5 s took {waited:?}"
     );
     holder.response("GET")?.expect(200)?;
@@ -129,7 +134,7 @@ fn limits_of_each_cluster(ctx: &mut Ctx) -> Result<()> {
     let mut others = Vec::new();
     for _ in 0..3 {
         let mut conn = ctx.open(vip)?;
-        conn.request("GET", "/sleep/2000", "", b"")?;
+        conn.request("GET", &format!("/sleep/{}", 2000 * ctx.scale), "", b"")?;
         others.push(conn);
     }
     thread::sleep(Duration::from_millis(200));
@@ -139,7 +144,7 @@ fn limits_of_each_cluster(ctx: &mut Ctx) -> Result<()> {
         .context("max: 1, and none is used")?
         .expect(200)?;
     ensure!(
-        begin.elapsed() < Duration::from_millis(1500),
+        begin.elapsed() < ctx.secs(3) / 2,
         "connections of the other cluster were counted: {:?}",
         begin.elapsed()
     );
@@ -178,10 +183,11 @@ fn asks_its_own_holders(ctx: &mut Ctx) -> Result<()> {
     const STRANGERS: usize = 40;
     const WAITING: usize = 30;
     let _other = Logging::start(OTHER)?;
-    let _items = Server::start(BACKEND, |mut conn, _| {
+    let hold = ctx.secs(3);
+    let _items = Server::start(BACKEND, move |mut conn, _| {
         while let Some(request) = conn.request_read()? {
             if request.path() == "/hold" {
-                thread::sleep(Duration::from_millis(3000));
+                thread::sleep(hold);
             }
             conn.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
         }
@@ -196,7 +202,7 @@ fn asks_its_own_holders(ctx: &mut Ctx) -> Result<()> {
     let mut strangers = Vec::new();
     for _ in 0..STRANGERS {
         let mut conn = ctx.open(vip)?;
-        conn.request("GET", "/sleep/6000", "", b"")?;
+        conn.request("GET", &format!("/sleep/{}", 6000 * ctx.scale), "", b"")?;
         strangers.push(conn);
     }
     let mut holder = ctx.open(vip)?;
@@ -227,12 +233,13 @@ fn asks_its_own_holders(ctx: &mut Ctx) -> Result<()> {
 /// Of all that hold a connection of a full pool one can let go: its response is in, and its client reads late.
 fn finds_who_can_let_go(ctx: &mut Ctx) -> Result<()> {
     const STALLED: usize = 5;
-    let _server = Server::start(BACKEND, |mut conn, _| {
+    let stall = ctx.secs(6);
+    let _server = Server::start(BACKEND, move |mut conn, _| {
         while let Some(request) = conn.request_read()? {
             match request.path() {
                 "/stall" => {
                     conn.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nst")?;
-                    thread::sleep(Duration::from_millis(6000));
+                    thread::sleep(stall);
                     conn.send("op")?;
                 }
                 "/none" => {
@@ -266,7 +273,7 @@ fn finds_who_can_let_go(ctx: &mut Ctx) -> Result<()> {
         late.response("GET")?;
     }
     ensure!(
-        begin.elapsed() < Duration::from_millis(5500),
+        begin.elapsed() < stall,
         "waited for the stalled ones: {:?}",
         begin.elapsed()
     );
@@ -291,7 +298,6 @@ fn endpoint_says_how_long(ctx: &mut Ctx) -> Result<()> {
     let vip = ctx.shop_with(&[BACKEND], "round_robin", "  pool: {min_idle: 1}\n")?;
     let mut conn = ctx.open(vip)?;
     conn.get("/")?.expect(200)?;
-    thread::sleep(Duration::from_millis(500));
     let before = xlb::counters()?.get("reused")?;
     conn.get("/")?.expect(200)?;
     ensure!(
