@@ -174,7 +174,7 @@ fn least_request_counts_pending(ctx: &mut Ctx) -> Result<()> {
     let vip = ctx.shop_with(
         &THREE,
         "least_request",
-        "  lb_options: {choices: 0}\n  pool: {max: 1, max_pending: 100}\n",
+        "  lb_options: {choices: 0}\n  pool: {max: 1, max_pending: 100, pending_timeout: 5m}\n",
     )?;
     let mut conns = Vec::new();
     for _ in 0..12 {

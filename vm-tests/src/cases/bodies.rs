@@ -601,7 +601,7 @@ fn tunnel_half_closed(ctx: &mut Ctx) -> Result<()> {
     let vip = ctx.shop_with(
         &[BACKEND],
         "round_robin",
-        "  pool: {max: 1, max_pending: 4}\n",
+        "  pool: {max: 1, max_pending: 4, pending_timeout: 5m}\n",
     )?;
     let mut conn = ctx.open(vip)?;
     conn.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")?;

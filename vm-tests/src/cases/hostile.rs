@@ -279,7 +279,7 @@ fn backend_answers_twice(ctx: &mut Ctx) -> Result<()> {
     let vip = ctx.shop_with(
         &[BACKEND],
         "round_robin",
-        "  pool: {max: 1, max_pending: 100}\n",
+        "  pool: {max: 1, max_pending: 100, pending_timeout: 5m}\n",
     )?;
     for round in 0..40 {
         // Bytes that come once the next request is out cannot be told from its answer by anyone: a late second
@@ -422,7 +422,7 @@ fn request_with_the_answer_of_another(ctx: &mut Ctx) -> Result<()> {
     let vip = ctx.shop_with(
         &[BACKEND],
         "round_robin",
-        "  pool: {max: 2, max_pending: 1000}\n",
+        "  pool: {max: 2, max_pending: 1000, pending_timeout: 5m}\n",
     )?;
     let limit = ctx.secs(30);
     let threads: Vec<_> = (0..8)

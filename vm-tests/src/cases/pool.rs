@@ -126,7 +126,7 @@ fn max_and_pending(ctx: &mut Ctx) -> Result<()> {
     let vip = ctx.shop_with(
         &[BACKEND],
         "round_robin",
-        "  pool: {max: 2, max_pending: 3}\n",
+        "  pool: {max: 2, max_pending: 3, pending_timeout: 5m}\n",
     )?;
     // Long enough for xlbctl to look meanwhile.
     let long = format!("/sleep/{}", 1500 * ctx.scale);
@@ -186,7 +186,7 @@ fn pending_does_not_block_others(ctx: &mut Ctx) -> Result<()> {
     let yaml = crate::ctx::shop_yaml(
         &[BACKEND],
         "round_robin",
-        "  pool: {max: 1, max_pending: 100}\n",
+        "  pool: {max: 1, max_pending: 100, pending_timeout: 5m}\n",
     ) + "- {name: other, lb: round_robin, endpoints: [\"127.0.1.2:8001\"]}\n";
     ctx.apply(&yaml.replace(
         "  - cluster: items\n",
@@ -433,7 +433,7 @@ fn large_upload_after_a_wait(ctx: &mut Ctx) -> Result<()> {
     let vip = ctx.shop_with(
         &[BACKEND],
         "round_robin",
-        "  pool: {max: 1, max_pending: 4}\n",
+        "  pool: {max: 1, max_pending: 4, pending_timeout: 5m}\n",
     )?;
     let body = pattern(300_000, 3);
     for round in 0..3 {
@@ -476,7 +476,7 @@ fn opened_late_in_the_clients_cgroup(ctx: &mut Ctx) -> Result<()> {
     let vip = ctx.shop_with(
         &[BACKEND],
         "round_robin",
-        "  pool: {max: 1, max_pending: 4}\n",
+        "  pool: {max: 1, max_pending: 4, pending_timeout: 5m}\n",
     )?;
     let own = std::fs::read_to_string("/proc/self/cgroup")?;
     let own = own.trim().rsplit(':').next().context("cgroup")?;
@@ -509,7 +509,7 @@ fn client_gone_closes_its_connection(ctx: &mut Ctx) -> Result<()> {
     let vip = ctx.shop_with(
         &[BACKEND],
         "round_robin",
-        "  pool: {max: 1, max_pending: 10}\n",
+        "  pool: {max: 1, max_pending: 10, pending_timeout: 5m}\n",
     )?;
     for round in 0..10 {
         let mut conn = ctx.open(vip)?;

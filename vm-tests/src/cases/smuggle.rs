@@ -185,7 +185,7 @@ fn responses(ctx: &mut Ctx) -> Result<()> {
     ctx.shop_with(
         &[BACKEND],
         "round_robin",
-        "  pool: {max: 1, max_pending: 100}\n",
+        "  pool: {max: 1, max_pending: 100, pending_timeout: 5m}\n",
     )?;
     let mut problems = Vec::new();
     for (number, entry) in entries.iter().enumerate() {

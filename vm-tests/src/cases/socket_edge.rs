@@ -370,7 +370,7 @@ fn parked(ctx: &mut Ctx) -> Result<()> {
     let vip = ctx.shop_with(
         &[BACKEND],
         "round_robin",
-        "  pool: {max: 1, max_pending: 100}\n",
+        "  pool: {max: 1, max_pending: 100, pending_timeout: 5m}\n",
     )?;
     let mut all = Vec::new();
     for _ in 0..10 {

@@ -227,7 +227,7 @@ fn closed_with_a_long_body(ctx: &mut Ctx) -> Result<()> {
     let vip = ctx.shop_with(
         &[OTHER],
         "round_robin",
-        "  pool: {max: 1, max_pending: 100}\n",
+        "  pool: {max: 1, max_pending: 100, pending_timeout: 5m}\n",
     )?;
     // The connection is taken by a request that is not whole.
     let hold = Sock::open(vip)?;
