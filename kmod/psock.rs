@@ -134,24 +134,32 @@ impl Psock {
         self.req.get()
     }
 
-    /// Takes the socket lock. Lock order 1.
-    pub(crate) fn lock(&self) -> Locked<'_> {
+    /// Runs `f` with the socket lock held (lock order 1) and lets the socket go. Before that it tells those
+    /// who read and write without the lock what has changed, and wakes them.
+    pub(crate) fn locked<R>(&self, f: impl FnOnce(&mut Locked<'_>) -> R) -> R {
         // SAFETY: A Psock that can be named has a live socket; process context.
         unsafe { sys::xlb_lock_sock(self.sk) };
-        Locked {
-            psock: self,
-            release: true,
-        }
+        // SAFETY: Just taken.
+        let result = unsafe { self.owned(f) };
+        // SAFETY: Taken above.
+        unsafe { sys::xlb_release_sock(self.sk) };
+        result
     }
 
+    /// As [`Psock::locked`] where the lock is held already, and stays so.
+    ///
     /// # Safety
     ///
-    /// The caller holds the socket lock for longer than `'a` and has no other [`Locked`].
-    unsafe fn assume_locked(&self) -> Locked<'_> {
-        Locked {
+    /// The caller holds the socket lock, and there is no other [`Locked`].
+    unsafe fn owned<R>(&self, f: impl FnOnce(&mut Locked<'_>) -> R) -> R {
+        let mut locked = Locked {
             psock: self,
-            release: false,
-        }
+            read_short: false,
+        };
+        let result = f(&mut locked);
+        let news = locked.publish();
+        self.wake(news);
+        result
     }
 
     /// Runs the work in `delay_ms`, or at once for 0. Any context.
@@ -198,6 +206,16 @@ impl Psock {
     /// Whether the socket must end after the running exchange.
     pub(crate) fn is_ending(&self) -> bool {
         self.ending.load(Relaxed)
+    }
+
+    /// Wakes those to whom a change matters.
+    fn wake(&self, news: News) {
+        if news.reader {
+            self.wake_reader();
+        }
+        if news.writer {
+            self.wake_writer();
+        }
     }
 
     /// Tells readers that something is there.
@@ -426,16 +444,23 @@ pub(crate) unsafe fn wake(sk: *mut sys::sock, event: sys::xlb_isock_event, wante
     }
 }
 
-/// The socket lock of a p-sock, and with it [`Inner`].
+/// The socket lock of a p-sock, and with it [`Inner`]; made by [`Psock::locked`].
 pub(crate) struct Locked<'a> {
     pub(crate) psock: &'a Psock,
-    release: bool,
+    /// A read returned less than was asked for; see [`Locked::did_read_short`].
+    read_short: bool,
+}
+
+/// Who must be woken, because the state of the socket has changed.
+struct News {
+    reader: bool,
+    writer: bool,
 }
 
 impl Locked<'_> {
-    /// Publishes what lock-free readers need, then wakes those to whom it matters (a thread that
-    /// polled a moment before saw the old state), and counts memory that has changed.
-    fn publish(&mut self) {
+    /// Publishes what lock-free readers need, and counts memory that has changed. Says to whom it
+    /// matters: a thread that polled a moment before saw the old state.
+    fn publish(&mut self) -> News {
         let psock = self.psock;
         let inner = &mut **self;
         let (poll, state) = inner.public();
@@ -450,30 +475,31 @@ impl Locked<'_> {
             );
             inner.counted = memory;
         }
-        if poll & !before & bits::READY != 0 {
-            psock.wake_reader();
-        }
         // A writer that found no room while a connection was awaited: from now on the i-sock has it.
         let streams = before & bits::FULL != 0 && poll & !before & bits::STREAM != 0;
-        if streams || before & !poll & (bits::FULL | bits::STREAM) != 0 {
-            psock.wake_writer();
+        News {
+            reader: poll & !before & bits::READY != 0 || (self.read_short && self.has_news()),
+            writer: streams || before & !poll & (bits::FULL | bits::STREAM) != 0,
         }
     }
 
-    /// Raises an edge for what is there now and was not taken, an end or an error included: a reader
-    /// that took a short read for the end of what is there waits for one.
-    pub(crate) fn raise_edge(&mut self) {
-        self.publish();
+    /// A read that does not peek returned less than was asked for. Its caller takes that for "nothing more
+    /// is there", so what is there all the same when the lock goes raises an edge.
+    pub(crate) fn did_read_short(&mut self) {
+        self.read_short = true;
+    }
+
+    /// Whether there is something to read now: bytes, an end or an error.
+    fn has_news(&self) -> bool {
         // SAFETY: The socket is live.
         let ended = unsafe { sys::xlb_sk_shutdown(self.psock.sk) } & RCV_SHUTDOWN != 0;
-        if ended || self.has_error() || self.psock.is_readable() {
-            self.psock.wake_reader();
-        }
+        ended || self.psock.is_readable() || self.has_error()
     }
 
     /// Sleeps without the lock until a read may make progress. `Err` is for the caller.
     pub(crate) fn wait_readable(&mut self, timeo: &mut isize) -> Result<(), i32> {
-        self.publish();
+        let news = self.publish();
+        self.psock.wake(news);
         // SAFETY: The lock is held, and is again on return.
         let err = unsafe { sys::xlb_sk_wait_readable(self.psock.sk, timeo) };
         if err < 0 {
@@ -484,7 +510,8 @@ impl Locked<'_> {
 
     /// Sleeps without the lock until a write may make progress. `Err` is for the caller.
     pub(crate) fn wait_writable(&mut self, timeo: &mut isize) -> Result<(), i32> {
-        self.publish();
+        let news = self.publish();
+        self.psock.wake(news);
         // SAFETY: The lock is held, and is again on return.
         let err = unsafe { sys::xlb_sk_wait_writable(self.psock.sk, timeo) };
         if err < 0 {
@@ -534,16 +561,6 @@ impl DerefMut for Locked<'_> {
     fn deref_mut(&mut self) -> &mut Inner {
         // SAFETY: The socket lock is held, and `&mut self` makes this the only reference.
         unsafe { &mut *self.psock.inner.get() }
-    }
-}
-
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
-        self.publish();
-        if self.release {
-            // SAFETY: Taken by `Psock::lock`.
-            unsafe { sys::xlb_release_sock(self.psock.sk) }
-        }
     }
 }
 
@@ -613,8 +630,7 @@ unsafe extern "C" fn xlb_psock_arm(psock: *mut sys::xlb_psock, service: u32, arm
     // SAFETY: By the contract.
     let psock = unsafe { from_c(psock) };
     // SAFETY: By the contract.
-    let mut locked = unsafe { psock.assume_locked() };
-    locked.armed = armed != 0;
+    unsafe { psock.owned(|locked| locked.armed = armed != 0) };
     if armed != 0 {
         psock.service.store(service, Relaxed);
     }
@@ -628,8 +644,7 @@ unsafe extern "C" fn xlb_psock_take_armed(psock: *mut sys::xlb_psock) -> i32 {
     // SAFETY: By the contract.
     let psock = unsafe { from_c(psock) };
     // SAFETY: By the contract.
-    let mut locked = unsafe { psock.assume_locked() };
-    i32::from(core::mem::take(&mut locked.armed))
+    i32::from(unsafe { psock.owned(|locked| core::mem::take(&mut locked.armed)) })
 }
 
 /// The socket is connected to a VIP now.
@@ -668,17 +683,21 @@ unsafe extern "C" fn xlb_psock_is_ours(psock: *const sys::xlb_psock) -> i32 {
 unsafe extern "C" fn xlb_psock_close(psock: *mut sys::xlb_psock) -> i32 {
     // SAFETY: By the contract.
     let psock = unsafe { from_c(psock) };
-    {
-        let mut locked = psock.lock();
+    let kept = psock.locked(|locked| {
         // SAFETY: The socket lock is held.
         if unsafe { sys::xlb_sk_resets_on_close(psock.sk) } != 0 {
             if let Some(isock) = &mut locked.isock {
                 isock.reset_at_end();
             }
         } else if locked.orphan() {
-            return 1;
+            return true;
         }
         locked.end(sys::XLB_REASON_CLIENT_GONE);
+        false
+    });
+    if kept {
+        // The reaper may have closed it already.
+        return 1;
     }
     psock.stop();
     0
@@ -694,9 +713,12 @@ unsafe extern "C" fn xlb_psock_disconnect(psock: *mut sys::xlb_psock) {
     // SAFETY: By the contract.
     let psock = unsafe { from_c(psock) };
     // SAFETY: By the contract.
-    let mut locked = unsafe { psock.assume_locked() };
-    locked.abandon(sys::XLB_REASON_CLIENT_GONE);
-    locked.clear();
+    unsafe {
+        psock.owned(|locked| {
+            locked.abandon(sys::XLB_REASON_CLIENT_GONE);
+            locked.clear();
+        });
+    }
     psock.delist();
     psock.ours.store(false, Release);
 }
@@ -711,10 +733,9 @@ unsafe extern "C" fn xlb_psock_shutdown(psock: *mut sys::xlb_psock, how: i32) {
     const SEND: i32 = 2;
     // SAFETY: By the contract.
     let psock = unsafe { from_c(psock) };
-    // SAFETY: By the contract.
-    let mut locked = unsafe { psock.assume_locked() };
     if how & SEND != 0 {
-        locked.shut_send();
+        // SAFETY: By the contract.
+        unsafe { psock.owned(|locked| locked.shut_send()) };
     }
 }
 
@@ -769,11 +790,11 @@ unsafe extern "C" fn xlb_psock_work(work: *mut c_void) {
     let psock = unsafe { &*work.byte_sub(offset_of!(Psock, work)).cast::<Psock>() };
     // SAFETY: The socket is live; the work never sleeps for its lock.
     if unsafe { sys::xlb_sk_lock_or_defer(psock.sk) } != 0 {
-        let mut locked = Locked {
-            psock,
-            release: true,
-        };
-        locked.work();
+        // SAFETY: Just taken.
+        unsafe {
+            psock.owned(|locked| locked.work());
+            sys::xlb_release_sock(psock.sk);
+        }
     }
 }
 
@@ -812,8 +833,7 @@ unsafe extern "C" fn xlb_psock_deferred_work(psock: *mut sys::xlb_psock) {
     // SAFETY: By the contract.
     let psock = unsafe { from_c(psock) };
     // SAFETY: By the contract.
-    let mut locked = unsafe { psock.assume_locked() };
-    locked.work();
+    unsafe { psock.owned(|locked| locked.work()) };
 }
 
 /// `SIOCINQ`.
@@ -824,8 +844,8 @@ unsafe extern "C" fn xlb_psock_deferred_work(psock: *mut sys::xlb_psock) {
 #[no_mangle]
 unsafe extern "C" fn xlb_psock_inq(psock: *mut sys::xlb_psock) -> i32 {
     // SAFETY: By the contract.
-    let locked = unsafe { from_c(psock) }.lock();
-    i32::try_from(locked.unread()).unwrap_or(i32::MAX)
+    let unread = unsafe { from_c(psock) }.locked(|locked| locked.unread());
+    i32::try_from(unread).unwrap_or(i32::MAX)
 }
 
 /// `SIOCOUTQ`.
@@ -836,8 +856,8 @@ unsafe extern "C" fn xlb_psock_inq(psock: *mut sys::xlb_psock) -> i32 {
 #[no_mangle]
 unsafe extern "C" fn xlb_psock_outq(psock: *mut sys::xlb_psock) -> i32 {
     // SAFETY: By the contract.
-    let locked = unsafe { from_c(psock) }.lock();
-    i32::try_from(locked.unsent()).unwrap_or(i32::MAX)
+    let unsent = unsafe { from_c(psock) }.locked(|locked| locked.unsent());
+    i32::try_from(unsent).unwrap_or(i32::MAX)
 }
 
 use core::ffi::c_void;

@@ -11,7 +11,7 @@
 //! What a read promises is what TCP promises (`tcp_recvmsg_locked()`): it returns all that is there,
 //! up to the length that was asked for, through heads, bodies and responses. So a read that returns less
 //! (and does not peek) says that nothing more was there; what comes later raises an edge, and so does what
-//! this call itself has made readable and did not take: see [`Locked::raise_edge`].
+//! this call itself has made readable and did not take: see [`Locked::did_read_short`].
 
 use xlb_engine::rewrite::{self, Connection, ResponseEdits};
 use xlb_engine::{Body, Framing, Reason, ResponseHead, Status, Version};
@@ -56,67 +56,72 @@ unsafe extern "C" fn xlb_psock_recvmsg(
     flags: i32,
 ) -> i32 {
     // SAFETY: By the contract.
-    let psock = unsafe { from_c(psock) };
-    let mut locked = psock.lock();
-    let len = len.min(i32::MAX as usize);
-    // SAFETY: The socket is live.
-    let (mut timeo, target) = unsafe {
-        (
-            sys::xlb_sk_rcvtimeo(psock.sk, flags & MSG_DONTWAIT),
-            sys::xlb_sk_rcvlowat(psock.sk, flags & MSG_WAITALL, len as i32),
-        )
-    };
-    let target = usize::try_from(target).unwrap_or(1);
-    let mut copied = 0;
-    let err = loop {
-        // As in TCP, an error is for the next call when there is something to return.
-        if copied >= len || (copied > 0 && locked.has_error()) {
-            break 0;
-        }
-        if !locked.is_ours() {
-            break -(sys::XLB_ENOTCONN as i32);
-        }
-        match locked.read(msg, len - copied, flags) {
-            Read::Bytes(n) => {
-                copied += n;
-                if flags & MSG_PEEK != 0 {
-                    break 0;
-                }
-                continue;
-            }
-            Read::Again => continue,
-            Read::End => break 0,
-            Read::Error(err) => break err,
-            Read::Empty => {}
-        }
-        if copied >= target {
-            break 0;
-        }
-        let err = locked.take_error();
-        if err != 0 {
-            break err;
-        }
-        // SAFETY: The socket is live.
-        if unsafe { sys::xlb_sk_shutdown(psock.sk) } & RCV_SHUTDOWN != 0 {
-            break 0;
-        }
-        if timeo == 0 {
-            break -EAGAIN_I;
-        }
-        if let Err(err) = locked.wait_readable(&mut timeo) {
-            break err;
-        }
-    };
-    if copied == 0 {
-        return err;
-    }
-    if copied < len && flags & MSG_PEEK == 0 {
-        locked.raise_edge();
-    }
-    copied as i32
+    unsafe { from_c(psock) }.locked(|locked| locked.receive(msg, len, flags))
 }
 
 impl Locked<'_> {
+    /// Reads until `len` bytes are copied, or nothing more is there and that is enough (SO_RCVLOWAT,
+    /// MSG_WAITALL, time-outs: as in TCP). The number of bytes, 0 at the end, or `-errno`.
+    fn receive(&mut self, msg: *mut sys::msghdr, len: usize, flags: i32) -> i32 {
+        let sk = self.psock.sk;
+        let len = len.min(i32::MAX as usize);
+        // SAFETY: The socket is live.
+        let (mut timeo, target) = unsafe {
+            (
+                sys::xlb_sk_rcvtimeo(sk, flags & MSG_DONTWAIT),
+                sys::xlb_sk_rcvlowat(sk, flags & MSG_WAITALL, len as i32),
+            )
+        };
+        let target = usize::try_from(target).unwrap_or(1);
+        let mut copied = 0;
+        let err = loop {
+            // As in TCP, an error is for the next call when there is something to return.
+            if copied >= len || (copied > 0 && self.has_error()) {
+                break 0;
+            }
+            if !self.is_ours() {
+                break -(sys::XLB_ENOTCONN as i32);
+            }
+            match self.read(msg, len - copied, flags) {
+                Read::Bytes(n) => {
+                    copied += n;
+                    if flags & MSG_PEEK != 0 {
+                        break 0;
+                    }
+                    continue;
+                }
+                Read::Again => continue,
+                Read::End => break 0,
+                Read::Error(err) => break err,
+                Read::Empty => {}
+            }
+            if copied >= target {
+                break 0;
+            }
+            let err = self.take_error();
+            if err != 0 {
+                break err;
+            }
+            // SAFETY: The socket is live.
+            if unsafe { sys::xlb_sk_shutdown(sk) } & RCV_SHUTDOWN != 0 {
+                break 0;
+            }
+            if timeo == 0 {
+                break -EAGAIN_I;
+            }
+            if let Err(err) = self.wait_readable(&mut timeo) {
+                break err;
+            }
+        };
+        if copied == 0 {
+            return err;
+        }
+        if copied < len && flags & MSG_PEEK == 0 {
+            self.did_read_short();
+        }
+        copied as i32
+    }
+
     fn read(&mut self, msg: *mut sys::msghdr, len: usize, flags: i32) -> Read {
         if !self.local.is_empty() {
             return self.read_local(msg, len, flags);

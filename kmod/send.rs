@@ -38,63 +38,69 @@ unsafe extern "C" fn xlb_psock_sendmsg(
     flags: i32,
 ) -> i32 {
     const MSG_OOB: i32 = 1;
-    const MSG_DONTWAIT: i32 = 0x40;
     // SAFETY: By the contract.
     let psock = unsafe { from_c(psock) };
     if flags & MSG_OOB != 0 {
         return -(kernel::bindings::EOPNOTSUPP as i32);
     }
-    let mut locked = psock.lock();
-    // SAFETY: The socket is live; `msg` is ours.
-    let (mut timeo, all) = unsafe {
-        (
-            sys::xlb_sk_sndtimeo(psock.sk, flags & MSG_DONTWAIT),
-            sys::xlb_msg_left(msg),
-        )
-    };
-    let err = loop {
-        // SAFETY: `msg` is ours.
-        if unsafe { sys::xlb_msg_left(msg) } == 0 {
-            break 0;
-        }
-        // SAFETY: `msg` is ours.
-        if unsafe { sys::xlb_msg_left(msg) } != all && locked.has_error() {
-            // As in TCP: for the next call, as this one has something to return.
-            break 0;
-        }
-        let err = locked.take_error();
-        if err != 0 {
-            break err;
-        }
-        // SAFETY: The socket is live.
-        let shut = unsafe { sys::xlb_sk_shutdown(psock.sk) } & SEND_SHUTDOWN != 0;
-        let over = matches!(locked.phase, Phase::Closing | Phase::Closed);
-        if shut || over || !locked.is_ours() {
-            break -(sys::XLB_EPIPE as i32);
-        }
-        match locked.take(msg) {
-            Taken::Some => continue,
-            Taken::Error(err) => break err,
-            Taken::None => {}
-        }
-        if timeo == 0 {
-            break -EAGAIN_I;
-        }
-        if let Err(err) = locked.wait_writable(&mut timeo) {
-            break err;
-        }
-    };
-    // SAFETY: `msg` is ours.
-    let taken = all - unsafe { sys::xlb_msg_left(msg) };
-    drop(locked);
-    if taken > 0 || err == 0 {
-        return i32::try_from(taken).unwrap_or(i32::MAX);
+    let sent = psock.locked(|locked| locked.send(msg, flags));
+    if sent >= 0 {
+        return sent;
     }
     // SAFETY: The socket is live; may raise SIGPIPE.
-    unsafe { sys::xlb_sk_send_error(psock.sk, flags, err) }
+    unsafe { sys::xlb_sk_send_error(psock.sk, flags, sent) }
 }
 
 impl Locked<'_> {
+    /// Takes bytes until none is left, or no room is there and one must not wait for it. The number of
+    /// bytes, or `-errno`.
+    fn send(&mut self, msg: *mut sys::msghdr, flags: i32) -> i32 {
+        const MSG_DONTWAIT: i32 = 0x40;
+        let sk = self.psock.sk;
+        // SAFETY: The socket is live; `msg` is ours.
+        let (mut timeo, all) = unsafe {
+            (
+                sys::xlb_sk_sndtimeo(sk, flags & MSG_DONTWAIT),
+                sys::xlb_msg_left(msg),
+            )
+        };
+        let err = loop {
+            // SAFETY: `msg` is ours.
+            let left = unsafe { sys::xlb_msg_left(msg) };
+            // As in TCP: an error is for the next call when this one has something to return.
+            if left == 0 || (left != all && self.has_error()) {
+                break 0;
+            }
+            let err = self.take_error();
+            if err != 0 {
+                break err;
+            }
+            // SAFETY: The socket is live.
+            let shut = unsafe { sys::xlb_sk_shutdown(sk) } & SEND_SHUTDOWN != 0;
+            let over = matches!(self.phase, Phase::Closing | Phase::Closed);
+            if shut || over || !self.is_ours() {
+                break -(sys::XLB_EPIPE as i32);
+            }
+            match self.take(msg) {
+                Taken::Some => continue,
+                Taken::Error(err) => break err,
+                Taken::None => {}
+            }
+            if timeo == 0 {
+                break -EAGAIN_I;
+            }
+            if let Err(err) = self.wait_writable(&mut timeo) {
+                break err;
+            }
+        };
+        // SAFETY: `msg` is ours.
+        let taken = all - unsafe { sys::xlb_msg_left(msg) };
+        if taken > 0 || err == 0 {
+            return i32::try_from(taken).unwrap_or(i32::MAX);
+        }
+        err
+    }
+
     /// Takes some of the user's bytes.
     fn take(&mut self, msg: *mut sys::msghdr) -> Taken {
         match self.phase {

@@ -348,7 +348,9 @@ static void xlb_release_cb(struct sock *sk) __must_hold(&sk->sk_lock.slock)
 		xlb_psock_deferred_work(psock);
 		spin_lock_bh(&sk->sk_lock.slock);
 	}
-	tcp_of(sk)->release_cb(sk);
+	/* TCP's own has nothing to do where no segment was ever sent. */
+	if (unlikely(smp_load_acquire(&sk->sk_tsq_flags)))
+		tcp_of(sk)->release_cb(sk);
 }
 
 /* tcp_cleanup_ulp(), from tcp_v4_destroy_sock(): the socket is dead, bh_lock_sock held. */
