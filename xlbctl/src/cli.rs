@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The command line.
 
+use std::time::Duration;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::decode::parse_duration_ms;
 
 /// Configures XLB, the layer-7 load balancer in the Linux kernel.
 ///
@@ -16,7 +20,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Load the BPF programs and attach them (apply does it when needed)
-    Load,
+    Load(Wait),
     /// Detach and remove the BPF programs and all configuration
     Unload(Unload),
     /// Check a configuration and put it in force, replacing items of the same name
@@ -43,7 +47,23 @@ pub struct File {
 }
 
 #[derive(Debug, Args)]
+pub struct Wait {
+    /// How long to wait while another xlbctl changes something, such as 500ms or 10s; without it
+    /// as long as that takes
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration_ms(text)
+        .map(|ms| Duration::from_millis(ms.into()))
+        .ok_or_else(|| "write 500ms, 60s, 5m or 1h, up to 24h".to_owned())
+}
+
+#[derive(Debug, Args)]
 pub struct Unload {
+    #[command(flatten)]
+    pub wait: Wait,
     /// End client sockets that XLB serves now, in order
     #[arg(long)]
     pub force: bool,
@@ -60,12 +80,22 @@ pub struct Apply {
     #[arg(long)]
     pub prune: bool,
     #[command(flatten)]
+    pub wait: Wait,
+    #[command(flatten)]
     pub format: Format,
 }
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
 pub struct Delete {
+    #[command(flatten)]
+    pub what: What,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct What {
     /// YAML or JSON whose services and clusters go; - is standard input
     #[arg(short, long = "file", value_name = "FILE")]
     pub file: Option<String>,

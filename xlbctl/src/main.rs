@@ -22,7 +22,7 @@ use cli::{Cli, Verb};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.verb {
-        Verb::Load => verbs::load::run(),
+        Verb::Load(args) => verbs::load::run(args),
         Verb::Unload(args) => verbs::unload::run(args),
         Verb::Apply(args) => verbs::apply::run(args),
         Verb::Delete(args) => verbs::delete::run(args),

@@ -68,7 +68,7 @@ fn standard_input_is_a_file() {
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(code(&output), 2);
     assert!(
-        stderr(&output).starts_with("standard input:1: version: "),
+        stderr(&output).starts_with("standard input:1:10: version: "),
         "{}",
         stderr(&output)
     );
@@ -76,26 +76,29 @@ fn standard_input_is_a_file() {
 
 #[test]
 fn what_cannot_be_read() {
-    let cases: [(&str, Vec<u8>, &str); 4] = [
-        ("empty.yaml", Vec::new(), "is empty"),
-        ("comment.yaml", b"# nothing here\n".to_vec(), "is empty"),
+    let cases: [(&str, Vec<u8>, &str, usize); 5] = [
+        ("empty.yaml", Vec::new(), "is empty", 1),
+        ("comment.yaml", b"# nothing here\n".to_vec(), "is empty", 1),
         (
             "binary.yaml",
             vec![0xff, 0xfe, 0x00, 0x80],
-            "is not UTF-8 text",
+            "is UTF-16, as its byte-order mark says",
+            1,
         ),
+        ("latin.yaml", vec![0xe4, 0x80], "is not UTF-8 text", 1),
         (
             "broken.yaml",
             b"version: 1\nservices: [\n".to_vec(),
-            "broken.yaml:",
+            "broken.yaml:3:1: ",
+            1,
         ),
     ];
-    for (name, content, part) in cases {
+    for (name, content, part, lines) in cases {
         let output = validate(name, &content);
         refused(&output, part);
         assert_eq!(
             stderr(&output).lines().count(),
-            1,
+            lines,
             "{name}: {}",
             stderr(&output)
         );
@@ -131,7 +134,7 @@ fn deep_nesting_is_refused() {
     let mut text = "version: 1\nservices: ".to_owned();
     text.push_str(&"[".repeat(100_000));
     let output = validate("deep.yaml", text.as_bytes());
-    refused(&output, "deep.yaml:2: more than 1000 brackets");
+    refused(&output, "deep.yaml:2:1011: more than 1000 brackets");
 }
 
 #[test]
@@ -144,6 +147,7 @@ fn bad_usage() {
         &["get", "nothing"],
         &["frobnicate"],
         &["status", "-o", "xml"],
+        &["apply", "-f", SHOP, "--timeout", "5"],
         &[],
     ] {
         let output = xlbctl(args);
@@ -163,7 +167,7 @@ fn bad_usage() {
 fn a_bad_file_is_told_before_a_bad_machine() {
     let path = file("bad.yaml", b"version: 1\nservices: 5\n");
     let output = xlbctl(&["apply", "-f", path.to_str().expect("UTF-8")]);
-    refused(&output, "bad.yaml:2: services: expected a list");
+    refused(&output, "bad.yaml:2:11: services: expected a list");
 }
 
 #[test]

@@ -4,10 +4,11 @@
 use super::decode::Field;
 use super::model::{Cluster, Endpoint, Lb, LbOptions, Pool};
 use super::names;
-use super::node::Node;
+use super::node::Value;
 use crate::intf;
 
-pub fn cluster(field: Field<'_>) -> Option<Cluster> {
+/// With what could be read, for the other checks; `place` is its name where that could not.
+pub fn cluster(field: Field<'_>, place: String) -> Option<Cluster> {
     let object = field.object(&["name", "lb", "lb_options", "endpoints", "pool"])?;
     let name = object
         .need("name", "name: my-cluster")
@@ -28,11 +29,11 @@ pub fn cluster(field: Field<'_>) -> Option<Cluster> {
         .map(endpoints);
     let pool = object.get("pool").map_or(Some(Pool::default()), pool);
     Some(Cluster {
-        name: name?,
-        lb: lb?,
-        lb_options: lb_options?,
-        endpoints: endpoints?,
-        pool: pool?,
+        name: name.unwrap_or(place),
+        lb: lb.unwrap_or(Lb::RoundRobin),
+        lb_options: lb_options.unwrap_or_default(),
+        endpoints: endpoints.unwrap_or_default(),
+        pool: pool.unwrap_or_default(),
     })
 }
 
@@ -74,7 +75,7 @@ fn endpoints(field: Field<'_>) -> Vec<Endpoint> {
 }
 
 fn endpoint(field: Field<'_>) -> Option<Endpoint> {
-    if matches!(field.node, Node::Text(_)) {
+    if matches!(field.node.value, Value::Text(_)) {
         return Some(Endpoint {
             address: field.socket_addr()?,
             weight: 1,
@@ -91,8 +92,8 @@ fn endpoint(field: Field<'_>) -> Option<Endpoint> {
     let drain = object.get("drain").map_or(Some(false), |f| f.flag());
     Some(Endpoint {
         address: address?,
-        weight: weight?,
-        drain: drain?,
+        weight: weight.unwrap_or(1),
+        drain: drain.unwrap_or(false),
     })
 }
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Reading fields out of a tree, with every problem written down and none fatal.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use super::node::{Node, Step};
+use super::node::{At, Entry, Node, Step, Value};
 
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +14,9 @@ pub struct Issue {
     pub steps: Vec<Step>,
     /// What is wrong, and how to mend it.
     pub message: String,
+    /// Where in the file, and by which alias; `None` as long as only the steps are known.
+    pub at: Option<At>,
+    pub alias: Option<At>,
 }
 
 /// `services[0].virtual_hosts[1].routes[3].match.path`
@@ -24,7 +28,7 @@ pub fn path_text(steps: &[Step]) -> String {
                 if !text.is_empty() {
                     text.push('.');
                 }
-                text.push_str(key);
+                text.push_str(&visible(key));
             }
             Step::Index(index) => text.push_str(&format!("[{index}]")),
         }
@@ -32,22 +36,59 @@ pub fn path_text(steps: &[Step]) -> String {
     text
 }
 
-/// Where the problems go; there is an end to what one wants to read.
+/// What a terminal would not show, or would obey, is escaped.
+pub fn visible(text: &str) -> String {
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{a0}')
+    };
+    text.chars()
+        .map(|c| match c {
+            c if hidden(c) => c.escape_unicode().to_string(),
+            c => c.to_string(),
+        })
+        .collect()
+}
+
+/// More problems than this are counted, not described: there is an end to what one wants to read.
+pub const MAX_DESCRIBED: usize = 100;
+
+/// Where the problems go.
 #[derive(Default)]
 pub struct Issues {
     list: RefCell<Vec<Issue>>,
+    total: Cell<usize>,
+    /// By the place of a list: which of its items could not be decoded.
+    dropped: RefCell<HashMap<At, BTreeSet<usize>>>,
 }
 
 impl Issues {
-    pub fn add(&self, steps: Vec<Step>, message: impl Into<String>) {
-        self.list.borrow_mut().push(Issue {
-            steps,
-            message: message.into(),
-        });
+    /// Counts one more; tells whether it is to be described, which may cost time.
+    pub fn wanted(&self) -> bool {
+        self.total.set(self.total.get() + 1);
+        self.total.get() <= MAX_DESCRIBED
     }
 
-    pub fn into_vec(self) -> Vec<Issue> {
-        self.list.into_inner()
+    /// Of one that is [wanted](Self::wanted).
+    pub fn push(&self, issue: Issue) {
+        self.list.borrow_mut().push(issue);
+    }
+
+    pub fn total(&self) -> usize {
+        self.total.get()
+    }
+
+    pub fn list(&self) -> Vec<Issue> {
+        self.list.borrow().clone()
+    }
+
+    /// From the index in what was decoded of a list to the one in the file.
+    pub fn written_index(&self, list: At, decoded: usize) -> usize {
+        let dropped = self.dropped.borrow();
+        let earlier = dropped.get(&list).into_iter().flatten();
+        earlier.fold(decoded, |index, dropped| {
+            index + usize::from(*dropped <= index)
+        })
     }
 }
 
@@ -82,12 +123,33 @@ impl Place<'_> {
 pub struct Field<'a> {
     pub node: &'a Node,
     pub place: Place<'a>,
+    /// The alias through which the value came here.
+    pub alias: Option<At>,
     pub issues: &'a Issues,
 }
 
 impl<'a> Field<'a> {
     pub fn wrong(&self, message: impl Into<String>) {
-        self.issues.add(self.place.steps(), message);
+        if self.issues.wanted() {
+            self.issues.push(Issue {
+                steps: self.place.steps(),
+                message: message.into(),
+                at: Some(self.node.at),
+                alias: self.alias,
+            });
+        }
+    }
+
+    /// Of a key of this mapping.
+    fn wrong_key(&self, entry: &Entry, message: impl FnOnce() -> String) {
+        if self.issues.wanted() {
+            self.issues.push(Issue {
+                steps: Place::Key(&self.place, &entry.key).steps(),
+                message: message(),
+                at: Some(entry.at),
+                alias: self.alias,
+            });
+        }
     }
 
     fn expected<T>(&self, what: &str) -> Option<T> {
@@ -100,9 +162,9 @@ impl<'a> Field<'a> {
     }
 
     pub fn text(&self) -> Option<&'a str> {
-        match self.node {
-            Node::Text(text) => Some(text),
-            Node::Int(_) | Node::Float(_) | Node::Bool(_) => {
+        match &self.node.value {
+            Value::Text(text) => Some(text),
+            Value::Int(_) | Value::Float(_) | Value::Bool(_) => {
                 self.wrong(format!(
                     "expected a string, found {}: put it in quotes",
                     self.node.kind()
@@ -114,15 +176,15 @@ impl<'a> Field<'a> {
     }
 
     pub fn flag(&self) -> Option<bool> {
-        match self.node {
-            Node::Bool(v) => Some(*v),
+        match &self.node.value {
+            Value::Bool(v) => Some(*v),
             _ => self.expected("true or false"),
         }
     }
 
     /// A number in `min..=max`.
     pub fn number(&self, min: u32, max: u32) -> Option<u32> {
-        let Node::Int(v) = self.node else {
+        let Value::Int(v) = &self.node.value else {
             return self.expected("a whole number");
         };
         match u32::try_from(*v) {
@@ -138,9 +200,9 @@ impl<'a> Field<'a> {
 
     /// `500ms`, `60s`, `5m`, `1h`; in milliseconds.
     pub fn duration_ms(&self) -> Option<u32> {
-        let text = match self.node {
-            Node::Text(text) => text.as_str(),
-            Node::Int(0) => return Some(0),
+        let text = match &self.node.value {
+            Value::Text(text) => text.as_str(),
+            Value::Int(0) => return Some(0),
             _ => return self.expected("a duration such as 500ms, 60s, 5m or 1h"),
         };
         match parse_duration_ms(text) {
@@ -181,50 +243,61 @@ impl<'a> Field<'a> {
     }
 
     pub fn list<T>(&self, mut item: impl FnMut(Field<'_>) -> Option<T>) -> Vec<T> {
-        let Node::List(nodes) = self.node else {
+        let Value::List(nodes) = &self.node.value else {
             self.expected::<()>("a list");
             return Vec::new();
         };
-        nodes
-            .iter()
-            .enumerate()
-            .filter_map(|(index, node)| {
-                item(Field {
-                    node,
-                    place: Place::Index(&self.place, index),
-                    issues: self.issues,
-                })
-            })
-            .collect()
+        let mut items = Vec::with_capacity(nodes.len());
+        for (index, node) in nodes.iter().enumerate() {
+            match item(Field {
+                node,
+                place: Place::Index(&self.place, index),
+                alias: node.alias.or(self.alias),
+                issues: self.issues,
+            }) {
+                Some(item) => items.push(item),
+                None => {
+                    let mut dropped = self.issues.dropped.borrow_mut();
+                    dropped.entry(self.node.at).or_default().insert(index);
+                }
+            }
+        }
+        items
+    }
+
+    pub fn is_empty_list(&self) -> bool {
+        matches!(&self.node.value, Value::List(items) if items.is_empty())
     }
 
     /// As a mapping with no other keys than `known`.
     pub fn object(&self, known: &[&str]) -> Option<Object<'a, '_>> {
-        let Node::Map(entries) = self.node else {
+        let Value::Map(entries) = &self.node.value else {
             return self.expected("a mapping");
         };
-        for (n, (key, _)) in entries.iter().enumerate() {
-            let place = Place::Key(&self.place, key);
-            if !known.contains(&key.as_str()) {
-                let hint = match closest(key, known) {
-                    Some(word) => format!("did you mean {word}?"),
-                    None => format!("known here: {}", known.join(", ")),
-                };
-                self.issues
-                    .add(place.steps(), format!("unknown field; {hint}"));
-            } else if entries.iter().take(n).any(|(earlier, _)| earlier == key) {
-                self.issues.add(place.steps(), "given twice: keep one");
+        let mut first: HashMap<&str, At> = HashMap::new();
+        for entry in entries {
+            let key = entry.key.as_str();
+            if !known.contains(&key) {
+                self.wrong_key(entry, || {
+                    let hint = match closest(key, known) {
+                        Some(word) => format!("did you mean {word}?"),
+                        None => format!("known here: {}", known.join(", ")),
+                    };
+                    format!("unknown field; {hint}")
+                });
+            } else if let Some(at) = first.get(key) {
+                self.wrong_key(entry, || {
+                    format!("given twice, first in line {}: keep one", at.line)
+                });
+            } else {
+                first.insert(key, entry.at);
             }
         }
-        Some(Object {
-            entries,
-            field: self,
-        })
+        Some(Object { field: self })
     }
 }
 
 pub struct Object<'a, 'f> {
-    entries: &'a [(String, Node)],
     field: &'f Field<'a>,
 }
 
@@ -234,13 +307,14 @@ impl<'a> Object<'a, '_> {
     where
         'a: 'k,
     {
-        let (_, node) = self.entries.iter().find(|(k, _)| k == key)?;
-        if *node == Node::Null {
+        let node = &self.field.node.entry(key)?.node;
+        if node.value == Value::Null {
             return None;
         }
         Some(Field {
             node,
             place: Place::Key(&self.field.place, key),
+            alias: node.alias.or(self.field.alias),
             issues: self.field.issues,
         })
     }
@@ -311,10 +385,12 @@ pub fn duration_text(ms: u32) -> String {
 
 /// The word that a typing error was meant to be.
 pub fn closest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
+    let limit = |k: &str| 1 + k.len() / 4;
     known
         .iter()
+        .filter(|k| word.len().abs_diff(k.len()) <= limit(k))
         .map(|k| (distance(word, k), *k))
-        .filter(|(d, k)| *d <= 1 + k.len() / 4)
+        .filter(|(d, k)| *d <= limit(k))
         .min()
         .map(|(_, k)| k)
 }
@@ -324,24 +400,38 @@ fn distance(a: &str, b: &str) -> usize {
     if a.len() > 64 || b.len() > 64 {
         return usize::MAX;
     }
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
+    // What both begin and end with is most of them, and changes nothing.
+    let same = a.bytes().zip(b.bytes()).take_while(|(x, y)| x == y).count();
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let (a, b) = (a.get(same..).unwrap_or(&[]), b.get(same..).unwrap_or(&[]));
+    let same = a
+        .iter()
+        .rev()
+        .zip(b.iter().rev())
+        .take_while(|(x, y)| x == y)
+        .count();
+    let (a, b) = (
+        a.get(..a.len() - same).unwrap_or(&[]),
+        b.get(..b.len() - same).unwrap_or(&[]),
+    );
+    let mut row = [0; 65];
+    for (n, slot) in row.iter_mut().enumerate() {
+        *slot = n;
+    }
+    for (i, x) in a.iter().enumerate() {
         let mut diagonal = i;
         let mut left = i + 1;
-        for (slot, y) in row.iter_mut().skip(1).zip(&b) {
+        for (slot, y) in row.iter_mut().skip(1).zip(b) {
             let above = *slot;
             left = (left + 1)
                 .min(above + 1)
-                .min(diagonal + usize::from(x != *y));
+                .min(diagonal + usize::from(x != y));
             diagonal = above;
             *slot = left;
         }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
+        row[0] = i + 1;
     }
-    row.last().copied().unwrap_or(0)
+    row.get(b.len()).copied().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -1,18 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0
-//! A YAML or JSON document as a tree, and the line of any place in it.
+//! A YAML or JSON document as a tree in which every key and value knows its place.
 //!
 //! The tree is decoded by hand (see [`super::decode`]), not by derived `Deserialize`:
 //! a derived one stops at the first error, and all are to be listed at once.
 
-use std::fmt;
+use std::collections::HashMap;
 
-use serde::de::{
-    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
-use serde::Deserialize;
+use super::yaml::{Event, Events, Head};
+
+/// Line and column, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct At {
+    pub line: u32,
+    pub column: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub value: Value,
+    /// Where it is written.
+    pub at: At,
+    /// The alias by which it stands here too; where it is written is `at`.
+    pub alias: Option<At>,
+}
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Node {
+pub enum Value {
     Null,
     Bool(bool),
     Int(i128),
@@ -20,19 +33,56 @@ pub enum Node {
     Text(String),
     List(Vec<Node>),
     /// In the order of the file; a key given twice is there twice.
-    Map(Vec<(String, Node)>),
+    Map(Vec<Entry>),
+}
+
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub key: String,
+    pub at: At,
+    pub node: Node,
+}
+
+/// Equal whatever the places.
+impl PartialEq for Node {
+    fn eq(&self, other: &Node) -> bool {
+        self.value == other.value
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.key == other.key && self.node == other.node
+    }
 }
 
 impl Node {
     /// What it is, for "expected a string, found ...".
     pub fn kind(&self) -> &'static str {
-        match self {
-            Node::Null => "nothing",
-            Node::Bool(_) => "true or false",
-            Node::Int(_) | Node::Float(_) => "a number",
-            Node::Text(_) => "a string",
-            Node::List(_) => "a list",
-            Node::Map(_) => "a mapping",
+        match self.value {
+            Value::Null => "nothing",
+            Value::Bool(_) => "true or false",
+            Value::Int(_) | Value::Float(_) => "a number",
+            Value::Text(_) => "a string",
+            Value::List(_) => "a list",
+            Value::Map(_) => "a mapping",
+        }
+    }
+
+    /// Of a mapping: the first of that key.
+    pub fn entry(&self, key: &str) -> Option<&Entry> {
+        match &self.value {
+            Value::Map(entries) => entries.iter().find(|entry| entry.key == key),
+            _ => None,
+        }
+    }
+
+    /// Itself and all in it.
+    fn size(&self) -> usize {
+        1 + match &self.value {
+            Value::List(items) => items.iter().map(Node::size).sum(),
+            Value::Map(entries) => entries.iter().map(|entry| entry.node.size()).sum(),
+            _ => 0,
         }
     }
 }
@@ -44,246 +94,357 @@ pub enum Step {
     Index(usize),
 }
 
-/// The line, where the parser knows it, and what is wrong there.
-pub type ParseError = (Option<usize>, String);
-
-/// The documents of a file that are not empty, each with its index.  The error has the line,
-/// where the parser knows it.
-pub fn parse(text: &str) -> Result<Vec<(usize, Node)>, ParseError> {
-    if let Some(line) = too_deep(text) {
-        return Err((
-            Some(line),
-            format!("more than {MAX_DEPTH} brackets are open: close them"),
-        ));
-    }
-    let mut documents = Vec::new();
-    for (index, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
-        match Node::deserialize(document) {
-            Ok(Node::Null) => {}
-            Ok(node) => documents.push((index, node)),
-            Err(err) => {
-                let line = err.location().map(|at| at.line());
-                return Err((line, without_location(&err.to_string())));
-            }
-        }
-    }
-    Ok(documents)
-}
+/// Where it stops being YAML, and why.
+pub type ParseError = (At, String);
 
 /// A configuration needs ten; the parser takes time with the square of the depth.
 const MAX_DEPTH: usize = 1000;
+/// Values that aliases may add: a file of a few lines could mean more than there is memory.
+const MAX_ALIASED: usize = 1_000_000;
 
-/// The line where too many brackets are open, those in strings counted too.
-fn too_deep(text: &str) -> Option<usize> {
-    let (mut depth, mut line) = (0usize, 1);
-    for byte in text.bytes() {
-        match byte {
-            b'[' | b'{' => depth += 1,
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            b'\n' => line += 1,
+/// The documents of a file that are not empty, each with its index.
+pub fn parse(text: &str) -> Result<Vec<(usize, Node)>, ParseError> {
+    let start = At { line: 1, column: 1 };
+    if let Some(at) = too_deep(text) {
+        return Err((
+            at,
+            format!("more than {MAX_DEPTH} brackets are open: close them"),
+        ));
+    }
+    let mut events = Events::new(text).ok_or((start, "no memory".to_owned()))?;
+    let mut documents = Vec::new();
+    let mut index = 0;
+    let mut builder = Builder::default();
+    loop {
+        let (event, at) = events.next().map_err(plainly)?;
+        match event {
+            Event::StreamEnd => return Ok(documents),
+            Event::DocumentStart => builder = Builder::default(),
+            Event::DocumentEnd => {
+                if let Some(node) = builder.root.take() {
+                    if node.value != Value::Null {
+                        documents.push((index, node));
+                    }
+                }
+                index += 1;
+            }
+            event => builder.event(event, at)?,
+        }
+    }
+}
+
+/// The place where too many brackets are open, those in strings counted too.
+fn too_deep(text: &str) -> Option<At> {
+    let mut depth = 0usize;
+    let mut at = At { line: 1, column: 0 };
+    for c in text.chars() {
+        at.column += 1;
+        match c {
+            '[' | '{' => depth += 1,
+            ']' | '}' => depth = depth.saturating_sub(1),
+            '\n' => {
+                at.line += 1;
+                at.column = 0;
+            }
             _ => {}
         }
         if depth > MAX_DEPTH {
-            return Some(line);
+            return Some(at);
         }
     }
     None
 }
 
-/// The parser appends " at line L column C", and the caller prints the line itself.
-fn without_location(message: &str) -> String {
-    match message.rfind(" at line ") {
-        Some(at) => message[..at].to_owned(),
-        None => message.to_owned(),
-    }
+/// The parser's words for what people get wrong most, in those of this file's messages.
+fn plainly((at, message): (At, String)) -> ParseError {
+    let plain = [
+        (
+            "found character that cannot start any token",
+            "a value cannot begin with this character, nor a line with a tab: put the value in quotes, indent with spaces",
+        ),
+        (
+            "mapping values are not allowed in this context",
+            "a \": \" where none can be: put the value in quotes, or check the indent",
+        ),
+    ];
+    let found = plain.iter().find(|(words, _)| message.contains(words));
+    (
+        at,
+        found.map_or(message.clone(), |(_, plain)| (*plain).to_owned()),
+    )
 }
 
-/// The line (from 1) of the value at `steps` of a document.
-///
-/// Reads the text again and fails on purpose at the place: the parser then says
-/// where it is.  Slow, and only errors ask for it.
-pub fn line_of(text: &str, document: usize, steps: &[Step]) -> Option<usize> {
-    let mut documents = serde_yaml::Deserializer::from_str(text);
-    for _ in 0..document {
-        IgnoredAny::deserialize(documents.next()?).ok()?;
-    }
-    let err = Seek { steps }.deserialize(documents.next()?).err()?;
-    err.location().map(|at| at.line())
+/// A list or a mapping that has begun.
+struct Open {
+    node: Node,
+    anchor: Option<String>,
+    /// Of a mapping: the key whose value comes next.
+    key: Option<(String, At)>,
 }
 
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NodeVisitor)
-    }
+#[derive(Default)]
+struct Builder {
+    open: Vec<Open>,
+    anchors: HashMap<String, Node>,
+    aliased: usize,
+    root: Option<Node>,
 }
 
-struct NodeVisitor;
-
-impl<'de> Visitor<'de> for NodeVisitor {
-    type Value = Node;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Node, E> {
-        Ok(Node::Null)
-    }
-
-    fn visit_none<E>(self) -> Result<Node, E> {
-        Ok(Node::Null)
-    }
-
-    fn visit_bool<E>(self, v: bool) -> Result<Node, E> {
-        Ok(Node::Bool(v))
-    }
-
-    fn visit_i64<E>(self, v: i64) -> Result<Node, E> {
-        Ok(Node::Int(v.into()))
-    }
-
-    fn visit_u64<E>(self, v: u64) -> Result<Node, E> {
-        Ok(Node::Int(v.into()))
-    }
-
-    fn visit_i128<E>(self, v: i128) -> Result<Node, E> {
-        Ok(Node::Int(v))
-    }
-
-    fn visit_u128<E>(self, v: u128) -> Result<Node, E> {
-        Ok(i128::try_from(v).map_or(Node::Float(v as f64), Node::Int))
-    }
-
-    fn visit_f64<E>(self, v: f64) -> Result<Node, E> {
-        Ok(Node::Float(v))
-    }
-
-    fn visit_str<E>(self, v: &str) -> Result<Node, E> {
-        Ok(Node::Text(v.to_owned()))
-    }
-
-    fn visit_string<E>(self, v: String) -> Result<Node, E> {
-        Ok(Node::Text(v))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element()? {
-            items.push(item);
-        }
-        Ok(Node::List(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
-        let mut entries = Vec::new();
-        while let Some((key, value)) = map.next_entry::<Node, Node>()? {
-            entries.push((key_text(key).map_err(A::Error::custom)?, value));
-        }
-        Ok(Node::Map(entries))
-    }
-}
-
-fn key_text(key: Node) -> Result<String, &'static str> {
-    match key {
-        Node::Text(text) => Ok(text),
-        Node::Bool(v) => Ok(v.to_string()),
-        Node::Int(v) => Ok(v.to_string()),
-        Node::Float(v) => Ok(v.to_string()),
-        Node::Null | Node::List(_) | Node::Map(_) => Err("a key must be a plain word"),
-    }
-}
-
-/// Walks to `steps` and fails there.
-struct Seek<'s> {
-    steps: &'s [Step],
-}
-
-impl<'de> DeserializeSeed<'de> for Seek<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        match self.steps {
-            // Any visit fails: the error gets the place of the value.
-            [] => deserializer.deserialize_any(Here),
-            _ => deserializer.deserialize_any(self),
+impl Builder {
+    fn event(&mut self, event: Event, at: At) -> Result<(), ParseError> {
+        match event {
+            Event::Scalar { head, text, plain } => {
+                let value = scalar(text, plain, head.tag.as_deref(), at)?;
+                self.finished(new(value, at), head.anchor)
+            }
+            Event::ListStart(head) => self.begin(Value::List(Vec::new()), head, at),
+            Event::MapStart(head) => self.begin(Value::Map(Vec::new()), head, at),
+            Event::ListEnd | Event::MapEnd => match self.open.pop() {
+                Some(open) => self.finished(open.node, open.anchor),
+                None => Ok(()),
+            },
+            Event::Alias(name) => self.alias(&name, at),
+            Event::StreamEnd | Event::DocumentStart | Event::DocumentEnd => Ok(()),
         }
     }
-}
 
-struct Here;
-
-impl Visitor<'_> for Here {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("nothing: this is a search")
-    }
-}
-
-impl<'de> Visitor<'de> for Seek<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the way to a place")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Some((Step::Index(index), rest)) = self.steps.split_first() else {
-            return Err(A::Error::custom("not a list"));
-        };
-        for _ in 0..*index {
-            if seq.next_element::<IgnoredAny>()?.is_none() {
-                return Ok(());
+    fn begin(&mut self, value: Value, head: Head, at: At) -> Result<(), ParseError> {
+        if let Some(tag) = head
+            .tag
+            .filter(|tag| !["!", MAP, SEQ].contains(&tag.as_str()))
+        {
+            return Err(unknown_tag(&tag, at));
+        }
+        if self.open.len() >= MAX_DEPTH {
+            return Err((
+                at,
+                format!("more than {MAX_DEPTH} levels: is it a configuration?"),
+            ));
+        }
+        if let Some(open) = self.open.last() {
+            if matches!(open.node.value, Value::Map(_)) && open.key.is_none() {
+                return Err((at, "a key must be a plain word".to_owned()));
             }
         }
-        seq.next_element_seed(Seek { steps: rest })?;
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        self.open.push(Open {
+            node: new(value, at),
+            anchor: head.anchor,
+            key: None,
+        });
         Ok(())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Some((Step::Key(wanted), rest)) = self.steps.split_first() else {
-            return Err(A::Error::custom("not a mapping"));
-        };
-        while let Some(key) = map.next_key::<Node>()? {
-            if key_text(key).is_ok_and(|key| key == *wanted) {
-                map.next_value_seed(Seek { steps: rest })?;
+    fn alias(&mut self, name: &str, at: At) -> Result<(), ParseError> {
+        let Some(node) = self.anchors.get(name) else {
+            let message = if self.open.iter().any(|o| o.anchor.as_deref() == Some(name)) {
+                format!("*{name} stands in what it means: give the value itself")
             } else {
-                map.next_value::<IgnoredAny>()?;
-            }
+                format!("*{name} means nothing: there is no &{name} before it; put a text that begins with * in quotes")
+            };
+            return Err((at, message));
+        };
+        self.aliased += node.size();
+        if self.aliased > MAX_ALIASED {
+            return Err((
+                at,
+                format!("aliases stand for more than {MAX_ALIASED} values: write fewer of them"),
+            ));
+        }
+        let mut node = node.clone();
+        node.alias = Some(at);
+        self.finished(node, None)
+    }
+
+    /// A whole value goes to where it belongs.
+    fn finished(&mut self, node: Node, anchor: Option<String>) -> Result<(), ParseError> {
+        if let Some(name) = anchor {
+            self.anchors.insert(name, node.clone());
+        }
+        let Some(open) = self.open.last_mut() else {
+            self.root = Some(node);
+            return Ok(());
+        };
+        match &mut open.node.value {
+            Value::List(items) => items.push(node),
+            Value::Map(entries) => match open.key.take() {
+                None => {
+                    let at = node.alias.unwrap_or(node.at);
+                    open.key = Some((key_text(node.value).map_err(|why| (at, why))?, at));
+                }
+                Some((key, at)) => entries.push(Entry { key, at, node }),
+            },
+            _ => {}
         }
         Ok(())
     }
+}
+
+fn new(value: Value, at: At) -> Node {
+    Node {
+        value,
+        at,
+        alias: None,
+    }
+}
+
+fn key_text(key: Value) -> Result<String, String> {
+    match key {
+        Value::Text(text) => Ok(text),
+        Value::Bool(v) => Ok(v.to_string()),
+        Value::Int(v) => Ok(v.to_string()),
+        Value::Float(v) => Ok(v.to_string()),
+        Value::Null | Value::List(_) | Value::Map(_) => {
+            Err("a key must be a plain word".to_owned())
+        }
+    }
+}
+
+const STR: &str = "tag:yaml.org,2002:str";
+const MAP: &str = "tag:yaml.org,2002:map";
+const SEQ: &str = "tag:yaml.org,2002:seq";
+const RESOLVED: [&str; 4] = [
+    "tag:yaml.org,2002:null",
+    "tag:yaml.org,2002:bool",
+    "tag:yaml.org,2002:int",
+    "tag:yaml.org,2002:float",
+];
+
+fn unknown_tag(tag: &str, at: At) -> ParseError {
+    let tag = match tag.strip_prefix("tag:yaml.org,2002:") {
+        Some(name) => format!("!!{name}"),
+        None => tag.to_owned(),
+    };
+    (at, format!("the tag {tag} is not known here: remove it"))
+}
+
+/// By YAML 1.2's core schema, section 10.3.2.
+fn scalar(text: String, plain: bool, tag: Option<&str>, at: At) -> Result<Value, ParseError> {
+    match tag {
+        None if !plain => return Ok(Value::Text(text)),
+        Some("!" | STR) => return Ok(Value::Text(text)),
+        Some(tag) if !RESOLVED.contains(&tag) => return Err(unknown_tag(tag, at)),
+        _ => {}
+    }
+    Ok(match text.as_str() {
+        "" | "~" | "null" | "Null" | "NULL" => Value::Null,
+        "true" | "True" | "TRUE" => Value::Bool(true),
+        "false" | "False" | "FALSE" => Value::Bool(false),
+        _ => match number(&text) {
+            Some(number) => number,
+            None => Value::Text(text),
+        },
+    })
+}
+
+fn number(text: &str) -> Option<Value> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return None;
+    }
+    for (prefix, radix) in [("0x", 16), ("0o", 8), ("0b", 2)] {
+        if let Some(rest) = text.strip_prefix(prefix) {
+            return (!rest.starts_with(['+', '-']))
+                .then(|| i128::from_str_radix(rest, radix).ok().map(Value::Int))
+                .flatten();
+        }
+    }
+    // "0123" is no number, and so is not 83 or 123.
+    if digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    if let Ok(v) = text.parse::<i128>() {
+        return Some(Value::Int(v));
+    }
+    let v = text.parse::<f64>().ok()?;
+    v.is_finite().then_some(Value::Float(v))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn at(text: &str, document: usize, keys: &[&str]) -> Option<(u32, u32)> {
+        let documents = parse(text).expect("parses");
+        let (_, root) = documents.iter().find(|(index, _)| *index == document)?;
+        let mut node = root;
+        for key in keys {
+            node = match &node.value {
+                Value::List(items) => items.get(key.parse::<usize>().ok()?)?,
+                _ => &node.entry(key)?.node,
+            };
+        }
+        Some((node.at.line, node.at.column))
+    }
+
     #[test]
-    fn lines_of_values() {
+    fn places_of_values() {
         let text = "a: 1\nb:\n- x\n- {c: 2,\n   d: 3}\n---\n---\ne:\n  f: g\n";
-        let key = |k: &str| Step::Key(k.to_owned());
-        assert_eq!(line_of(text, 0, &[key("a")]), Some(1));
+        assert_eq!(at(text, 0, &["a"]), Some((1, 4)));
+        assert_eq!(at(text, 0, &["b", "1", "d"]), Some((5, 7)));
+        assert_eq!(at(text, 2, &["e", "f"]), Some((9, 6)));
+        assert_eq!(at(text, 0, &["z"]), None);
         assert_eq!(
-            line_of(text, 0, &[key("b"), Step::Index(1), key("d")]),
-            Some(5)
+            at("{\n\t\"a\": [\n\t\t1,\n\t\ttrue]}", 0, &["a", "1"]),
+            Some((4, 3))
         );
-        assert_eq!(line_of(text, 2, &[key("e"), key("f")]), Some(9));
-        assert_eq!(line_of(text, 0, &[key("z")]), None);
+        assert_eq!(at("\u{e9}: [\u{fc}, x]", 0, &["\u{e9}", "1"]), Some((1, 8)));
     }
 
     #[test]
     fn json_is_yaml() {
-        let json = parse(r#"{"a": [1, "x", true, null]}"#).expect("parses");
-        let yaml = parse("a: [1, x, true, ~]").expect("parses");
+        let json = parse(r#"{"a": [1, "x", true, null, -2.5e3, "1"]}"#).expect("parses");
+        let yaml = parse("a: [1, x, true, ~, -2500.0, '1']").expect("parses");
         assert_eq!(json, yaml);
     }
 
     #[test]
-    fn syntax_errors_have_a_line() {
-        let (line, message) = parse("a: 1\nb: [1, 2\nc: 3\n").expect_err("an open bracket");
-        assert!(line.is_some(), "{message}");
+    fn scalars_are_what_yaml_says() {
+        for (text, value) in [
+            ("0x1f", Value::Int(31)),
+            ("-7", Value::Int(-7)),
+            ("0123", Value::Text("0123".to_owned())),
+            ("1.2.3", Value::Text("1.2.3".to_owned())),
+            ("10.0.0.1:80", Value::Text("10.0.0.1:80".to_owned())),
+            ("no", Value::Text("no".to_owned())),
+            ("inf", Value::Text("inf".to_owned())),
+            ("!!str 5", Value::Text("5".to_owned())),
+            ("|\n  5\n", Value::Text("5\n".to_owned())),
+            (".5", Value::Float(0.5)),
+        ] {
+            let documents = parse(&format!("a: {text}")).expect("parses");
+            assert_eq!(
+                documents[0].1.entry("a").expect("there").node.value,
+                value,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_yaml_has_a_place() {
+        for (text, line, column, part) in [
+            ("a: 1\nb: [1, 2\nc: 3\n", 3, 2, "expected"),
+            (
+                "a: 1\nb: *nothing\n",
+                2,
+                4,
+                "*nothing means nothing: there is no &nothing",
+            ),
+            ("a: 1\nb: &b [*b]\n", 2, 8, "*b stands in what it means"),
+            (
+                "a: !!binary x\n",
+                1,
+                4,
+                "the tag !!binary is not known here",
+            ),
+            ("? [a]\n: 1\n", 1, 3, "a key must be a plain word"),
+            ("a:\n\tb: 1\n", 2, 1, "indent with spaces"),
+            ("a: b: c\n", 1, 5, "put the value in quotes"),
+        ] {
+            let (at, message) = parse(text).expect_err(text);
+            assert_eq!((at.line, at.column), (line, column), "{text}: {message}");
+            assert!(message.contains(part), "{text}: {message}");
+        }
     }
 
     #[test]
@@ -295,6 +456,8 @@ mod tests {
                 "a{n}: &a{n} [*a{p}, *a{p}, *a{p}, *a{p}, *a{p}, *a{p}, *a{p}, *a{p}]\n"
             ));
         }
-        assert!(parse(&text).is_err());
+        let (at, message) = parse(&text).expect_err("a bomb");
+        assert!(message.contains("aliases stand for more than"), "{message}");
+        assert!(at.line < 12, "{at:?}");
     }
 }

@@ -8,7 +8,8 @@ use super::model::{
 use super::names;
 use crate::intf;
 
-pub fn service(field: Field<'_>) -> Option<Service> {
+/// With what could be read, for the other checks; `place` is its name where that could not.
+pub fn service(field: Field<'_>, place: String) -> Option<Service> {
     let object = field.object(&[
         "name",
         "listen",
@@ -23,13 +24,8 @@ pub fn service(field: Field<'_>) -> Option<Service> {
     let listen = object
         .need("listen", "listen: [\"10.96.0.10:80\"]")
         .map(|f| f.list(|item| item.socket_addr()));
-    if let Some(field) = object
-        .get("listen")
-        .filter(|_| listen.as_ref().is_some_and(Vec::is_empty))
-    {
-        if matches!(field.node, super::node::Node::List(items) if items.is_empty()) {
-            field.wrong("an empty list: give at least one VIP:port");
-        }
+    if let Some(field) = object.get("listen").filter(Field::is_empty_list) {
+        field.wrong("an empty list: give at least one VIP:port");
     }
     if let Some(field) = object.get("protocol") {
         match field.text() {
@@ -59,10 +55,10 @@ pub fn service(field: Field<'_>) -> Option<Service> {
         }
     };
     Some(Service {
-        name: name?,
-        listen: listen?,
+        name: name.unwrap_or(place),
+        listen: listen.unwrap_or_default(),
         cgroups,
-        virtual_hosts: virtual_hosts?,
+        virtual_hosts: virtual_hosts.unwrap_or_default(),
     })
 }
 
@@ -71,12 +67,15 @@ fn virtual_host(field: Field<'_>) -> Option<VirtualHost> {
     let domains = object
         .need("domains", "domains: [\"*\"]")
         .map(|f| f.list(names::domain));
+    if let Some(field) = object.get("domains").filter(Field::is_empty_list) {
+        field.wrong("an empty list matches no request: write [\"*\"]");
+    }
     let routes = object
         .need("routes", "routes: [{cluster: my-cluster}]")
         .map(routes);
     Some(VirtualHost {
-        domains: domains?,
-        routes: routes?,
+        domains: domains.unwrap_or_default(),
+        routes: routes.unwrap_or_default(),
     })
 }
 
@@ -140,8 +139,8 @@ fn route(field: Field<'_>) -> Option<Route> {
     };
     Some(Route {
         name,
-        matches: matches.unwrap_or(Some(Match::default()))?,
-        clusters: clusters?,
+        matches: matches.flatten().unwrap_or_default(),
+        clusters: clusters.unwrap_or_default(),
     })
 }
 
@@ -156,9 +155,12 @@ fn targets(field: Field<'_>) -> Option<Vec<Target>> {
             .and_then(|f| f.number(0, u32::MAX));
         Some(Target {
             name: name?,
-            weight: weight?,
+            weight: weight.unwrap_or(1),
         })
     });
+    if field.is_empty_list() {
+        field.wrong("an empty list: name at least one cluster");
+    }
     if targets.is_empty() {
         return None;
     }
@@ -220,18 +222,12 @@ fn matching(field: Field<'_>) -> Option<Match> {
     }
     let percent = object.get("percent").map(|f| f.number(0, 100));
     Some(Match {
-        path: match path {
-            Some(path) => Some(path?),
-            None => None,
-        },
+        path: path.flatten(),
         method,
         headers,
         query,
         cookies,
-        percent: match percent {
-            Some(percent) => Some(percent?),
-            None => None,
-        },
+        percent: percent.flatten(),
     })
 }
 

@@ -38,7 +38,7 @@ pub fn run(args: &Apply) -> Result<(), Error> {
         );
     }
     ensure_ready()?;
-    let _lock = Lock::take()?;
+    let _lock = Lock::take(&args.wait)?;
     // Again, now that no other xlbctl changes it.
     let loaded = is_loaded();
     let old = applied_document()?;

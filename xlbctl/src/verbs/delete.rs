@@ -13,11 +13,11 @@ use crate::kernel::preflight;
 use crate::output;
 
 pub fn run(args: &Delete) -> Result<(), Error> {
-    let source = args.file.as_deref().map(config::read).transpose()?;
+    let source = args.what.file.as_deref().map(config::read).transpose()?;
     if let Some(problem) = preflight::permission() {
         return Err(Error::System(problem));
     }
-    let _lock = Lock::take()?;
+    let _lock = Lock::take(&args.wait)?;
     let (maps, old) = applied()?;
     let rest = match &source {
         Some(source) => {

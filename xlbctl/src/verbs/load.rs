@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `xlbctl load`
 
+use crate::cli::Wait;
 use crate::error::Error;
 use crate::kernel::ctl::Ctl;
 use crate::kernel::lock::Lock;
 use crate::kernel::{preflight, programs};
 use crate::output;
 
-pub fn run() -> Result<(), Error> {
+pub fn run(args: &Wait) -> Result<(), Error> {
     ensure_ready()?;
-    let _lock = Lock::take()?;
+    let _lock = Lock::take(args)?;
     if programs::are_loaded() {
         return output::print_line("already loaded");
     }

@@ -23,7 +23,7 @@ pub fn run(args: &Unload) -> Result<(), Error> {
     if let Some(problem) = preflight::permission() {
         return Err(Error::System(problem));
     }
-    let _lock = Lock::take()?;
+    let _lock = Lock::take(&args.wait)?;
     if !programs::dir().exists() {
         return output::print_line("nothing is loaded");
     }
