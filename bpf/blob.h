@@ -228,11 +228,14 @@ struct xlb_vip_key {
 };
 _Static_assert(sizeof(struct xlb_vip_key) == 20, "a hash key: no padding");
 
+#define XLB_VIP_EMPTY 0x1 /* no cluster of the service has an endpoint: connects are refused */
+
 struct xlb_vip {
 	__u32 service; /* slot */
 	__u32 cgroup_levels; /* 0: every cgroup; else look at the ancestors at levels 0..n-1 */
+	__u32 flags; /* XLB_VIP_* */
 };
-_Static_assert(sizeof(struct xlb_vip) == 8, "written by xlbctl of the same layout");
+_Static_assert(sizeof(struct xlb_vip) == 12, "written by xlbctl of the same layout");
 
 struct xlb_cgroup_key {
 	__u64 cgroup_id;
@@ -246,14 +249,19 @@ enum xlb_connect_count {
 	XLB_CONNECT_ACCEPTED = 0,
 	XLB_CONNECT_REFUSED = 1, /* the module left the socket plain TCP */
 	XLB_CONNECT_OTHER_CGROUP = 2, /* to a VIP, from a cgroup that is not served */
-	XLB_CONNECT_COUNTS = 3,
+	XLB_CONNECT_NO_ENDPOINT = 3, /* refused: there is no endpoint */
+	XLB_CONNECT_COUNTS = 4,
 };
 
 /* State shared by all CPUs, by number. */
 struct xlb_state {
 	__u64 position; /* clusters: round robin */
 	__u64 outstanding; /* endpoints: picked and not done */
-	__u64 reserved0[6];
+	/* Of the configuration that gave the number to its item: what was decided before is
+	 * another item's. */
+	__u32 generation;
+	__u32 reserved0;
+	__u64 reserved1[5];
 };
 _Static_assert(sizeof(struct xlb_state) == 64, "a cache line");
 

@@ -70,8 +70,8 @@ static __noinline bool is_served(struct xlb_vip *vip)
 }
 
 /*
- * Always 1: a connect is never forbidden here.  A socket that the module cannot
- * take stays plain TCP, which finds no one at a VIP; `refused` makes it visible.
+ * 0 refuses the connect: where there is no endpoint at all nobody listens.  A socket that the
+ * module cannot take stays plain TCP, which finds no one at a VIP; `refused` makes it visible.
  */
 static __always_inline int connect_to(struct bpf_sock_addr *ctx, struct xlb_vip_key *key)
 {
@@ -84,6 +84,12 @@ static __always_inline int connect_to(struct bpf_sock_addr *ctx, struct xlb_vip_
 	if (vip->cgroup_levels && !is_served(vip)) {
 		count(XLB_CONNECT_OTHER_CGROUP);
 		return 1;
+	}
+	if (vip->flags & XLB_VIP_EMPTY) {
+		count(XLB_CONNECT_NO_ENDPOINT);
+		/* The program's 0 alone would mean EPERM. */
+		bpf_set_retval(-ECONNREFUSED);
+		return 0;
 	}
 	if (bpf_xlb_accept(bpf_cast_to_kern_ctx(ctx), vip->service))
 		count(XLB_CONNECT_REFUSED);

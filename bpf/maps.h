@@ -64,6 +64,15 @@ static __always_inline struct xlb_state *state_of(__u32 number)
 	return inner ? bpf_map_lookup_elem(inner, &index) : NULL;
 }
 
+/*
+ * Is the number still the item's that a decision of this generation was about?  An item's
+ * services are compiled in the generation that numbers it, or later.
+ */
+static __always_inline bool is_of(struct xlb_state *state, __u32 generation)
+{
+	return state && state->generation <= generation;
+}
+
 static __always_inline struct xlb_stats *stats_of(__u32 number)
 {
 	__u32 page = number / XLB_STATS_PAGE, index = number % XLB_STATS_PAGE;

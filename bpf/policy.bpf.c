@@ -56,18 +56,28 @@ static __always_inline bool changed(struct xlb_request *req, struct xlb_blob *he
 	return !blob_of(req, head->generation, &now);
 }
 
-/* XLB_REASON_RETRIED when the configuration is another one by now; else counts and returns `reason`. */
-static __always_inline int refuse(struct xlb_request *req, struct xlb_blob *head, int reason)
+static __always_inline void count_refused(__u32 number)
 {
-	struct xlb_stats *s;
+	struct xlb_stats *s = number ? stats_of(number) : NULL;
 
-	if (changed(req, head))
-		return XLB_REASON_RETRIED;
-	s = stats_of(head->number);
 	if (s) {
 		add(&s->requests, 1);
 		add(&s->errors, 1);
 	}
+}
+
+/*
+ * XLB_REASON_RETRIED when the configuration is another one by now; else counts, for the route
+ * and the cluster too where they are known (0: they are not), and returns `reason`.
+ */
+static __always_inline int refuse(struct xlb_request *req, struct xlb_blob *head,
+				  struct xlb_decision *dec, int reason)
+{
+	if (changed(req, head))
+		return XLB_REASON_RETRIED;
+	count_refused(head->number);
+	count_refused(dec->route);
+	count_refused(dec->cluster);
 	return reason;
 }
 
@@ -79,6 +89,9 @@ static __always_inline int decide(unsigned long long *ctx, void *blob, struct xl
 	struct xlb_route *route;
 	__u32 vhost, index, cluster;
 
+	/* May be of an earlier try. */
+	dec->route = 0;
+	dec->cluster = 0;
 	vhost = find_vhost(ctx, head);
 	if (vhost == XLB_NONE)
 		return XLB_REASON_NO_ROUTE;
@@ -88,6 +101,7 @@ static __always_inline int decide(unsigned long long *ctx, void *blob, struct xl
 	route = blob_record(blob, head->route_page, index, struct xlb_route);
 	if (!route)
 		return XLB_REASON_NO_ROUTE;
+	dec->route = route->number;
 	cluster = choose_cluster(blob, head, route);
 	if (cluster == XLB_NONE)
 		return XLB_REASON_NO_ENDPOINT;
@@ -95,7 +109,6 @@ static __always_inline int decide(unsigned long long *ctx, void *blob, struct xl
 	if (!target)
 		return XLB_REASON_NO_ENDPOINT;
 
-	dec->route = route->number;
 	dec->cluster = target->number;
 	dec->cookie[0] = PAIR(epoch, head->generation);
 	dec->cookie[1] = PAIR(head->number, cluster);
@@ -113,7 +126,7 @@ int BPF_PROG(route, struct xlb_request *req, struct xlb_decision *dec)
 		return XLB_REASON_NO_ROUTE;
 	reason = decide(ctx, blob, head, dec);
 	if (reason)
-		return refuse(req, head, reason);
+		return refuse(req, head, dec, reason);
 	return changed(req, head) ? XLB_REASON_RETRIED : XLB_REASON_OK;
 }
 
@@ -155,7 +168,8 @@ int BPF_PROG(pick, struct xlb_request *req, struct xlb_decision *dec)
 	if (!state)
 		goto refuse;
 	/* Until done(): requests that wait for a connection are outstanding too. */
-	__sync_fetch_and_add(&state->outstanding, 1);
+	if (is_of(state, LOW(dec->cookie[0])))
+		__sync_fetch_and_add(&state->outstanding, 1);
 
 	((__u64 *)dec->addr)[0] = ((__u64 *)endpoint->addr)[0];
 	((__u64 *)dec->addr)[1] = ((__u64 *)endpoint->addr)[1];
@@ -172,16 +186,17 @@ int BPF_PROG(pick, struct xlb_request *req, struct xlb_decision *dec)
 	return 0;
 
 refuse:
-	return refuse(req, head, XLB_REASON_NO_ENDPOINT);
+	return refuse(req, head, dec, XLB_REASON_NO_ENDPOINT);
 }
 
-__noinline int count(unsigned long long *ctx __arg_ctx, __u32 number)
+/* `generation` is that of the decision: the number may be another item's by now. */
+__noinline int count(unsigned long long *ctx __arg_ctx, __u32 number, __u32 generation)
 {
 	struct xlb_result *res = RESULT(ctx);
 	struct xlb_stats *s = stats_of(number);
 	__u32 status = res->status;
 
-	if (!s)
+	if (!s || !is_of(state_of(number), generation))
 		return 0;
 	if (res->reason == XLB_REASON_RETRIED) {
 		/* The same request comes again, and is counted then. */
@@ -204,17 +219,18 @@ __noinline int count(unsigned long long *ctx __arg_ctx, __u32 number)
 SEC("struct_ops/done")
 void BPF_PROG(done, struct xlb_request *req, struct xlb_decision *dec, struct xlb_result *res)
 {
+	__u32 generation = LOW(dec->cookie[0]);
 	struct xlb_state *state;
 
 	if (HIGH(dec->cookie[0]) != epoch)
 		return;
 	state = state_of(dec->endpoint);
-	if (state)
+	if (is_of(state, generation))
 		__sync_fetch_and_add(&state->outstanding, -1);
-	count(ctx, dec->endpoint);
-	count(ctx, dec->cluster);
-	count(ctx, dec->route);
-	count(ctx, HIGH(dec->cookie[1]));
+	count(ctx, dec->endpoint, generation);
+	count(ctx, dec->cluster, generation);
+	count(ctx, dec->route, generation);
+	count(ctx, HIGH(dec->cookie[1]), generation);
 }
 
 /* As the module's BTF has it; libbpf matches members by name. */

@@ -36,6 +36,9 @@ enum {
 	BPF_F_INNER_MAP = 1U << 12,
 };
 
+/* asm-generic/errno.h */
+#define ECONNREFUSED 111
+
 #define SOCK_STREAM 1
 #define IPPROTO_TCP 6
 

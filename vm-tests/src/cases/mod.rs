@@ -9,6 +9,7 @@ mod clients;
 mod config;
 mod hostile;
 mod life;
+mod numbers;
 mod pool;
 mod pool_limits;
 mod replies;
@@ -36,6 +37,7 @@ const ALL: &[&[Scenario]] = &[
     pool_limits::SCENARIOS,
     replies::SCENARIOS,
     config::SCENARIOS,
+    numbers::SCENARIOS,
     life::SCENARIOS,
     hostile::SCENARIOS,
     smuggle::SCENARIOS,

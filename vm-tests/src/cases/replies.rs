@@ -74,15 +74,27 @@ fn no_route(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
+/// Connected while there was an endpoint: each of its requests is answered, and counted for the service,
+/// the route and the cluster.
 fn no_endpoint(ctx: &mut Ctx) -> Result<()> {
-    let yaml = crate::ctx::shop_yaml(&[BACKEND], "round_robin", "").replace(
+    let full = crate::ctx::shop_yaml(&[BACKEND], "round_robin", "");
+    ctx.apply(&full)?;
+    let mut conn = ctx.open(VIP4.parse()?)?;
+    ctx.apply(&full.replace(
         "\"127.0.1.1:8001\"",
         "{address: \"127.0.1.1:8001\", drain: true}",
-    );
-    ctx.apply(&yaml)?;
-    let mut conn = ctx.open(VIP4.parse()?)?;
+    ))?;
     for _ in 0..3 {
         conn.get("/")?.expect_reply(503, "no_endpoint")?;
+    }
+    let stats = xlb::json(&["stats"])?;
+    let rows = stats.as_array().context("a list")?;
+    for kind in ["service", "route", "cluster"] {
+        ensure!(
+            rows.iter()
+                .any(|row| row["kind"] == kind && row["requests"] == 3 && row["errors"] == 3),
+            "{kind}:\n{stats:#}"
+        );
     }
     Ok(())
 }

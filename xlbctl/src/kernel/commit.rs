@@ -105,7 +105,7 @@ impl Maps {
                 ))
             })?;
         self.grow(new.numbers.end())?;
-        self.clear(&reused)?;
+        self.clear(&reused, new.generation)?;
 
         self.write_document(&new)?;
         end_former_sockets(old, &new, ctl)?;
@@ -138,15 +138,17 @@ impl Maps {
         Ok(())
     }
 
-    fn clear(&self, numbers: &[u32]) -> Result<(), Error> {
+    /// For numbers that were another item's: requests that were decided before, such as long
+    /// tunnels, count no more.
+    fn clear(&self, numbers: &[u32], generation: u32) -> Result<(), Error> {
+        let fresh = xlb_state {
+            generation,
+            ..xlb_state::default()
+        };
         let cpus = libbpf_rs::num_possible_cpus().unwrap_or(1);
         for number in numbers {
             if let Some(page) = self.states_page(number / XLB_STATE_PAGE) {
-                raw::set(
-                    &page,
-                    &(number % XLB_STATE_PAGE),
-                    xlb_state::default().bytes(),
-                )?;
+                raw::set(&page, &(number % XLB_STATE_PAGE), fresh.bytes())?;
             }
             if let Some(page) = self.stats_page(number / XLB_STATS_PAGE) {
                 raw::set_per_cpu(
@@ -317,6 +319,12 @@ fn stale_services<'n>(old: &Document, new: &'n Document) -> Vec<&'n Service> {
 }
 
 fn wanted_vips(document: &Document) -> Vec<(xlb_vip_key, xlb_vip)> {
+    let clusters: HashMap<&str, &Cluster> = document
+        .config
+        .clusters
+        .iter()
+        .map(|c| (c.name.as_str(), c))
+        .collect();
     let mut vips = Vec::new();
     for service in &document.config.services {
         let Some(slot) = document.numbers.slot(&service.name) else {
@@ -328,17 +336,40 @@ fn wanted_vips(document: &Document) -> Vec<(xlb_vip_key, xlb_vip)> {
             .map(|path| cgroup::level_of(path) + 1)
             .max()
             .unwrap_or(0);
+        let flags = if is_empty(service, &clusters) {
+            intf::XLB_VIP_EMPTY
+        } else {
+            0
+        };
         for vip in &service.listen {
             vips.push((
                 vip_key(*vip),
                 xlb_vip {
                     service: slot,
                     cgroup_levels,
+                    flags,
                 },
             ));
         }
     }
     vips
+}
+
+/// Does the service need endpoints and have none that new requests may go to?
+fn is_empty(service: &Service, clusters: &HashMap<&str, &Cluster>) -> bool {
+    let mut targets = service
+        .virtual_hosts
+        .iter()
+        .flat_map(|host| &host.routes)
+        .flat_map(|route| &route.clusters)
+        .filter(|target| target.weight > 0)
+        .peekable();
+    targets.peek().is_some()
+        && targets.all(|target| {
+            clusters
+                .get(target.name.as_str())
+                .is_none_or(|cluster| !cluster.endpoints.iter().any(|e| e.is_eligible()))
+        })
 }
 
 fn vip_key(vip: SocketAddr) -> xlb_vip_key {
@@ -393,6 +424,48 @@ fn retired_endpoints(old: &Config, new: &Config) -> Vec<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_service_without_any_endpoint_is_empty() {
+        for (routes, endpoints, flags) in [
+            ("{cluster: c}", "", intf::XLB_VIP_EMPTY),
+            ("{cluster: c}", "\"127.0.0.1:1\"", 0),
+            (
+                "{cluster: c}",
+                "{address: \"127.0.0.1:1\", weight: 0}",
+                intf::XLB_VIP_EMPTY,
+            ),
+            (
+                "{cluster: c}",
+                "{address: \"127.0.0.1:1\", drain: true}",
+                intf::XLB_VIP_EMPTY,
+            ),
+            ("{cluster: c}, {cluster: d}", "", 0),
+            (
+                "{clusters: [{name: c, weight: 1}, {name: d, weight: 0}]}",
+                "",
+                intf::XLB_VIP_EMPTY,
+            ),
+            // 404, and no endpoint is needed for it.
+            ("", "", 0),
+        ] {
+            let text = format!(
+                "version: 1\nservices:\n- {{name: s, listen: [\"10.0.0.1:80\"], routes: [{routes}]}}\n\
+                 clusters:\n- {{name: c, endpoints: [{endpoints}]}}\n- {{name: d, endpoints: [\"127.0.0.1:2\"]}}\n"
+            );
+            let source = crate::config::parse("f", text.clone()).expect("parses");
+            source.check(&source.config).expect("valid");
+            let mut document = Document {
+                config: source.config,
+                ..Document::default()
+            };
+            let config = document.config.clone();
+            document.numbers.assign(&config, |_| true).expect("fits");
+            let vips = wanted_vips(&document);
+            assert_eq!(vips.len(), 1);
+            assert_eq!(vips[0].1.flags, flags, "{text}");
+        }
+    }
 
     #[test]
     fn vip_keys_are_as_bpf_makes_them() {

@@ -6,11 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use libbpf_rs::query::ProgInfoIter;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
@@ -77,7 +76,7 @@ fn load_all() -> Result<(), Error> {
         .open(storage)
         .map_err(|err| super::load_error("the policy", &err))?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
-        rodata.epoch = epoch();
+        rodata.epoch = epoch()?;
     }
     let mut policy = open
         .load()
@@ -124,14 +123,13 @@ fn load_all() -> Result<(), Error> {
 }
 
 /// Differs from that of any load before: decisions of an earlier one are not counted.
-fn epoch() -> u32 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    // Quarter seconds since 1970, modulo 2^32: the same again after 34 years.
-    u32::try_from((now.as_millis() / 250) & u128::from(u32::MAX))
-        .unwrap_or(1)
-        .max(1)
+fn epoch() -> Result<u32, Error> {
+    let mut bytes = [0; 4];
+    File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut bytes))
+        .context("/dev/urandom")?;
+    // 0 is what a decision has that no policy made.
+    Ok(u32::from_ne_bytes(bytes).max(1))
 }
 
 /// What the verifier had to do for each program that is loaded, in instructions.
