@@ -136,7 +136,8 @@ vm() { # [SCRIPT]; or COMMAND, which runs in the machine without a folder of its
 	fi
 	XLB_CASE=$case_dir inside root XLB_KERNEL="$kernel" XLB_KMOD="$(kdir)" SCRIPT="$name" \
 		COMMAND="${COMMAND:-}" ARGS="${ARGS:-}" CPUS="${CPUS:-2}" MEM="${MEM:-${DEBUG:+4G}}" ICOUNT="${ICOUNT:-}" DEBUG="${DEBUG:-}" \
-		NOMODULE="${NOMODULE:-}" QUICK="${QUICK:-}" TIMEOUT="${TIMEOUT:-900}" APPEND="${APPEND:-}" \
+		NOMODULE="${NOMODULE:-}" QUICK="${QUICK:-}" XLB_ALL="${XLB_ALL:-}" \
+		XLB_SEED="${XLB_SEED:-}" XLB_CLIENTS="${XLB_CLIENTS:-}" TIMEOUT="${TIMEOUT:-900}" APPEND="${APPEND:-}" \
 		bash "$(script vm.sh)"
 }
 

@@ -82,8 +82,45 @@ do_xlbctl() {
 do_vm_tests() {
 	has_package vm-tests xlb-vm-tests || return 0
 	say "vm-tests"
-	cargo_ build --release -p xlb-vm-tests
+	cargo_ build --release -p xlb-vm-tests -p xlb-matrix-reqwest
 	install_bin "$CARGO_TARGET_DIR/release/vm-tests"
+	install_bin "$CARGO_TARGET_DIR/release/matrix-reqwest"
+	do_matrix
+}
+
+# outdated FILE SOURCE...: whether FILE is older than one of the sources, or not there.
+outdated() {
+	local result=$1 s
+	shift
+	[ -e "$result" ] || return 0
+	for s; do [ "$s" -nt "$result" ] && return 0; done
+	return 1
+}
+
+# The clients and servers of the matrix that need a compiler, here and not in an emulated machine.
+do_matrix() {
+	local m=$src/vm-tests/matrix made=$out/matrix part
+	mkdir -p "$made"
+	for part in client server; do
+		if outdated "$out/bin/matrix-go-$part" "$m/${part}s/go/main.go"; then
+			say "matrix: Go $part"
+			GOCACHE=$out/go-build GO111MODULE=off CGO_ENABLED=0 go build -o "$made/go-$part" "$m/${part}s/go/main.go"
+			install_bin "$made/go-$part" "matrix-go-$part"
+		fi
+	done
+	if outdated "$out/bin/matrix-curl" "$m/clients/curl_multi.c"; then
+		say "matrix: libcurl client"
+		gcc -O2 -Wall -Wextra -Werror -o "$made/curl" "$m/clients/curl_multi.c" -lcurl -lz
+		install_bin "$made/curl" matrix-curl
+	fi
+	if outdated "$out/bin/matrix-java.jar" "$m/clients/JavaClient.java" "$m/servers/TomcatServer.java"; then
+		say "matrix: Java client, Tomcat"
+		rm -rf "$made/java"
+		javac -Xlint:all -cp "/usr/share/java/tomcat10-catalina.jar:/usr/share/java/tomcat10-servlet-api.jar:/usr/share/java/tomcat10-api.jar" \
+			-d "$made/java" "$m/clients/JavaClient.java" "$m/servers/TomcatServer.java"
+		jar --create --file "$made/java.jar" -C "$made/java" .
+		install_bin "$made/java.jar" matrix-java.jar
+	fi
 }
 
 # Prints cargo's own lines and one total over all test programs and the comparison of parsers.

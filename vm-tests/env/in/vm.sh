@@ -47,7 +47,7 @@ ln -s run/vm-tests /xlb/rootfs/xlb/vm-tests
 
 {
 	printf 'SCRIPT=%q\nCOMMAND=%q\nARGS=%q\nNOMODULE=%q\nDEBUG=%q\nICOUNT=%q\n' "$SCRIPT" "$COMMAND" "$ARGS" "$module" "$DEBUG" "$ICOUNT"
-	printf 'export QUICK=%q\n' "$QUICK"
+	printf 'export QUICK=%q XLB_ALL=%q XLB_SEED=%q XLB_CLIENTS=%q\n' "$QUICK" "$XLB_ALL" "$XLB_SEED" "$XLB_CLIENTS"
 	size=$(stty size 2>/dev/null || true)
 	printf 'ROWS=%q\nCOLUMNS=%q\nSHELL_TERM=%q\n' "${size% *}" "${size#* }" "${TERM:-dumb}"
 } >"$run/settings"

@@ -10,6 +10,7 @@ mod config;
 mod hostile;
 mod life;
 mod numbers;
+mod matrix;
 mod pool;
 mod pool_limits;
 mod replies;
@@ -41,6 +42,7 @@ const ALL: &[&[Scenario]] = &[
     life::SCENARIOS,
     hostile::SCENARIOS,
     smuggle::SCENARIOS,
+    matrix::SCENARIOS,
 ];
 
 /// The scenarios with this text in their name, or all.
