@@ -2,12 +2,12 @@
 # The verbs of the project: `make help`.  The work is done by vm-tests/env/env.sh.
 
 env := vm-tests/env/env.sh
-export KERNEL CPUS MEM ICOUNT DEBUG NOMODULE TIMEOUT ARGS APPEND V XLB_CACHE FILTER QUICK
+export KERNEL CPUS MEM ICOUNT DEBUG NOMODULE TIMEOUT ARGS APPEND V XLB_CACHE FILTER QUICK XLB_ALL XLB_SEED XLB_CLIENTS
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup kmod bpf xlbctl demo test unit vm-test vm-shell vm-run lint fmt doc clean \
-	install test-debug bench
+	install test-all test-debug bench
 
 help:
 	@echo 'XLB: a layer-7 load balancer in the Linux kernel'
@@ -20,7 +20,9 @@ help:
 	@echo '  xlbctl           the command: target/xlbctl'
 	@echo '  unit             tests that need no kernel'
 	@echo '  vm-test          real clients and servers in a virtual machine; FILTER=name picks scenarios'
-	@echo '  test-debug       the same on a kernel with KASAN, lockdep, kmemleak (built once, cached)'
+	@echo '  test-all         as test, with every cell of the matrix of clients and servers; test draws a part'
+	@echo '                   by a seed that it prints: XLB_SEED=n draws the same again'
+	@echo '  test-debug       vm-test on a kernel with KASAN, lockdep, kmemleak (built once, cached)'
 	@echo '  bench            requests per virtual second: direct, XLB, haproxy; QUICK=1 for a short one'
 	@echo '  vm-run           SCRIPT=path/to/x.sh runs it in the machine, in its own folder (/case there,'
 	@echo '                   writable); ARGS="..." are given to it.  Exit: the status of the script; 97 when'
@@ -54,6 +56,9 @@ vm-test:
 
 test:
 	@$(env) test
+
+test-all:
+	@XLB_ALL=1 $(env) test
 
 test-debug:
 	@DEBUG=1 $(env) build kmod xlbctl vm-tests

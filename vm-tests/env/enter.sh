@@ -47,6 +47,7 @@ chmod -R a+rX env kconfig patches
 bind "$XLB_WORK" work
 bind "$XLB_KERNELS" kernels
 bind "$XLB_DEBUGS" debugs
+bind "$XLB_PYPI" pypi
 bind "$XLB_APT" apt
 bind "$XLB_CARGO" cargo
 [ -z "${XLB_CASE:-}" ] || bind "$XLB_CASE" case

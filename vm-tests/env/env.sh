@@ -8,6 +8,7 @@
 #   root-HASH/       the build root; also, read-only, the file system of the machines
 #   kernel-HASH/V/   a stock kernel V: prepared tree (build/), packages (pkg/), vmlinux
 #   debug-HASH/V/    the debug kernel of V's sources, in the same shape
+#   pypi-HASH/       programs of the Python index: Envoy and what else env/pypi lists
 #   work/ID/         for each checkout: copies of the sources, build results, machines' logs
 #   apt/ cargo/      package lists, crates
 #   mnt/             empty; where each command mounts the root in a namespace of its own
@@ -31,6 +32,7 @@ case $cache/ in "$repo"/*) die "XLB_CACHE is inside the checkout: choose another
 root=$cache/root-$(hash_of "$here/packages" "$here/peers" <(declare -f debootstrap_into))
 kernels=$cache/kernel-$(hash_of "$here/packages" "$here/in/kernel.sh" "$here/in/kernel-lib.sh")
 debugs=$cache/debug-$(hash_of "$here/packages" "$here/in/kernel-debug.sh" "$here/in/kernel-lib.sh" "$repo"/kconfig/debug.config)
+pypi=$cache/pypi-$(hash_of "$here/pypi" "$here/in/pypi.sh")
 work=$cache/work/$(printf %s "$repo" | sha256sum | cut -c1-8)
 
 [ "$(id -u)" = 0 ] || die "this needs root: it mounts and changes root (compilers and QEMU are not run as root)"
@@ -40,7 +42,7 @@ inside() {
 	local user=$1
 	shift
 	XLB_ROOT=$root XLB_MNT=$cache/mnt XLB_REPO=$repo XLB_WORK=$work XLB_KERNELS=$kernels \
-		XLB_DEBUGS=$debugs XLB_APT=$cache/apt XLB_CARGO=$cache/cargo XLB_UID=$BUILD_UID XLB_USER=$user \
+		XLB_DEBUGS=$debugs XLB_PYPI=$pypi XLB_APT=$cache/apt XLB_CARGO=$cache/cargo XLB_UID=$BUILD_UID XLB_USER=$user \
 		unshare --mount --pid --fork --kill-child "$here/enter.sh" "$@"
 }
 
@@ -58,7 +60,7 @@ setup_root() {
 		host_packages
 		locked "$cache/lock" stage "$root" debootstrap_into
 	fi
-	owned_dirs "$kernels" "$debugs" "$cache/apt" "$cache/cargo" "$cache/work" "$work"
+	owned_dirs "$kernels" "$debugs" "$pypi" "$cache/apt" "$cache/cargo" "$cache/work" "$work"
 }
 
 script() { printf '/xlb/env/in/%s' "$1"; }
@@ -81,6 +83,11 @@ make_kernel() { # VERSION DIR.tmp
 		inside xlb VERSION="$1" OUT="/xlb/kernels/${2##*/}" bash "$(script kernel.sh)"
 }
 
+make_pypi() { # DIR.tmp
+	step "programs of the Python index: $(sed -n 's/^\([a-z].*\)==.*/\1/p' "$here/pypi" | xargs)" "$1" \
+		inside xlb OUT="/xlb/pypi/${1##*/}" bash "$(script pypi.sh)"
+}
+
 make_debug_kernel() { # VERSION DIR.tmp
 	step "debug kernel of $1's sources with kconfig/debug.config (half an hour and more on 2 CPUs)" "$2" \
 		inside xlb VERSION="$1" OUT="/xlb/debugs/${2##*/}" bash "$(script kernel-debug.sh)"
@@ -90,6 +97,7 @@ setup() {
 	setup_root
 	choose_kernel
 	[ -d "$kernels/$version" ] || locked "$cache/lock" stage "$kernels/$version" make_kernel "$version"
+	[ -d "$pypi/programs" ] || locked "$cache/lock" stage "$pypi/programs" make_pypi
 	kernel=/xlb/kernels/$version
 	if [ -n "${DEBUG:-}" ]; then
 		[ -d "$debugs/$version" ] ||

@@ -38,9 +38,10 @@ fi
 cp -r "$env/guest" "$run/guest"
 cp -r /xlb/repo/vm-tests "$run/vm-tests"
 mount -t tmpfs -o mode=755 xlb /xlb/rootfs/xlb
-mkdir -p /xlb/rootfs/xlb/run /xlb/rootfs/xlb/kernel /xlb/rootfs/xlb/home
+mkdir -p /xlb/rootfs/xlb/run /xlb/rootfs/xlb/kernel /xlb/rootfs/xlb/pypi/programs /xlb/rootfs/xlb/home
 mount --bind "$run" /xlb/rootfs/xlb/run
 mount --bind "$XLB_KERNEL/pkg" /xlb/rootfs/xlb/kernel
+mount --bind /xlb/pypi/programs /xlb/rootfs/xlb/pypi/programs
 ln -s run/bin /xlb/rootfs/xlb/bin
 ln -s run/xlb.ko /xlb/rootfs/xlb/xlb.ko
 ln -s run/vm-tests /xlb/rootfs/xlb/vm-tests

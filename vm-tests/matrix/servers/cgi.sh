@@ -19,6 +19,8 @@ case $PATH_INFO in
 /close)
 	head 200 "$text"
 	echo ended by
+	# Apache sends the length of what a script wrote before it ended at once.
+	sleep 0.05
 	echo close
 	;;
 /204) head 204 ;;
@@ -32,7 +34,7 @@ case $PATH_INFO in
 	rm "$body"
 	;;
 *)
-	head 404 "$text"
+	head 404 "$text" 'Content-Length: 9'
 	echo not here
 	;;
 esac

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 
-use super::{built, Line, Task};
+use super::{built, proxies, raw, Line, Task};
 use crate::ctx::{run_for, Ctx};
 
 const JS: &str = include_str!("../../../matrix/clients/client.js");
@@ -31,6 +31,18 @@ pub const CLIENTS: &[Client] = &[
     client("aiohttp", |ctx, task| python(ctx, task, "aiohttp")),
     client("httpx", |ctx, task| python(ctx, task, "httpx")),
     client("libcurl", |ctx, task| compiled(ctx, task, "matrix-curl")),
+    client("epoll-edges", |_, task| {
+        Ok(raw::drive::<raw::Edge>(task, &task.addresses()?))
+    }),
+    client("io-uring", |_, task| {
+        Ok(raw::drive::<raw::Ring>(task, &task.addresses()?))
+    }),
+    client("nginx-client", |ctx, task| proxies::nginx(ctx, task, "1.1")),
+    client("nginx-client-1.0", |ctx, task| {
+        proxies::nginx(ctx, task, "1.0")
+    }),
+    client("haproxy", proxies::haproxy),
+    client("envoy", proxies::envoy),
 ];
 
 fn compiled(ctx: &mut Ctx, task: &Task, name: &str) -> Result<Vec<Line>> {

@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{ensure, Context, Result};
@@ -25,6 +26,8 @@ use clients::CLIENTS;
 use servers::Server;
 
 mod clients;
+mod proxies;
+mod raw;
 mod servers;
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -239,6 +242,17 @@ pub struct Task {
 }
 
 impl Task {
+    /// The ways as addresses.
+    pub fn addresses(&self) -> Result<Vec<(&'static str, SocketAddr)>> {
+        self.ways
+            .iter()
+            .map(|(name, url)| {
+                let address = url.strip_prefix("http://").context("http://")?;
+                Ok((*name, address.parse()?))
+            })
+            .collect()
+    }
+
     /// The requests as programs take them.
     pub fn requests(&self) -> String {
         let requests: Vec<String> = self
