@@ -364,6 +364,7 @@ impl Locked<'_> {
             && !to_end
             && !inner.deaf
             && !inner.head.solo
+            && !inner.body.had_trailers()
             && !response.surplus
             && inner.body.is_done()
             && !inner.has_unsent();

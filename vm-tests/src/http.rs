@@ -228,7 +228,8 @@ impl Conn {
         }
     }
 
-    fn line(&mut self) -> Result<String> {
+    /// Reads a line; without its end.
+    pub fn line(&mut self) -> Result<String> {
         loop {
             if let Some(at) = find(&self.ahead, b"\r\n") {
                 let line = self.take(at + 2);

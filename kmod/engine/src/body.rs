@@ -54,6 +54,8 @@ pub struct Body {
     line: u32,
     /// Digits of the chunk size, or bytes of the trailer field's name.
     digits: u32,
+    /// The trailer section has a field.
+    trailers: bool,
     at: At,
 }
 
@@ -93,8 +95,16 @@ impl Body {
             excess: 0,
             line: 0,
             digits: 0,
+            trailers: false,
             at,
         }
+    }
+
+    /// There was a field in the trailer section.  A server that takes the end of the last chunk's line for the end of the
+    /// message reads what stands in the section as its next request: what it would answer then is not for another
+    /// client, so the endpoint's connection must not be reused.
+    pub const fn had_trailers(&self) -> bool {
+        self.trailers
     }
 
     /// The message has ended.  Never for `UntilClose` and `Tunnel`.
@@ -237,6 +247,7 @@ impl Body {
                 _ => {
                     self.name = Fnv1a::new();
                     self.digits = 0;
+                    self.trailers = true;
                     return self.trailer_name(byte, limits);
                 }
             },

@@ -230,6 +230,23 @@ fn rfc9112_7_1_2_trailer_section() {
 }
 
 #[test]
+fn a_trailer_field_is_remembered() {
+    for (bytes, had) in [
+        ("0\r\n\r\n", false),
+        ("1\r\nX\r\n0\r\n\r\n", false),
+        ("0\r\nX: y\r\n\r\n", true),
+        ("1\r\nX\r\n0\r\nX:GET /slow HTTP/1.1\r\n\r\n", true),
+    ] {
+        let mut body = Body::new(Framing::Chunked);
+        assert_eq!(
+            body.feed(bytes.as_bytes(), &Limits::DEFAULT),
+            Ok(bytes.len())
+        );
+        assert_eq!(body.had_trailers(), had, "{bytes:?}");
+    }
+}
+
+#[test]
 fn limits_admit_n_and_refuse_one_more() {
     let limits = Limits {
         chunk_ext_bytes: 20,

@@ -23,6 +23,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::xlb("smuggle/nginx", nginx).within(240),
     Scenario::xlb("smuggle/haproxy", haproxy).within(240),
     Scenario::xlb("smuggle/responses", responses).within(240),
+    Scenario::xlb("smuggle/trailers", trailers),
 ];
 
 pub const REQUESTS: &str = include_str!("../../corpus/smuggled-requests.txt");
@@ -156,6 +157,70 @@ fn one_attack(
             "not refused: {text:?}"
         );
     }
+    Ok(())
+}
+
+/// A server that takes two bytes after the last chunk's line for the end of the message, and what stands behind them
+/// for its next request, as cheroot 11.1.2 does. Its answer to that comes late: when the pool looks at the connection
+/// after the first answer, nothing is there.
+fn trailers(ctx: &mut Ctx) -> Result<()> {
+    let server = Server::start(BACKEND, |mut conn, _| {
+        while let Some(request) = conn.head()? {
+            if request.field("transfer-encoding").is_some() {
+                while conn.line()? != "0" {}
+                conn.exactly(2)?;
+            }
+            let text = if request.path() == "/slow" {
+                thread::sleep(Duration::from_millis(300));
+                "POISON".to_owned()
+            } else {
+                format!("answer to {}", request.path())
+            };
+            conn.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}",
+                text.len()
+            ))?;
+        }
+        Ok(())
+    })?;
+    let vip = ctx.shop_with(
+        &[BACKEND],
+        "round_robin",
+        "  pool: {max: 1, max_pending: 100}\n",
+    )?;
+    // While the server still thinks, and after its answer to the hidden request has come.
+    for wait_ms in [0, 100, 500] {
+        let mut attacker = ctx.open(vip)?;
+        attacker.send(
+            "POST /attack HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX:GET /slow HTTP/1.1\r\n\r\n",
+        )?;
+        ensure!(attacker.response("POST")?.expect(200)?.text() == "answer to /attack");
+        thread::sleep(Duration::from_millis(wait_ms));
+        let mut victim = ctx.open(vip)?;
+        for round in 0..2 {
+            let path = format!("/v/{wait_ms}/{round}");
+            let answer = victim.get(&path)?;
+            ensure!(
+                answer.expect(200)?.text() == format!("answer to {path}"),
+                "the victim's request {path} was answered with {:?}",
+                answer.text()
+            );
+        }
+    }
+    // A chunked request without trailers leaves its connection in the pool.
+    let before = server.accepted();
+    let mut conn = ctx.open(vip)?;
+    for _ in 0..2 {
+        conn.send(
+            "POST /plain HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        )?;
+        ensure!(conn.response("POST")?.expect(200)?.text() == "answer to /plain");
+    }
+    ensure!(
+        server.accepted() == before,
+        "{} connections instead of {before}",
+        server.accepted()
+    );
     Ok(())
 }
 
