@@ -47,6 +47,9 @@
 #define XLB_BLOB_EXACT_HOST 0x1
 #define XLB_BLOB_SUFFIX_HOST 0x2
 #define XLB_BLOB_PREFIX_HOST 0x4
+#define XLB_BLOB_FORWARD_NORMAL 0x8 /* paths are forwarded in normal form */
+
+#define XLB_MAX_UPGRADES 16 /* protocols of one service */
 
 struct xlb_blob {
 	__u32 layout; /* XLB_LAYOUT */
@@ -68,8 +71,9 @@ struct xlb_blob {
 	__u32 max_prefix_bytes; /* the longest of the "prefix.*" domains, without "*" */
 	__u32 pages;
 	__u32 reserved0[3];
+	__u64 upgrades[XLB_MAX_UPGRADES]; /* as in struct xlb_request; 0: none */
 };
-_Static_assert(sizeof(struct xlb_blob) == 80, "read by BPF of the same layout");
+_Static_assert(sizeof(struct xlb_blob) == 208, "read by BPF of the same layout");
 
 /* --- The index: one open-addressing hash table for hosts and paths ------------- */
 

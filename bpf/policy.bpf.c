@@ -81,6 +81,22 @@ static __always_inline int refuse(struct xlb_request *req, struct xlb_blob *head
 	return reason;
 }
 
+/* What the service says of the request, whatever its route. */
+static __always_inline __u16 flags_of(struct xlb_request *req, struct xlb_blob *head)
+{
+	__u16 flags = 0;
+
+	if (head->flags & XLB_BLOB_FORWARD_NORMAL)
+		flags |= XLB_DECISION_FORWARD_NORMAL;
+	if (!req->upgrade)
+		return flags;
+	for (int i = 0; i < XLB_MAX_UPGRADES; i++) {
+		if (head->upgrades[i] == req->upgrade)
+			flags |= XLB_DECISION_UPGRADE;
+	}
+	return flags;
+}
+
 /* Fills route(), cluster and cookie of the decision; 0 or an enum xlb_reason. */
 static __always_inline int decide(unsigned long long *ctx, void *blob, struct xlb_blob *head,
 				  struct xlb_decision *dec)
@@ -124,6 +140,7 @@ int BPF_PROG(route, struct xlb_request *req, struct xlb_decision *dec)
 
 	if (!blob)
 		return XLB_REASON_NO_ROUTE;
+	dec->flags = flags_of(req, head);
 	reason = decide(ctx, blob, head, dec);
 	if (reason)
 		return refuse(req, head, dec, reason);

@@ -6,7 +6,8 @@
 //! `fields.rs` answer from the p-sock's [`View`], which is set before the first call and emptied
 //! after the last one. Both run under the socket lock, so nothing moves the bytes in between.
 
-use xlb_engine::{host, path, Framing, Reason};
+use xlb_engine::path::Form;
+use xlb_engine::{host, path, Framing, Protocol, Reason};
 
 use crate::buf::Buf;
 use crate::count;
@@ -29,9 +30,6 @@ impl Locked<'_> {
         if head.framing != Framing::None {
             flags |= sys::XLB_REQ_HAS_BODY;
         }
-        if head.upgrade {
-            flags |= sys::XLB_REQ_UPGRADE;
-        }
         let request = sys::xlb_request {
             // SAFETY: The socket is live.
             cgroup_id: unsafe { sys::xlb_sk_cgroup_id(psock.sk) },
@@ -45,6 +43,7 @@ impl Locked<'_> {
             path_segments: path::segments(path),
             http_version: head.version.as_u16(),
             flags: flags as u16,
+            upgrade: head.upgrade.map_or(0, Protocol::hash),
         };
         // SAFETY: The request belongs to the holder of the socket lock, and no call of the policy
         // goes on.
@@ -125,6 +124,23 @@ impl Locked<'_> {
         unsafe { sys::xlb_policy_pick(request, &raw mut self.decision) }
     }
 
+    /// What the first decision says of how the request is forwarded, whoever gets it in the end: an upgrade that the
+    /// service does not allow is not asked for, and a path that came in another form than it was matched in is
+    /// forwarded as it came only where no server can read another path in it.
+    pub(crate) fn settle(&mut self) -> Result<(), Reason> {
+        let inner = &mut **self;
+        let flags = u32::from(inner.decision.flags);
+        if inner.head.upgrade.is_some() && flags & sys::XLB_DECISION_UPGRADE == 0 {
+            inner.head.upgrade = None;
+            inner.head.rewrite = true;
+        }
+        inner.rewrite_path = flags & sys::XLB_DECISION_FORWARD_NORMAL != 0;
+        if inner.rewrite_path || inner.path.is_empty() {
+            return Ok(());
+        }
+        path::may_forward(inner.head.path.get(inner.buf.bytes()))
+    }
+
     /// Writes path and host as they are matched to `path` and `host`, or leaves these empty when
     /// the request has them in that form already.
     fn normalize(&mut self) -> Result<(), Reason> {
@@ -132,10 +148,10 @@ impl Locked<'_> {
         let bytes = inner.buf.bytes();
         inner.path.reset();
         let raw = inner.head.path.get(bytes);
-        if raw != b"*" && !path::is_normal(raw) {
+        if raw != b"*" && !path::is_normal(raw, Form::Match) {
             let bound = path::normalize_bound(raw);
             fill_with(&mut inner.path, bound, |to| {
-                written(path::normalize(raw, to))
+                written(path::normalize(raw, Form::Match, to))
             })?;
         }
         inner.host.reset();
@@ -188,7 +204,7 @@ fn or_raw<'a>(normal: &'a Buf, raw: &'a [u8]) -> &'a [u8] {
 }
 
 /// How many bytes a normalisation wrote: none when the input is normal.
-fn written(result: Result<path::Normalized, Reason>) -> Result<usize, Reason> {
+pub(crate) fn written(result: Result<path::Normalized, Reason>) -> Result<usize, Reason> {
     Ok(match result? {
         path::Normalized::Same => 0,
         path::Normalized::Written(n) => n,

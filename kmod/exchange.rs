@@ -27,7 +27,6 @@ use xlb_engine::{
 
 use crate::buf::Buf;
 use crate::count;
-use crate::fields::View;
 use crate::isock::Isock;
 use crate::limits;
 use crate::pool::Pool;
@@ -87,6 +86,8 @@ pub(crate) struct Inner {
     /// Path and host as they are matched, when the request has them in another form.
     pub(crate) path: Buf,
     pub(crate) host: Buf,
+    /// The path is forwarded in normal form.
+    pub(crate) rewrite_path: bool,
     /// Memory of buffers that the gauge knows.
     pub(crate) counted: usize,
 }
@@ -127,7 +128,7 @@ pub(crate) const NO_DECISION: sys::xlb_decision = sys::xlb_decision {
     cookie: [0; 2],
     addr: [0; 16],
     port: 0,
-    reserved0: 0,
+    flags: 0,
     endpoint: 0,
     pool: sys::xlb_pool_limits {
         min_idle: 0,
@@ -151,7 +152,7 @@ impl Inner {
             buf: Buf::new(),
             held: 0,
             parser: RequestParser::new(),
-            head: View::EMPTY.head,
+            head: RequestHead::EMPTY,
             body: Body::new(Framing::None),
             out: None,
             sent: 0,
@@ -170,6 +171,7 @@ impl Inner {
             local: Buf::new(),
             path: Buf::new(),
             host: Buf::new(),
+            rewrite_path: false,
             counted: 0,
         }
     }
@@ -346,6 +348,9 @@ impl Locked<'_> {
         };
         if reason != sys::XLB_REASON_OK {
             return self.reply(reason, "");
+        }
+        if let Err(reason) = self.settle() {
+            return self.reject(reason);
         }
         self.connect(more);
     }

@@ -31,25 +31,7 @@ impl View {
     /// No request.
     pub(crate) const EMPTY: View = View {
         bytes: NOTHING,
-        head: RequestHead {
-            skip: 0,
-            head_bytes: 0,
-            field_count: 0,
-            method: xlb_engine::Method::Other,
-            method_span: xlb_engine::Span { start: 0, len: 0 },
-            target: xlb_engine::Span { start: 0, len: 0 },
-            host: xlb_engine::Span { start: 0, len: 0 },
-            port: None,
-            path: xlb_engine::Span { start: 0, len: 0 },
-            query: xlb_engine::Span { start: 0, len: 0 },
-            version: xlb_engine::Version::Http11,
-            framing: xlb_engine::Framing::None,
-            close: false,
-            expect_continue: false,
-            upgrade: false,
-            rewrite: false,
-            solo: false,
-        },
+        head: RequestHead::EMPTY,
         path: NOTHING,
         host: NOTHING,
     };

@@ -9,11 +9,13 @@
 
 use kernel::prelude::*;
 use kernel::sync::Arc;
+use xlb_engine::path::{self, Form};
 use xlb_engine::rewrite::{self, RequestEdits};
 use xlb_engine::ResponseHead;
 
 use crate::buf::Buf;
 use crate::count;
+use crate::decide::written;
 use crate::exchange::{fill_with, Phase, EAGAIN_I};
 use crate::isock::{now_ms, Isock};
 use crate::pool::{Got, Key, Pool};
@@ -169,16 +171,21 @@ impl Locked<'_> {
     fn prepare(&mut self) -> Result {
         let inner = &mut **self;
         inner.out = None;
-        if !inner.head.rewrite && inner.path.is_empty() {
+        let rewrite_path = inner.rewrite_path && !inner.path.is_empty();
+        if !inner.head.rewrite && !rewrite_path {
             return Ok(());
         }
         let bytes = inner.buf.bytes();
+        let mut path = Buf::new();
+        if rewrite_path {
+            let raw = inner.head.path.get(bytes);
+            fill_with(&mut path, path::normalize_bound(raw), |to| {
+                written(path::normalize(raw, Form::Forward, to))
+            })
+            .map_err(|_| ENOMEM)?;
+        }
         let edits = RequestEdits {
-            path: if inner.path.is_empty() {
-                None
-            } else {
-                Some(inner.path.bytes())
-            },
+            path: (!path.is_empty()).then_some(path.bytes()),
             ..RequestEdits::default()
         };
         let bound = rewrite::request_bound(&inner.head, &edits);

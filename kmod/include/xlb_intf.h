@@ -65,11 +65,11 @@ struct xlb_request {
 	__u32 path_segments; /* "/" has 0, "/a" and "/a/" have 1 */
 	__u16 http_version; /* 0x0100 or 0x0101 */
 	__u16 flags; /* XLB_REQ_* */
+	__u64 upgrade; /* FNV-1a of the protocol asked for, in lower case; 0: none */
 };
-_Static_assert(sizeof(struct xlb_request) == 48, "read by BPF programs of the same ABI");
+_Static_assert(sizeof(struct xlb_request) == 56, "read by BPF programs of the same ABI");
 
 #define XLB_REQ_HAS_BODY 0x0001
-#define XLB_REQ_UPGRADE 0x0002
 
 /* --- Decisions --------------------------------------------------------------- */
 
@@ -100,11 +100,16 @@ struct xlb_decision {
 	/* pick() */
 	__u8 addr[16]; /* network order; IPv4 as ::ffff:a.b.c.d */
 	__u16 port; /* host order */
-	__u16 reserved0;
+	__u16 flags; /* XLB_DECISION_*; route() sets them */
 	__u32 endpoint; /* the policy's own number of the endpoint */
 	struct xlb_pool_limits pool;
 };
 _Static_assert(sizeof(struct xlb_decision) == 80, "written by BPF programs of the same ABI");
+
+/* The path is forwarded in its normal form; without this as it came, or refused. */
+#define XLB_DECISION_FORWARD_NORMAL 0x0001
+/* The request may become a tunnel for the protocol that it asks for. */
+#define XLB_DECISION_UPGRADE 0x0002
 
 /* How a request ended; done() gets it exactly once for each successful pick(). */
 struct xlb_result {

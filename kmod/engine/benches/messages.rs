@@ -59,7 +59,7 @@ pub fn chunks(count: usize, size: usize) -> Vec<u8> {
 pub const GET: RequestContext = RequestContext {
     method: Method::Get,
     version: Version::Http11,
-    upgrade: false,
+    upgrade: None,
 };
 
 /// The engine parses a request head.

@@ -3,7 +3,7 @@
 //! What the fields of one head say about framing, connection and host: gathered line by line by both parsers.
 
 use crate::limits::Limits;
-use crate::message::Span;
+use crate::message::{Protocol, Span};
 use crate::reason::Reason;
 use crate::scan;
 
@@ -135,10 +135,8 @@ impl Flags {
     pub(crate) const KEEP_ALIVE: Flags = Flags(8);
     /// Connection has the option `upgrade`.
     pub(crate) const UPGRADE_OPTION: Flags = Flags(16);
-    /// Upgrade is `websocket` and nothing else.
-    pub(crate) const WEBSOCKET: Flags = Flags(32);
-    /// There is an Upgrade field with something else.
-    pub(crate) const UPGRADE_OTHER: Flags = Flags(64);
+    /// There is an Upgrade field.
+    pub(crate) const UPGRADE: Flags = Flags(32);
     pub(crate) const EXPECT: Flags = Flags(128);
     pub(crate) const HOST: Flags = Flags(256);
     /// A hop-by-hop field or option that must not be relayed, whatever the rest of the head says.
@@ -152,17 +150,7 @@ impl Flags {
     /// Connection or Upgrade ask for another protocol.
     #[inline]
     pub(crate) const fn upgrade(self) -> bool {
-        self.has(Flags(
-            Self::UPGRADE_OPTION.0 | Self::WEBSOCKET.0 | Self::UPGRADE_OTHER.0,
-        ))
-    }
-
-    /// They ask for the websocket protocol, as RFC 6455, section 4, says, and for no other.
-    #[inline]
-    pub(crate) const fn websocket(self) -> bool {
-        self.has(Self::UPGRADE_OPTION)
-            && self.has(Self::WEBSOCKET)
-            && !self.has(Self::UPGRADE_OTHER)
+        self.has(Flags(Self::UPGRADE_OPTION.0 | Self::UPGRADE.0))
     }
 
     #[inline]
@@ -177,6 +165,8 @@ pub(crate) struct Facts {
     pub(crate) length: u64,
     /// Value of Host, trimmed.
     pub(crate) host: Span,
+    /// The one protocol that Upgrade names.
+    protocol: Option<Protocol>,
     pub(crate) options: u16,
     pub(crate) flags: Flags,
 }
@@ -186,6 +176,7 @@ impl Facts {
         Facts {
             length: 0,
             host: Span::EMPTY,
+            protocol: None,
             options: 0,
             flags: Flags::NONE,
         }
@@ -214,6 +205,13 @@ impl Facts {
             Some((_, false)) if Known::is_lookalike(name) => Err(Reason::FieldLookalike),
             Some(_) => Ok(()),
         }
+    }
+
+    /// The protocol that the connection is to change to, or changes to: Connection says so, and Upgrade names one.
+    #[inline]
+    pub(crate) fn upgrade(&self) -> Option<Protocol> {
+        self.protocol
+            .filter(|_| self.flags.has(Flags::UPGRADE_OPTION))
     }
 
     /// RFC 9112, section 3.2.
@@ -253,12 +251,13 @@ impl Facts {
                 self.flags.set(Flags::EXPECT);
             }
             Known::Upgrade => {
-                let again = self.flags.has(Flags::WEBSOCKET);
-                if value.eq_ignore_ascii_case(b"websocket") && !again {
-                    self.flags.set(Flags::WEBSOCKET);
+                let again = self.flags.has(Flags::UPGRADE);
+                self.flags.set(Flags::UPGRADE);
+                self.protocol = if again {
+                    None
                 } else {
-                    self.flags.set(Flags::UPGRADE_OTHER);
-                }
+                    Protocol::from_value(value)
+                };
             }
             Known::KeepAlive | Known::ProxyConnection | Known::Te | Known::Http2Settings => {
                 self.flags.set(Flags::HOP);

@@ -2,6 +2,11 @@
 
 //! The words that the parsers, the body and the rewriter share.
 
+use core::num::NonZeroU64;
+
+use crate::hash::{fnv1a, Fnv1a};
+use crate::scan;
+
 /// Whether there were enough bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Status<T> {
@@ -45,6 +50,37 @@ impl Span {
     pub fn get(self, head: &[u8]) -> &[u8] {
         head.get(self.start as usize..self.end() as usize)
             .unwrap_or(&[])
+    }
+}
+
+/// A protocol of an Upgrade field (RFC 9110, section 7.8) by the hash of its name and version in lower case: all that is
+/// asked of one is whether it is another's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Protocol(NonZeroU64);
+
+impl Protocol {
+    /// `websocket` (RFC 6455)
+    pub const WEBSOCKET: Protocol = Protocol(match NonZeroU64::new(fnv1a(b"websocket")) {
+        Some(hash) => hash,
+        None => NonZeroU64::MIN,
+    });
+
+    /// `token [ "/" token ]`; `None` for anything else, a list too.
+    pub fn from_value(value: &[u8]) -> Option<Protocol> {
+        let mut parts = value.splitn(2, |b| *b == b'/');
+        let is_token = |part: &[u8]| !part.is_empty() && part.iter().all(|b| scan::is_token(*b));
+        if !parts.all(is_token) {
+            return None;
+        }
+        let hash = value
+            .iter()
+            .fold(Fnv1a::new(), |hash, b| hash.push(b.to_ascii_lowercase()));
+        NonZeroU64::new(hash.finish()).map(Protocol)
+    }
+
+    /// FNV-1a; never 0.
+    pub const fn hash(self) -> u64 {
+        self.0.get()
     }
 }
 

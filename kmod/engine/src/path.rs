@@ -1,23 +1,53 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The one form of a path that routes are matched with, and that is forwarded.
+//! The forms of a path: the one that routes are matched with, and what may be forwarded.
 //!
-//! The rule, which is what Envoy does with `normalize_path`, `merge_slashes` and `UNESCAPE_AND_FORWARD`, in this order:
+//! [`Form::Match`] is made in this order:
 //!
-//! 1. percent-encoded unreserved characters are decoded (RFC 3986, section 6.2.2.2), and so are `%2F` and `%5C`;
-//!    what stays encoded gets upper-case digits (6.2.2.1); what may not stand in a path as it is gets encoded;
+//! 1. percent-encoded characters that may stand in a path as they are (RFC 3986, section 3.3) are decoded, and so are `%2F` and
+//!    `%5C`; what stays encoded gets upper-case digits (6.2.2.1); what may not stand in a path as it is gets encoded;
 //! 2. a backslash is a slash, and slashes that follow each other are one;
 //! 3. `.` and `..` segments are resolved (5.2.4); `..` in the root stays there.
 //!
-//! Decoding happens once: `%252e` stays `%252e`.  Refused are malformed percent-encoding, `%00`, and dot segments with a
-//! parameter (`..;x`), which some servers resolve and others do not.  A reserved character and its encoding
-//! (`;` and `%3B`) are different paths, as RFC 3986, section 2.2, says.  Letters keep their case.
+//! So paths that any server takes for the same are the same to a rule, `/%40a` and `/@a` too.  Decoding happens once: `%252e`
+//! stays `%252e`.  Refused are malformed percent-encoding, `%00`, and dot segments with a parameter (`..;x`), which some servers
+//! resolve and others do not.  Letters keep their case, and a parameter (`/a;v=1`) is a part of its segment.
 //!
-//! The caller forwards the normal form, so no server decides on another path than the routes did.
+//! What is forwarded are the bytes that came: to RabbitMQ, npm, GitLab and S3 `%2F` and `//` are names, and another spelling is
+//! another resource.  That is no way around a rule, because [`may_forward`] refuses what a server could read as a path that was
+//! not matched.  The readings considered: segments split and then decoded, or decoded and then split; a backslash as a slash or
+//! as itself; empty segments kept or merged; dot segments resolved (RFC 3986, section 5.2.4) before any of these, after them, or
+//! never; the target read as a URL, to which `//x/y` is the host `x` and the path `/y`.  In all of them the path consists of the
+//! segments that were matched: they can only differ in which slashes part segments and which belong to a name.  A rule thus
+//! sees an encoded slash as a slash.
+//!
+//! A service that says `normalize: forward` gets [`Form::Forward`] instead: Envoy's `normalize_path`, `merge_slashes` and
+//! `UNESCAPE_AND_FORWARD`.  It differs from the form that is matched in reserved characters (`;` and `%3B`), which keep the spelling
+//! that they came in (RFC 3986, section 2.2).
 
 use crate::out::Out;
 use crate::reason::Reason;
 use crate::scan;
+
+/// What a path is brought to normal form for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// For rules: one spelling of what servers take for the same.
+    Match,
+    /// For a server: reserved characters stay encoded.
+    Forward,
+}
+
+impl Form {
+    /// Is this byte decoded when it comes encoded?
+    #[inline]
+    fn decodes(self, byte: u8) -> bool {
+        match self {
+            Form::Match => scan::is_path(byte),
+            Form::Forward => scan::is_unreserved(byte),
+        }
+    }
+}
 
 /// What a `normalize` made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +80,7 @@ enum Piece {
 
 /// The first piece of `path`, and the rest of it.
 #[inline]
-fn piece(path: &[u8]) -> Result<Option<(Piece, &[u8])>, Reason> {
+fn piece(path: &[u8], form: Form) -> Result<Option<(Piece, &[u8])>, Reason> {
     let (piece, rest) = match path {
         [] => return Ok(None),
         [b'/' | b'\\', rest @ ..] => (Piece::Slash, rest),
@@ -60,7 +90,7 @@ fn piece(path: &[u8]) -> Result<Option<(Piece, &[u8])>, Reason> {
             let piece = match (high << 4) | low {
                 0 => return Err(Reason::PathNul),
                 b'/' | b'\\' => Piece::Slash,
-                byte if scan::is_unreserved(byte) => Piece::Byte(byte),
+                byte if form.decodes(byte) => Piece::Byte(byte),
                 byte => Piece::Encoded(byte),
             };
             (piece, rest)
@@ -74,11 +104,17 @@ fn piece(path: &[u8]) -> Result<Option<(Piece, &[u8])>, Reason> {
 
 /// A segment that some servers take for `.` or `..` because they cut parameters off first.
 fn is_dot_parameter(segment: &[u8]) -> bool {
-    matches!(segment, [b'.', b';', ..] | [b'.', b'.', b';', ..])
+    matches!(
+        segment,
+        [b'.', b';', ..]
+            | [b'.', b'.', b';', ..]
+            | [b'.', b'%', b'3', b'B', ..]
+            | [b'.', b'.', b'%', b'3', b'B', ..]
+    )
 }
 
 /// Is this path its own normal form?
-pub fn is_normal(path: &[u8]) -> bool {
+pub fn is_normal(path: &[u8], form: Form) -> bool {
     let Some(mut rest) = path.strip_prefix(b"/") else {
         return path == b"*";
     };
@@ -101,7 +137,7 @@ pub fn is_normal(path: &[u8]) -> bool {
                 };
                 let byte = (high_value << 4) | low_value;
                 let lower = high.is_ascii_lowercase() || low.is_ascii_lowercase();
-                if lower || scan::is_unreserved(byte) || matches!(byte, 0 | b'/' | b'\\') {
+                if lower || form.decodes(byte) || matches!(byte, 0 | b'/' | b'\\') {
                     return false;
                 }
                 rest = tail;
@@ -126,8 +162,8 @@ fn is_dots(segment: &[u8]) -> bool {
 }
 
 /// Brings a path (without query) to normal form.  `out` needs [`normalize_bound`] bytes at most.
-pub fn normalize(path: &[u8], out: &mut [u8]) -> Result<Normalized, Reason> {
-    if is_normal(path) {
+pub fn normalize(path: &[u8], form: Form, out: &mut [u8]) -> Result<Normalized, Reason> {
+    if is_normal(path, form) {
         return Ok(Normalized::Same);
     }
     let mut rest = path.strip_prefix(b"/").ok_or(Reason::PathForm)?;
@@ -135,7 +171,7 @@ pub fn normalize(path: &[u8], out: &mut [u8]) -> Result<Normalized, Reason> {
     out.push(b'/')?;
     let mut segment_start = 1;
     loop {
-        let next = piece(rest)?;
+        let next = piece(rest, form)?;
         let slash = match &next {
             Some((Piece::Byte(byte), tail)) => {
                 out.push(*byte)?;
@@ -179,6 +215,31 @@ pub fn normalize(path: &[u8], out: &mut [u8]) -> Result<Normalized, Reason> {
     }
 }
 
+/// May a path that was matched in normal form be forwarded as it came?  Only asked of one that has another form, and
+/// that has a normal form.
+#[cold]
+pub fn may_forward(path: &[u8]) -> Result<(), Reason> {
+    if matches!(path, [b'/', b'/' | b'\\', ..]) {
+        return Err(Reason::PathAuthority);
+    }
+    let mut rest = path;
+    // Dots of the segment so far; nothing else in it.
+    let mut dots = Some(0u32);
+    while let Some((piece, tail)) = piece(rest, Form::Match)? {
+        rest = tail;
+        dots = match (piece, dots) {
+            (Piece::Slash, Some(1 | 2)) => return Err(Reason::PathDots),
+            (Piece::Slash, _) => Some(0),
+            (Piece::Byte(b'.'), Some(n)) => Some(n.saturating_add(1)),
+            _ => None,
+        };
+    }
+    match dots {
+        Some(1 | 2) => Err(Reason::PathDots),
+        _ => Ok(()),
+    }
+}
+
 fn hex_digit(value: u8) -> u8 {
     match value {
         0..=9 => b'0'.wrapping_add(value),
@@ -190,12 +251,16 @@ fn hex_digit(value: u8) -> u8 {
 mod tests {
     use super::*;
 
-    fn normal(path: &str) -> Result<String, Reason> {
+    fn form(path: &str, form: Form) -> Result<String, Reason> {
         let mut out = vec![0; normalize_bound(path.as_bytes())];
-        Ok(match normalize(path.as_bytes(), &mut out)? {
+        Ok(match normalize(path.as_bytes(), form, &mut out)? {
             Normalized::Same => path.to_owned(),
             Normalized::Written(len) => String::from_utf8(out[..len].to_vec()).unwrap(),
         })
+    }
+
+    fn normal(path: &str) -> Result<String, Reason> {
+        form(path, Form::Match)
     }
 
     #[test]
@@ -208,9 +273,11 @@ mod tests {
             // RFC 3986, section 6.2.2
             ("/%7Esmith/home.html", "/~smith/home.html"),
             ("/%7esmith", "/~smith"),
-            ("/a%3bb", "/a%3Bb"),
-            ("/a%3Bb", "/a%3Bb"),
             ("/a;b", "/a;b"),
+            // section 3.3
+            ("/a%3bb", "/a;b"),
+            ("/%40babel%2Fcore", "/@babel/core"),
+            ("/%21%24%26%27%28%29%2A%2b%2C%3A%3d", "/!$&'()*+,:="),
             // section 5.2.4
             ("/a/b/c/./../../g", "/a/g"),
             ("/./a", "/a"),
@@ -239,7 +306,11 @@ mod tests {
             ("/%E4%b8%ad", "/%E4%B8%AD"),
         ] {
             assert_eq!(normal(path).as_deref(), Ok(expected), "{path}");
-            assert_eq!(is_normal(path.as_bytes()), path == expected, "{path}");
+            assert_eq!(
+                is_normal(path.as_bytes(), Form::Match),
+                path == expected,
+                "{path}"
+            );
         }
     }
 
@@ -256,15 +327,74 @@ mod tests {
             ("/a/..;/b", Reason::PathParameter),
             ("/a/%2e%2e;x=1/b", Reason::PathParameter),
             ("/.;", Reason::PathParameter),
+            ("/a/..%3bx", Reason::PathParameter),
+            ("/a/.%3B", Reason::PathParameter),
         ] {
             assert_eq!(normal(path), Err(reason), "{path}");
-            assert!(!is_normal(path.as_bytes()), "{path}");
+            assert_eq!(form(path, Form::Forward), Err(reason), "{path}");
+            assert!(!is_normal(path.as_bytes(), Form::Match), "{path}");
         }
-        assert_eq!(normalize(b"//abc", &mut [0; 3]), Err(Reason::OutputFull));
+        assert_eq!(
+            normalize(b"//abc", Form::Match, &mut [0; 3]),
+            Err(Reason::OutputFull)
+        );
     }
 
     #[test]
-    fn normal_form_is_its_own_and_has_no_way_around() {
+    fn reserved_characters_are_forwarded_as_they_came() {
+        for (path, expected) in [
+            ("/a%3bb;c//%7Ed", "/a%3Bb;c/~d"),
+            ("/%40babel%2fcore", "/%40babel/core"),
+            ("/a/../%3d", "/%3D"),
+        ] {
+            assert_eq!(form(path, Form::Forward).as_deref(), Ok(expected), "{path}");
+            assert_eq!(normal(path), normal(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_forwarded_as_it_came() {
+        for path in [
+            "/api/queues/%2F/orders",
+            "/@babel%2fcore",
+            "/%40babel%2Fcore",
+            "/projects/group%2Fproject",
+            "/bucket//key",
+            "/bucket/key//",
+            "/%2Fkey",
+            "/a\\b",
+            "/a%5Cb",
+            "/%61dmin",
+            "/...",
+            "/a/.../b",
+            "/.a/..b/c./d..",
+            "/%252e%252e/a",
+            "/a|b",
+        ] {
+            assert_eq!(may_forward(path.as_bytes()), Ok(()), "{path}");
+        }
+        for (path, reason) in [
+            ("/.", Reason::PathDots),
+            ("/..", Reason::PathDots),
+            ("/a/./b", Reason::PathDots),
+            ("/a/../b", Reason::PathDots),
+            ("/a/%2e%2E/b", Reason::PathDots),
+            ("/a/.%2e", Reason::PathDots),
+            ("/a%2f..%2fb", Reason::PathDots),
+            ("/a%2F%2E", Reason::PathDots),
+            ("/a\\..\\b", Reason::PathDots),
+            ("/a%5c..", Reason::PathDots),
+            ("/a//..//b", Reason::PathDots),
+            ("//a/b", Reason::PathAuthority),
+            ("//", Reason::PathAuthority),
+            ("/\\a/b", Reason::PathAuthority),
+        ] {
+            assert_eq!(may_forward(path.as_bytes()), Err(reason), "{path}");
+        }
+    }
+
+    /// Paths of parts that mean something to some reading.
+    fn each_path(mut check: impl FnMut(&str)) {
         let mut state = 7u64;
         let mut next = |n: usize| {
             state = state
@@ -274,23 +404,149 @@ mod tests {
         };
         let parts = [
             "/", "a", ".", "..", "%2e", "%2F", "%5c", "\\", "//", "%41", "%", ";", "%3b", "|",
-            "%25", "%00", "2e",
+            "%25", "%00", "2e", "/..", "/", "%40", "@", "%c3", "/.",
         ];
         for _ in 0..100_000 {
             let mut path = String::from("/");
             for _ in 0..next(10) {
                 path.push_str(parts[next(parts.len())]);
             }
-            let Ok(once) = normal(&path) else { continue };
-            assert!(is_normal(once.as_bytes()), "{path} {once}");
-            assert_eq!(normal(&once).as_deref(), Ok(once.as_str()));
-            assert_eq!(is_normal(path.as_bytes()), once == path, "{path} {once}");
-            assert!(!once.contains("//") && !once.contains('\\'));
-            assert!(
-                !once.split('/').any(|s| s == "." || s == ".."),
-                "{path} {once}"
-            );
+            check(&path);
         }
+    }
+
+    #[test]
+    fn normal_form_is_its_own() {
+        each_path(|path| {
+            for kind in [Form::Match, Form::Forward] {
+                let Ok(once) = form(path, kind) else { continue };
+                assert!(is_normal(once.as_bytes(), kind), "{path} {once}");
+                assert_eq!(form(&once, kind).as_deref(), Ok(once.as_str()));
+                assert_eq!(
+                    is_normal(path.as_bytes(), kind),
+                    once == path,
+                    "{path} {once}"
+                );
+                assert!(!once.contains("//") && !once.contains('\\'));
+                assert!(
+                    !once.split('/').any(|s| s == "." || s == ".."),
+                    "{path} {once}"
+                );
+            }
+        });
+    }
+
+    /// Bytes are characters here, up to U+00FF.
+    fn decode(path: &str) -> String {
+        let chars: Vec<char> = path.chars().collect();
+        let mut out = String::new();
+        let mut rest = &chars[..];
+        while let [first, tail @ ..] = rest {
+            let byte = match rest {
+                ['%', high, low, ..] => u8::from_str_radix(&format!("{high}{low}"), 16).ok(),
+                _ => None,
+            };
+            out.push(byte.map_or(*first, char::from));
+            rest = if byte.is_some() { &rest[3..] } else { tail };
+        }
+        out
+    }
+
+    /// RFC 3986, section 5.2.4, of a path with or without empty segments.
+    fn resolve(path: &str, merge: bool) -> String {
+        let mut kept: Vec<&str> = Vec::new();
+        for segment in path.split('/').skip(1) {
+            match segment {
+                "." => {}
+                ".." => drop(kept.pop()),
+                "" if merge => {}
+                other => kept.push(other),
+            }
+        }
+        format!("/{}", kept.join("/"))
+    }
+
+    /// Every way to read a path that the module's documentation names: the text whose slashes, and no others,
+    /// part it for a server.
+    fn readings(path: &str) -> Vec<String> {
+        let mut all = vec![path.to_owned()];
+        // What an URL parser takes for the path.
+        if path.starts_with("//") || path.starts_with("/\\") {
+            let rest = path.trim_start_matches(['/', '\\']);
+            let end = rest.find(['/', '\\']).unwrap_or(rest.len());
+            all.push(rest[end..].to_owned());
+        }
+        type Step = fn(&str) -> String;
+        let steps: [Step; 5] = [
+            decode,
+            |p| p.replace('\\', "/"),
+            |p| resolve(p, false),
+            |p| resolve(p, true),
+            // Dots that are written with their encoding are dots to an URL parser.
+            |p| resolve(&p.replace("%2e", ".").replace("%2E", "."), false),
+        ];
+        // In every order, each once, and any of them left out.
+        fn apply(path: &str, steps: &[Step], used: u32, all: &mut Vec<String>) {
+            for (i, step) in steps.iter().enumerate() {
+                if used & (1 << i) == 0 {
+                    let next = step(path);
+                    apply(&next, steps, used | (1 << i), all);
+                    all.push(next);
+                }
+            }
+        }
+        for start in all.clone() {
+            apply(&start, &steps, 0, &mut all);
+        }
+        all
+    }
+
+    /// The segments of a path, whether or not a name has slashes in it.
+    fn flat(path: &str) -> Vec<String> {
+        let decoded = decode(path).replace('\\', "/");
+        decoded
+            .split('/')
+            .filter(|s| !s.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+
+    #[test]
+    fn no_reading_of_what_is_forwarded_has_other_segments_than_were_matched() {
+        let (mut count, mut as_it_came, mut refused) = (0, 0, 0);
+        each_path(|path| {
+            count += 1;
+            // Each takes 650 readings.
+            if count % 16 != 0 || path.contains("%25") {
+                return;
+            }
+            let Ok(matched) = normal(path) else { return };
+            let forwarded = if may_forward(path.as_bytes()).is_ok() {
+                as_it_came += 1;
+                path.to_owned()
+            } else {
+                refused += 1;
+                form(path, Form::Forward).unwrap()
+            };
+            assert_eq!(normal(&forwarded).as_ref(), Ok(&matched), "{path}");
+            for reading in readings(&forwarded) {
+                assert_eq!(flat(&reading), flat(&matched), "{path} read as {reading}");
+            }
+        });
+        assert!(as_it_came > 500 && refused > 500, "{as_it_came} {refused}");
+    }
+
+    #[test]
+    fn refused_dots_have_a_reading_of_their_own() {
+        each_path(|path| {
+            let Ok(matched) = normal(path) else { return };
+            let dots = may_forward(path.as_bytes()) == Err(Reason::PathDots);
+            if !dots || path.len() > 12 || matched == "/" {
+                return;
+            }
+            let other = |reading: &String| flat(reading) != flat(&matched);
+            assert!(readings(path).iter().any(other), "{path}");
+        });
     }
 
     #[test]

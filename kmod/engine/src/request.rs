@@ -9,7 +9,7 @@
 use crate::facts::{self, Facts, Flags};
 use crate::fields::Lines;
 use crate::limits::Limits;
-use crate::message::{Framing, Method, Span, Status, Version};
+use crate::message::{Framing, Method, Protocol, Span, Status, Version};
 use crate::reason::Reason;
 use crate::scan;
 use crate::target::{self, Authority};
@@ -74,8 +74,9 @@ pub struct RequestHead {
     pub close: bool,
     /// The client waits for 100 (Continue) before it sends the body.
     pub expect_continue: bool,
-    /// The request asks for the websocket protocol, so a 101 may follow.
-    pub upgrade: bool,
+    /// The request asks for this protocol, so a 101 may follow.  A caller that does not allow it puts `None` here and sets
+    /// `rewrite`.
+    pub upgrade: Option<Protocol>,
     /// Must not be forwarded byte for byte: hop-by-hop fields, or an absolute target.
     pub rewrite: bool,
     /// Content with a method for which servers are known to ignore content: what one of those would
@@ -90,11 +91,32 @@ pub struct RequestContext {
     pub method: Method,
     /// HTTP/1.0 has no chunks and no 1xx.
     pub version: Version,
-    /// 101 is allowed.
-    pub upgrade: bool,
+    /// 101 is allowed to this protocol.
+    pub upgrade: Option<Protocol>,
 }
 
 impl RequestHead {
+    /// No request.
+    pub const EMPTY: RequestHead = RequestHead {
+        skip: 0,
+        head_bytes: 0,
+        field_count: 0,
+        method: Method::Other,
+        method_span: Span::EMPTY,
+        target: Span::EMPTY,
+        host: Span::EMPTY,
+        port: None,
+        path: Span::EMPTY,
+        query: Span::EMPTY,
+        version: Version::Http11,
+        framing: Framing::None,
+        close: false,
+        expect_continue: false,
+        upgrade: None,
+        rewrite: false,
+        solo: false,
+    };
+
     /// What the response parser must know.
     pub const fn context(&self) -> RequestContext {
         RequestContext {
@@ -291,8 +313,12 @@ impl RequestParser {
         if content && self.method == Method::Trace {
             return Err(Reason::TraceContent);
         }
-        let upgrade =
-            flags.websocket() && http11 && self.method == Method::Get && framing == Framing::None;
+        // RFC 6455, section 4.1, has websocket asked for by GET without content; others allow both.
+        let plain = self.method == Method::Get && !content;
+        let upgrade = self
+            .facts
+            .upgrade()
+            .filter(|protocol| http11 && (plain || *protocol != Protocol::WEBSOCKET));
         Ok(RequestHead {
             skip: self.skip,
             head_bytes: end as u32,
@@ -314,7 +340,7 @@ impl RequestParser {
             upgrade,
             rewrite: flags.has(Flags::HOP)
                 || flags.has(Flags::CLOSE)
-                || (flags.upgrade() && !upgrade)
+                || (flags.upgrade() && upgrade.is_none())
                 || absolute.is_some(),
             solo: content && self.method.is_content_unusual(),
         })

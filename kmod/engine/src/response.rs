@@ -190,10 +190,10 @@ impl ResponseParser {
             }
         }
         if switch {
-            if !request.upgrade {
+            if request.upgrade.is_none() {
                 return Err(Reason::SwitchUnasked);
             }
-            if !flags.websocket() {
+            if self.facts.upgrade() != request.upgrade {
                 return Err(Reason::SwitchProtocol);
             }
         }

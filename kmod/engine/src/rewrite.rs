@@ -197,7 +197,7 @@ pub fn request(
     for (name, value) in Fields::of(head, h) {
         let known = Known::from_name(name);
         match known {
-            Some(Known::Upgrade) if h.upgrade => {}
+            Some(Known::Upgrade) if h.upgrade.is_some() => {}
             Some(Known::Te) => {
                 trailers |= scan::list(value).any(|c| c.eq_ignore_ascii_case(b"trailers"));
                 continue;
@@ -213,7 +213,7 @@ pub fn request(
         out.field(b"TE", b"trailers")?;
     }
     let keep_alive = h.version == Version::Http10 && !h.close;
-    let connection: &[u8] = match (h.upgrade, trailers, keep_alive) {
+    let connection: &[u8] = match (h.upgrade.is_some(), trailers, keep_alive) {
         (true, true, _) => b"Upgrade, TE",
         (true, false, _) => b"Upgrade",
         (false, true, false) => b"TE",

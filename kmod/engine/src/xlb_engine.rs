@@ -48,7 +48,7 @@ pub mod rewrite;
 pub use body::Body;
 pub use fields::Fields;
 pub use limits::Limits;
-pub use message::{Framing, Method, Span, Status, Version};
+pub use message::{Framing, Method, Protocol, Span, Status, Version};
 pub use reason::{Class, Reason};
 pub use request::{RequestContext, RequestHead, RequestParser};
 pub use response::{ResponseHead, ResponseParser};

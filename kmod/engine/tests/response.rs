@@ -6,13 +6,14 @@ mod common;
 
 use common::{response, response_to};
 use xlb_engine::{
-    Fields, Framing, Limits, Method, Reason, RequestContext, ResponseParser, Status, Version,
+    Fields, Framing, Limits, Method, Protocol, Reason, RequestContext, ResponseParser, Status,
+    Version,
 };
 
 const GET: RequestContext = RequestContext {
     method: Method::Get,
     version: Version::Http11,
-    upgrade: false,
+    upgrade: None,
 };
 const HEAD: RequestContext = RequestContext {
     method: Method::Head,
@@ -23,7 +24,7 @@ const OLD: RequestContext = RequestContext {
     ..GET
 };
 const SOCKET: RequestContext = RequestContext {
-    upgrade: true,
+    upgrade: Some(Protocol::WEBSOCKET),
     ..GET
 };
 
@@ -205,6 +206,13 @@ fn rfc9110_15_2_2_switching_protocols() {
     assert_eq!(head.framing, Framing::Tunnel);
     assert!(head.close && !head.interim && !head.rewrite);
     assert_eq!(response_to(&GET, switch), Err(Reason::SwitchUnasked));
+    let tcp = RequestContext {
+        upgrade: Protocol::from_value(b"tcp"),
+        ..GET
+    };
+    assert_eq!(response_to(&tcp, switch), Err(Reason::SwitchProtocol));
+    let switch = "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: TCP\r\n\r\n";
+    assert_eq!(response_to(&tcp, switch).unwrap().framing, Framing::Tunnel);
     for (fields, reason) in [
         ("", Reason::SwitchProtocol),
         ("Upgrade: websocket\r\n", Reason::SwitchProtocol),

@@ -6,7 +6,7 @@ mod common;
 
 use common::{request, response_to};
 use xlb_engine::rewrite::{self, Connection, FieldEdit, Op, RequestEdits, ResponseEdits};
-use xlb_engine::{Method, Reason, RequestContext, Version};
+use xlb_engine::{Method, Protocol, Reason, RequestContext, Version};
 
 fn rewritten(head: &str, edits: &RequestEdits<'_>) -> Result<String, Reason> {
     let parsed = request(head).unwrap();
@@ -171,7 +171,7 @@ fn responses() {
     let get = RequestContext {
         method: Method::Get,
         version: Version::Http11,
-        upgrade: true,
+        upgrade: Some(Protocol::WEBSOCKET),
     };
     let check =
         |head: &str, connection: Option<Connection>, fields: &[FieldEdit<'_>], expected: &str| {

@@ -31,7 +31,7 @@ fn unescape(text: &str) -> Vec<u8> {
 const GET: RequestContext = RequestContext {
     method: Method::Get,
     version: Version::Http11,
-    upgrade: false,
+    upgrade: None,
 };
 
 #[test]

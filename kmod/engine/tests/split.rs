@@ -5,23 +5,23 @@
 mod common;
 
 use common::drive::Stream;
-use xlb_engine::{Limits, Method, RequestContext, Version};
+use xlb_engine::{Limits, Method, Protocol, RequestContext, Version};
 
 const CONTEXTS: [RequestContext; 3] = [
     RequestContext {
         method: Method::Get,
         version: Version::Http11,
-        upgrade: true,
+        upgrade: Some(Protocol::WEBSOCKET),
     },
     RequestContext {
         method: Method::Head,
         version: Version::Http11,
-        upgrade: false,
+        upgrade: None,
     },
     RequestContext {
         method: Method::Get,
         version: Version::Http10,
-        upgrade: false,
+        upgrade: None,
     },
 ];
 

@@ -6,13 +6,16 @@ use anyhow::{ensure, Context, Result};
 use crate::backend::{self, Echo};
 use crate::ctx::{Ctx, Scenario, VIP4};
 use crate::http::Conn;
-use crate::script::Logging;
+use crate::script::{Logging, Server};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::xlb("routes/match_table", match_table),
     Scenario::xlb("routes/hosts", hosts),
     Scenario::xlb("routes/first_match_wins", first_match_wins),
     Scenario::xlb("routes/no_way_around", no_way_around),
+    Scenario::xlb("routes/paths_as_they_came", paths_as_they_came),
+    Scenario::xlb("routes/paths_in_normal_form", paths_in_normal_form),
+    Scenario::xlb("routes/upgrades", upgrades),
     Scenario::xlb("routes/forwarded_bytes", forwarded_bytes),
     Scenario::xlb("routes/thousands", thousands).within(120),
     Scenario::xlb("routes/two_services", two_services),
@@ -275,6 +278,163 @@ fn decodes_to_admin(path: &str) -> bool {
         }
     }
     segments.first() == Some(&"admin")
+}
+
+/// What the endpoint of `target` sees as its path, or the status and detail of XLB's refusal.
+fn seen_path(ctx: &Ctx, backends: &[Logging], target: &str) -> Result<String> {
+    let mut conn = ctx.open(VIP4.parse()?)?;
+    conn.send(format!(
+        "GET {target} HTTP/1.1\r\nHost: shop.example\r\n\r\n"
+    ))?;
+    let answer = conn.response("GET").context(target.to_owned())?;
+    if answer.status() != 200 {
+        let reason = answer.field("x-xlb-reason").unwrap_or("");
+        return Ok(format!("{} {reason}", answer.status()));
+    }
+    let name = answer.text().lines().next().unwrap_or("").to_owned();
+    let seen = backends.iter().find(|b| b.name == name).context("name")?;
+    let last = seen.requests().pop().context("a request")?;
+    Ok(format!("{name} {}", last.message.path()))
+}
+
+fn check_paths(ctx: &Ctx, backends: &[Logging], cases: &[(&str, &str)]) -> Result<()> {
+    for (target, wanted) in cases {
+        let got = seen_path(ctx, backends, target)?;
+        ensure!(
+            got.starts_with(wanted) && got.len() - wanted.len() < 20,
+            "{target}: {got:?} instead of {wanted:?}"
+        );
+    }
+    Ok(())
+}
+
+/// Routes are chosen by the normal form of the path, and the endpoint gets the bytes that came; what it could read as
+/// another path is refused.
+fn paths_as_they_came(ctx: &mut Ctx) -> Result<()> {
+    let backends = backends()?;
+    ctx.apply(&format!(
+        "version: 1\nservices:\n- name: shop\n  listen: [\"{VIP4}\"]\n  routes:\n\
+         \x20 - {{match: {{path: {{prefix: /admin}}}}, cluster: c2}}\n\
+         \x20 - {{match: {{path: {{prefix: /@babel/core}}}}, cluster: c3}}\n\
+         \x20 - {{cluster: c1}}\n{}",
+        clusters()
+    ))?;
+    let same = |name: &str, path: &str| (path.to_owned(), format!("{name} {path}"));
+    let mut cases: Vec<(String, String)> = vec![
+        same("c1", "/api/queues/%2F/orders"),
+        same("c1", "/projects/group%2Fproject?x=%2e%2e//"),
+        same("c1", "/bucket//key"),
+        same("c1", "/caf%c3%a9/%7e"),
+        same("c3", "/@babel%2fcore"),
+        same("c3", "/%40babel%2fcore"),
+        same("c2", "/%61dmin/x"),
+        same("c2", "/admin//x"),
+        same("c2", "/admin%2Fx"),
+    ];
+    for path in [
+        "/x/../admin",
+        "/x/%2e%2E/admin",
+        "/x%2f..%2fadmin",
+        "/a/.",
+        "/x\\..\\admin",
+    ] {
+        cases.push((path.to_owned(), "400 bad_request".to_owned()));
+    }
+    cases.push(("//x/admin".to_owned(), "400 bad_request".to_owned()));
+    let cases: Vec<_> = cases.iter().map(|(a, b)| (&**a, &**b)).collect();
+    check_paths(ctx, &backends, &cases)
+}
+
+/// With `normalize: forward` the endpoint gets the normal form.
+fn paths_in_normal_form(ctx: &mut Ctx) -> Result<()> {
+    let backends = backends()?;
+    ctx.apply(&format!(
+        "version: 1\nservices:\n- name: shop\n  listen: [\"{VIP4}\"]\n  normalize: forward\n  routes:\n\
+         \x20 - {{match: {{path: {{prefix: /admin}}}}, cluster: c2}}\n\
+         \x20 - {{cluster: c1}}\n{}",
+        clusters()
+    ))?;
+    check_paths(
+        ctx,
+        &backends,
+        &[
+            ("/bucket//key?a//b", "c1 /bucket/key?a//b"),
+            ("/a%3bb%2fc/%7e", "c1 /a%3Bb/c/~"),
+            ("/x/../admin", "c2 /admin"),
+            ("/x%2f..%2fadmin/%40", "c2 /admin/%40"),
+            ("//admin", "c2 /admin"),
+            ("/%40", "c1 /%40"),
+            ("/a/..;x", "400 bad_request"),
+        ],
+    )
+}
+
+/// A tunnel for the protocols that the service allows, and for the one that was asked for.
+fn upgrades(ctx: &mut Ctx) -> Result<()> {
+    // Switches to whatever is asked for, or to what the path says.
+    let _server = Server::start(THREE[0], |mut conn, _| {
+        while let Some(request) = conn.request_read()? {
+            let Some(asked) = request.field("upgrade").map(str::to_owned) else {
+                conn.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nplain")?;
+                continue;
+            };
+            let name = request.path().strip_prefix("/as/").unwrap_or(&asked);
+            conn.send(format!(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {name}\r\n\r\nhello"
+            ))?;
+            let word = conn.exactly(4)?;
+            return conn.send(word);
+        }
+        Ok(())
+    })?;
+    for (allowed, cases) in [
+        (
+            "",
+            [
+                ("GET", "/", "WebSocket", "", "tunnel"),
+                // Java 17's client says how long no body is.
+                ("GET", "/", "websocket", "Content-Length: 0\r\n", "tunnel"),
+                ("POST", "/", "tcp", "Content-Length: 0\r\n", "plain"),
+                ("GET", "/as/tcp", "websocket", "", "502"),
+            ],
+        ),
+        (
+            "  upgrades: [TCP, spdy/3.1]\n",
+            [
+                ("POST", "/", "tcp", "Content-Length: 0\r\n", "tunnel"),
+                ("POST", "/", "SPDY/3.1", "", "tunnel"),
+                ("GET", "/", "websocket", "", "plain"),
+                ("POST", "/as/spdy/3.1", "tcp", "", "502"),
+            ],
+        ),
+    ] {
+        ctx.apply(&format!(
+            "version: 1\nservices:\n- name: shop\n  listen: [\"{VIP4}\"]\n{allowed}  routes: [{{cluster: c1}}]\n{}",
+            clusters()
+        ))?;
+        for (method, path, protocol, fields, wanted) in cases {
+            let mut conn = ctx.open(VIP4.parse()?)?;
+            conn.send(format!(
+                "{method} {path} HTTP/1.1\r\nHost: a\r\n{fields}Connection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n"
+            ))?;
+            let answer = conn.response(method)?;
+            let got = match answer.status() {
+                101 => {
+                    ensure!(conn.exactly(5)? == b"hello", "the tunnel's first bytes");
+                    conn.send("ping")?;
+                    ensure!(conn.exactly(4)? == b"ping", "the tunnel");
+                    "tunnel".to_owned()
+                }
+                200 => answer.text(),
+                status => status.to_string(),
+            };
+            ensure!(
+                got == wanted,
+                "{method} {path} {protocol:?} {allowed:?}: {got} instead of {wanted}"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// A head that XLB does not change arrives byte for byte; hop-by-hop fields do not arrive.

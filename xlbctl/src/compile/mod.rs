@@ -10,8 +10,10 @@ use std::collections::HashMap;
 
 use blob::Blob;
 
-use crate::config::model::{Cluster, Service};
-use crate::intf::{xlb_blob, XLB_LAYOUT};
+use xlb_engine::Protocol;
+
+use crate::config::model::{Cluster, Normalize, Service};
+use crate::intf::{xlb_blob, XLB_BLOB_FORWARD_NORMAL, XLB_LAYOUT, XLB_MAX_UPGRADES};
 use crate::numbers::Numbers;
 
 /// The blob of `service`.  `clusters` has all that its routes name, `numbers` all its items.
@@ -37,12 +39,17 @@ pub fn service(
         endpoint_table.extend(endpoints);
     }
 
+    let normalize = match service.normalize {
+        Normalize::Match => 0,
+        Normalize::Forward => XLB_BLOB_FORWARD_NORMAL,
+    };
     let mut blob = Blob::new();
     let mut head = xlb_blob {
         layout: XLB_LAYOUT,
         generation,
         number: numbers.service(&service.name)?,
-        flags: tables.flags,
+        flags: tables.flags | normalize,
+        upgrades: upgrades(service)?,
         vhost_page: blob.table(&tables.vhosts),
         list_page: blob.table(&tables.lists),
         route_page: blob.table(&tables.routes),
@@ -69,6 +76,15 @@ pub fn service(
     head.index_page = blob.table(&index);
     head.pages = blob.next_page();
     Some(blob.finish(&head))
+}
+
+/// As the module hashes what a request asks for.
+fn upgrades(service: &Service) -> Option<[u64; XLB_MAX_UPGRADES as usize]> {
+    let mut hashes = [0; XLB_MAX_UPGRADES as usize];
+    for (n, name) in service.upgrades.iter().enumerate() {
+        *hashes.get_mut(n)? = Protocol::from_value(name.as_bytes())?.hash();
+    }
+    Some(hashes)
 }
 
 /// In the order of their first use, each once.

@@ -175,6 +175,8 @@ fn service(random: &mut Random) -> Service {
     Service {
         name: "s".to_owned(),
         listen: vec!["10.0.0.1:80".parse().expect("an address")],
+        normalize: Normalize::Match,
+        upgrades: Vec::new(),
         cgroups: Vec::new(),
         virtual_hosts,
     }

@@ -17,10 +17,42 @@ pub struct Config {
 pub struct Service {
     pub name: String,
     pub listen: Vec<SocketAddr>,
+    #[serde(default, skip_serializing_if = "Normalize::is_default")]
+    pub normalize: Normalize,
+    /// Protocols that may become tunnels, in lower case.
+    #[serde(
+        default = "default_upgrades",
+        skip_serializing_if = "is_default_upgrades"
+    )]
+    pub upgrades: Vec<String>,
     /// Empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cgroups: Vec<String>,
     pub virtual_hosts: Vec<VirtualHost>,
+}
+
+/// Which form of a path is forwarded; the normal form is matched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Normalize {
+    /// The bytes that came, or a refusal where these could mean another path.
+    #[default]
+    Match,
+    Forward,
+}
+
+impl Normalize {
+    fn is_default(&self) -> bool {
+        *self == Normalize::default()
+    }
+}
+
+pub fn default_upgrades() -> Vec<String> {
+    vec!["websocket".to_owned()]
+}
+
+fn is_default_upgrades(upgrades: &[String]) -> bool {
+    upgrades == default_upgrades()
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What strings may be: names, domains, paths, header names and values.
 
-use xlb_engine::path::Normalized;
+use xlb_engine::path::{Form, Normalized};
+use xlb_engine::Protocol;
 
 use super::decode::Field;
 use crate::intf::XLB_PAGE_BYTES;
@@ -139,7 +140,7 @@ fn normal_path(text: &str) -> Result<Option<String>, String> {
 /// As the engine makes it for matching.
 pub fn request_path(text: &str) -> Result<String, String> {
     let mut out = vec![0; xlb_engine::path::normalize_bound(text.as_bytes())];
-    match xlb_engine::path::normalize(text.as_bytes(), &mut out) {
+    match xlb_engine::path::normalize(text.as_bytes(), Form::Match, &mut out) {
         Ok(Normalized::Same) => Ok(text.to_owned()),
         Ok(Normalized::Written(bytes)) => {
             out.truncate(bytes);
@@ -160,6 +161,23 @@ pub fn request_host(text: &str) -> String {
         }
         _ => text.to_ascii_lowercase(),
     }
+}
+
+/// A protocol of RFC 9110, section 7.8, in lower case.
+pub fn protocol(field: Field<'_>) -> Option<String> {
+    let text = field.text()?;
+    let name = text.to_ascii_lowercase();
+    if text.len() > MAX_STRING_BYTES || Protocol::from_value(text.as_bytes()).is_none() {
+        field.wrong(format!(
+            "\"{text}\" is not the name of a protocol: write websocket, tcp, spdy/3.1 and such"
+        ));
+        return None;
+    }
+    if name == "h2c" {
+        field.wrong("requests in an HTTP/2 tunnel would pass by the routes: leave h2c out");
+        return None;
+    }
+    Some(name)
 }
 
 /// A field name of RFC 9110, section 5.1, in lower case.

@@ -3,7 +3,8 @@
 
 use super::decode::{Field, Object};
 use super::model::{
-    Match, Method, NamedMatch, PathMatch, Route, Service, Target, ValueMatch, VirtualHost,
+    default_upgrades, Match, Method, NamedMatch, Normalize, PathMatch, Route, Service, Target,
+    ValueMatch, VirtualHost,
 };
 use super::names;
 use crate::intf;
@@ -13,6 +14,8 @@ pub fn service(field: Field<'_>, place: String) -> Option<Service> {
     let object = field.object(&[
         "name",
         "listen",
+        "normalize",
+        "upgrades",
         "protocol",
         "cgroups",
         "virtual_hosts",
@@ -34,6 +37,14 @@ pub fn service(field: Field<'_>, place: String) -> Option<Service> {
             Some(_) => field.wrong("unknown protocol: write http1"),
         }
     }
+    let normalize = match object.get("normalize") {
+        None => Some(Normalize::default()),
+        Some(field) => normalize(field),
+    };
+    let upgrades = match object.get("upgrades") {
+        None => default_upgrades(),
+        Some(field) => upgrades(field),
+    };
     let mut cgroups = object
         .get("cgroups")
         .map(|f| f.list(names::cgroup))
@@ -57,9 +68,39 @@ pub fn service(field: Field<'_>, place: String) -> Option<Service> {
     Some(Service {
         name: name.unwrap_or(place),
         listen: listen.unwrap_or_default(),
+        normalize: normalize.unwrap_or_default(),
+        upgrades,
         cgroups,
         virtual_hosts: virtual_hosts.unwrap_or_default(),
     })
+}
+
+fn normalize(field: Field<'_>) -> Option<Normalize> {
+    match field.text()? {
+        "match" => Some(Normalize::Match),
+        "forward" => Some(Normalize::Forward),
+        other => {
+            field.wrong(format!("\"{other}\": write match or forward"));
+            None
+        }
+    }
+}
+
+fn upgrades(field: Field<'_>) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for name in field.list(names::protocol) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    if names.len() > intf::XLB_MAX_UPGRADES as usize {
+        field.wrong(format!(
+            "{} protocols; the limit of one service is {}",
+            names.len(),
+            intf::XLB_MAX_UPGRADES
+        ));
+    }
+    names
 }
 
 fn virtual_host(field: Field<'_>) -> Option<VirtualHost> {

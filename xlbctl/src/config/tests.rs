@@ -73,6 +73,10 @@ fn one_mistake_one_message() {
         ("{path: {prefix: /v2}}", "{headers: [{name: x, exact: 1}]}", "6:40: services[0].routes[0].match.headers[0].exact: expected a string, found a number: put it in quotes"),
         ("{path: {prefix: /v2}}", "{headers: [{name: Host, exact: a}]}", "6:30: services[0].routes[0].match.headers[0].name: the host is matched by the virtual host's domains: put it there"),
         ("{path: {prefix: /v2}}", "{percent: 101}", "6:22: services[0].routes[0].match.percent: 101 is out of range: give a number from 0 to 100"),
+        ("  routes:", "  normalize: yes\n  routes:", "5:14: services[0].normalize: \"yes\": write match or forward"),
+        ("  routes:", "  upgrades: [a b]\n  routes:", "5:14: services[0].upgrades[0]: \"a b\" is not the name of a protocol: write websocket, tcp, spdy/3.1 and such"),
+        ("  routes:", "  upgrades: [tcp, H2C]\n  routes:", "5:19: services[0].upgrades[1]: requests in an HTTP/2 tunnel would pass by the routes: leave h2c out"),
+        ("prefix: /v2", "prefix: /a%40b", "6:28: services[0].routes[0].match.path.prefix: \"/a%40b\" can never match, for paths are compared in normal form: write \"/a@b\""),
         (
             "{path: {prefix: /v2}}",
             "{query: [{name: a&b, exact: b}]}",
@@ -254,6 +258,8 @@ fn shorthands_mean_what_they_say() {
         }]
     );
     assert_eq!(source.config.clusters[0].pool, Pool::default());
+    assert_eq!(service.normalize, Normalize::Match);
+    assert_eq!(service.upgrades, ["websocket"]);
 }
 
 /// The whole of the messages, with the lines that they show.

@@ -42,7 +42,7 @@ fn engine(kind: u8, bytes: &[u8]) -> (Outcome, Option<usize>) {
                 Method::Get
             },
             version: Version::Http11,
-            upgrade: false,
+            upgrade: None,
         };
         loop {
             match ResponseParser::new().parse(&bytes[start..], &limits, &to) {

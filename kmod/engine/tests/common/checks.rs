@@ -7,8 +7,8 @@ use super::reference;
 use super::rng::Rng;
 use xlb_engine::rewrite::{self, Connection, FieldEdit, Op, RequestEdits, ResponseEdits};
 use xlb_engine::{
-    hash, path, Body, Fields, Framing, Limits, Method, Reason, RequestContext, RequestHead,
-    RequestParser, ResponseHead, ResponseParser, Status, Version,
+    hash, path, Body, Fields, Framing, Limits, Method, Protocol, Reason, RequestContext,
+    RequestHead, RequestParser, ResponseHead, ResponseParser, Status, Version,
 };
 
 /// Small enough that a fuzzer reaches them.
@@ -51,7 +51,7 @@ pub fn context(choice: u8) -> RequestContext {
         } else {
             Version::Http10
         },
-        upgrade: choice & 0x18 == 0x10,
+        upgrade: (choice & 0x18 == 0x10).then_some(Protocol::WEBSOCKET),
     }
 }
 
@@ -137,13 +137,18 @@ pub fn request_head(bytes: &[u8], head: &RequestHead) {
         assert_eq!(parts.next(), Some(path));
         assert_eq!(parts.next().unwrap_or(b""), head.query.get(bytes));
     }
-    if head.upgrade {
-        assert_eq!(slow.list("upgrade"), ["websocket"]);
+    if head.upgrade.is_some() {
+        let [protocol] = &slow.list("upgrade")[..] else {
+            panic!("{slow:?}");
+        };
+        assert_eq!(Protocol::from_value(protocol.as_bytes()), head.upgrade);
         assert!(slow.list("connection").iter().any(|o| o == "upgrade"));
     }
-    let mut out = vec![0; path::normalize_bound(path)];
-    if let Ok(path::Normalized::Written(len)) = path::normalize(path, &mut out) {
-        assert!(path::is_normal(&out[..len]));
+    for form in [path::Form::Match, path::Form::Forward] {
+        let mut out = vec![0; path::normalize_bound(path)];
+        if let Ok(path::Normalized::Written(len)) = path::normalize(path, form, &mut out) {
+            assert!(path::is_normal(&out[..len], form));
+        }
     }
 }
 
@@ -339,7 +344,7 @@ fn rewritten_request(data: &[u8], head: &RequestHead, rng: &mut Rng) {
     for name in HOP_BY_HOP {
         assert!(new.values(name).is_empty());
     }
-    assert!(new.values("upgrade").is_empty() || again.upgrade);
+    assert!(new.values("upgrade").is_empty() || again.upgrade.is_some());
     assert!(new.values("te").iter().all(|v| v == b"trailers"));
     let allowed = ["upgrade", "te", "keep-alive"];
     assert!(new
