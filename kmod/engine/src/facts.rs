@@ -141,6 +141,8 @@ impl Flags {
     pub(crate) const HOST: Flags = Flags(256);
     /// A hop-by-hop field or option that must not be relayed, whatever the rest of the head says.
     pub(crate) const HOP: Flags = Flags(512);
+    /// A framing field in another form than it is forwarded in: peers differ about tabs and spaces around its value.
+    pub(crate) const ODD: Flags = Flags(1024);
 
     #[inline]
     pub(crate) const fn has(self, flag: Flags) -> bool {
@@ -238,7 +240,15 @@ impl Facts {
         end: usize,
         limits: &Limits,
     ) -> Result<(), Reason> {
-        let (_, value) = value_of(head, colon, end);
+        let (start, value) = value_of(head, colon, end);
+        if matches!(known, Known::ContentLength | Known::TransferEncoding) {
+            let is_usual = head.get(colon.wrapping_add(1)..start) == Some(b" ")
+                && start.wrapping_add(value.len()) == end
+                && (known == Known::ContentLength || value == b"chunked");
+            if !is_usual {
+                self.flags.set(Flags::ODD);
+            }
+        }
         match known {
             Known::Host => return self.host(head, colon, end),
             Known::ContentLength => self.content_length(value)?,

@@ -78,10 +78,10 @@ reasons! {
     MethodByte = "method_byte", BadRequest, "byte in the method that no token may have";
     MethodConnect = "method_connect", Unsupported, "CONNECT is not relayed";
     TargetEmpty = "target_empty", BadRequest, "no target after the method, or two spaces";
-    TargetByte = "target_byte", BadRequest, "byte in the target that is not visible ASCII";
+    TargetByte = "target_byte", BadRequest, "white space or control byte in the target";
     TargetFragment = "target_fragment", BadRequest, "fragment in the target";
     TargetForm = "target_form", BadRequest, "target in none of the forms that the method allows";
-    TargetScheme = "target_scheme", BadRequest, "absolute target whose scheme is not http";
+    TargetScheme = "target_scheme", BadRequest, "absolute target whose scheme is not http or https";
     TargetUserinfo = "target_userinfo", BadRequest, "user name in the target's authority";
     VersionMissing = "version_missing", BadRequest, "request line without version (HTTP/0.9)";
     VersionSyntax = "version_syntax", BadRequest, "malformed HTTP version";
@@ -104,6 +104,7 @@ reasons! {
     HostBytes = "host_bytes", BadRequest, "host name longer than 255 bytes";
     HostLiteral = "host_literal", BadRequest, "malformed IP literal";
     HostPort = "host_port", BadRequest, "malformed port";
+    // Not refused any more: the target wins.
     HostMismatch = "host_mismatch", BadRequest, "Host differs from the absolute target";
     // Content-Length (RFC 9112, section 6.2)
     LengthSyntax = "length_syntax", BadRequest, "Content-Length is no decimal number";

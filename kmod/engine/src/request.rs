@@ -58,7 +58,7 @@ pub struct RequestHead {
     pub method_span: Span,
     /// The whole target.
     pub target: Span,
-    /// Host, checked, without port; empty if the request has none (HTTP/1.0).
+    /// Host, checked, without port: of an absolute target if there is one.  Empty if the request names none.
     pub host: Span,
     /// Port of the authority.
     pub port: Option<u16>,
@@ -77,7 +77,8 @@ pub struct RequestHead {
     /// The request asks for this protocol, so a 101 may follow.  A caller that does not allow it puts `None` here and sets
     /// `rewrite`.
     pub upgrade: Option<Protocol>,
-    /// Must not be forwarded byte for byte: hop-by-hop fields, or an absolute target.
+    /// Must not be forwarded byte for byte: hop-by-hop fields, an absolute target, an expectation of nothing, or framing
+    /// fields in another than the usual form.
     pub rewrite: bool,
     /// Content with a method for which servers are known to ignore content: what one of those would
     /// answer next is not for another client, so the endpoint's connection must not be reused.
@@ -313,6 +314,7 @@ impl RequestParser {
         if content && self.method == Method::Trace {
             return Err(Reason::TraceContent);
         }
+        let expect_continue = flags.has(Flags::EXPECT) && http11 && content;
         // RFC 6455, section 4.1, has websocket asked for by GET without content; others allow both.
         let plain = self.method == Method::Get && !content;
         let upgrade = self
@@ -336,21 +338,27 @@ impl RequestParser {
             version: self.version,
             framing,
             close: flags.has(Flags::CLOSE) || !(http11 || flags.has(Flags::KEEP_ALIVE)),
-            expect_continue: flags.has(Flags::EXPECT) && http11 && content,
+            expect_continue,
             upgrade,
             rewrite: flags.has(Flags::HOP)
                 || flags.has(Flags::CLOSE)
+                || flags.has(Flags::ODD)
+                || (flags.has(Flags::EXPECT) && !expect_continue)
                 || (flags.upgrade() && upgrade.is_none())
                 || absolute.is_some(),
             solo: content && self.method.is_content_unusual(),
         })
     }
 
-    /// RFC 9112, section 3.2: one Host, and the same as an absolute target's authority.
+    /// RFC 9112, section 3.2: one Host, which may be empty; section 3.2.2: an absolute target's authority is instead of it.
     #[inline]
     fn authority(&self, head: &[u8], absolute: Option<Span>) -> Result<Authority, Reason> {
         let named = if self.facts.flags.has(Flags::HOST) {
-            target::authority(head, self.facts.host)?
+            if self.facts.host.is_empty() {
+                Authority::NONE
+            } else {
+                target::authority(head, self.facts.host)?
+            }
         } else if self.version == Version::Http11 {
             return Err(Reason::HostMissing);
         } else {
@@ -358,22 +366,8 @@ impl RequestParser {
         };
         match absolute {
             None => Ok(named),
-            Some(absolute) => absolute_authority(head, absolute, named),
+            Some(absolute) => target::authority(head, absolute),
         }
-    }
-}
-
-/// The authority of an absolute target, with which Host must agree, if there is one.
-#[inline(never)]
-fn absolute_authority(head: &[u8], absolute: Span, named: Authority) -> Result<Authority, Reason> {
-    let wanted = target::authority(head, absolute)?;
-    let (host, named_host) = (wanted.host.get(head), named.host.get(head));
-    let same = named_host.eq_ignore_ascii_case(host)
-        && named.port.unwrap_or(80) == wanted.port.unwrap_or(80);
-    if same || named == Authority::NONE {
-        Ok(wanted)
-    } else {
-        Err(Reason::HostMismatch)
     }
 }
 

@@ -223,6 +223,7 @@ impl ResponseParser {
             interim,
             rewrite: flags.has(Flags::HOP)
                 || flags.has(Flags::CLOSE)
+                || flags.has(Flags::ODD)
                 || (flags.upgrade() && !switch)
                 // An HTTP/1.0 status line tells an HTTP/1.1 client to close a connection that may stay.
                 || (self.version < request.version),

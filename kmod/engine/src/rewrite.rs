@@ -203,6 +203,11 @@ pub fn request(
                 continue;
             }
             Some(Known::Host) if new_host.is_some() => continue,
+            Some(Known::Expect) if !h.expect_continue => continue,
+            Some(Known::TransferEncoding) => {
+                out.field(name, b"chunked")?;
+                continue;
+            }
             Some(known) if known.is_hop_by_hop() => continue,
             _ if options.has(name) || is_replaced(name, edits.fields) => continue,
             _ => {}
@@ -243,7 +248,7 @@ fn put_target(
         }
         out.put(path)?;
     } else if h.method == crate::message::Method::Options
-        && h.path.start < h.target.start.saturating_add(7)
+        && h.path.start < h.target.start.saturating_add(8)
         && h.is_absolute(head)
         && h.query == Span::EMPTY
     {
@@ -278,6 +283,10 @@ pub fn response(
     for (name, value) in Fields::of_response(head, h) {
         match Known::from_name(name) {
             Some(Known::Upgrade) if switch => {}
+            Some(Known::TransferEncoding) => {
+                out.field(name, b"chunked")?;
+                continue;
+            }
             Some(known) if known.is_hop_by_hop() => continue,
             _ if options.has(name) || is_replaced(name, edits.fields) => continue,
             _ => {}

@@ -73,6 +73,12 @@ pub(crate) fn is_visible(byte: u8) -> bool {
     matches!(byte, 0x21..=0x7e)
 }
 
+/// What clients send in a target: visible ASCII, and bytes from 0x80, which mean nothing to framing.
+#[inline]
+fn is_target(byte: u8) -> bool {
+    byte > 0x20 && byte != 0x7f
+}
+
 /// The byte at an offset.
 #[inline]
 pub(crate) fn at(buf: &[u8], offset: usize) -> Option<u8> {
@@ -97,15 +103,14 @@ fn not_value(word: u64) -> u64 {
     (control | delete) & !word & HIGHS
 }
 
-/// Flags what is not visible ASCII, `#`, which no target may have, and `?`, which ends its path.
+/// Flags white space and control bytes, `#`, which no target may have, and `?`, which ends its path.
 #[inline]
 fn not_path(word: u64) -> u64 {
     let space = word.wrapping_sub(ONES.wrapping_mul(0x21));
-    // A carry out of 0xff goes upwards only, too.
-    let delete = word.wrapping_add(ONES);
+    let delete = (word ^ ONES.wrapping_mul(0x7f)).wrapping_sub(ONES);
     let hash = (word ^ ONES.wrapping_mul(u64::from(b'#'))).wrapping_sub(ONES);
     let question = (word ^ ONES.wrapping_mul(u64::from(b'?'))).wrapping_sub(ONES);
-    (space | delete | hash | question | word) & HIGHS
+    (space | delete | hash | question) & !word & HIGHS
 }
 
 #[inline(always)]
@@ -196,11 +201,11 @@ pub(crate) fn value_end(buf: &[u8], from: usize) -> usize {
     }
 }
 
-/// The first byte at or after `from` that is not visible ASCII, or is `#` or `?`, or the end.
+/// The first byte at or after `from` that is white space, a control byte, `#` or `?`, or the end.
 #[inline]
 pub(crate) fn path_end(buf: &[u8], from: usize) -> usize {
     find(buf, from, not_path, |b| {
-        !is_visible(b) || b == b'#' || b == b'?'
+        !is_target(b) || b == b'#' || b == b'?'
     })
 }
 
@@ -314,7 +319,7 @@ mod tests {
                     assert_eq!(value_end(&buf, from), slow(&is_value, from));
                     assert_eq!(
                         path_end(&buf, from),
-                        slow(&|b| is_visible(b) && b != b'#' && b != b'?', from)
+                        slow(&|b| is_target(b) && b != b'#' && b != b'?', from)
                     );
                     assert_eq!(
                         find_byte(&buf, from, byte),

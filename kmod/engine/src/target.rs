@@ -15,7 +15,7 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    /// Of a request without Host: no host that was checked is empty.
+    /// Of a request without Host, or with an empty one.
     pub(crate) const NONE: Authority = Authority {
         host: Span::EMPTY,
         port: None,
@@ -56,7 +56,7 @@ pub(crate) fn query(target: Span, query: u32) -> Span {
     }
 }
 
-/// The authority of a target whose bytes are visible ASCII without `#`.
+/// The authority of a target whose bytes are neither white space nor control bytes nor `#`.
 #[inline(never)]
 fn after_scheme(head: &[u8], target: Span) -> Result<Span, Reason> {
     let bytes = target.get(head);
@@ -81,10 +81,17 @@ fn after_scheme(head: &[u8], target: Span) -> Result<Span, Reason> {
     Ok(authority)
 }
 
-/// The length of `http://` in any case.
+/// The length of `http://` or `https://` in any case.
 fn scheme_end(target: &[u8]) -> Option<usize> {
-    let scheme = target.get(..7)?;
-    scheme.eq_ignore_ascii_case(b"http://").then_some(7)
+    let is = |scheme: &[u8]| {
+        let start = target.get(..scheme.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    };
+    if is(b"http://") {
+        Some(7)
+    } else {
+        is(b"https://").then_some(8)
+    }
 }
 
 /// Splits and checks `host [ ":" port ]` (RFC 3986, section 3.2, without user information).
@@ -96,7 +103,7 @@ pub(crate) fn authority(head: &[u8], span: Span) -> Result<Authority, Reason> {
     let port = if host_len == span.len as usize {
         None
     } else {
-        Some(port_after(span.get(head), host_len)?)
+        port_after(span.get(head), host_len)?
     };
     Ok(Authority {
         host: Span {
@@ -108,9 +115,11 @@ pub(crate) fn authority(head: &[u8], span: Span) -> Result<Authority, Reason> {
 }
 
 #[inline(never)]
-fn port_after(authority: &[u8], host_len: usize) -> Result<u16, Reason> {
+fn port_after(authority: &[u8], host_len: usize) -> Result<Option<u16>, Reason> {
     match authority.get(host_len..).unwrap_or(&[]) {
-        [b':', digits @ ..] => host::port(digits),
+        // RFC 3986, section 3.2.3: the scheme's own.
+        [b':'] => Ok(None),
+        [b':', digits @ ..] => host::port(digits).map(Some),
         _ if authority.first() == Some(&b'[') => Err(Reason::HostPort),
         _ => Err(Reason::HostByte),
     }

@@ -56,6 +56,30 @@ fn rfc9110_7_6_1_hop_by_hop() {
 }
 
 #[test]
+fn framing_fields_go_out_in_one_form() {
+    same(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\t5 \t\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n",
+    );
+    same(
+        "POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding:CHUNKED\t\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding: chunked\r\n\r\n",
+    );
+    same(
+        "GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    );
+    same(
+        "GET https://b:1/x HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /x HTTP/1.1\r\nHost: b:1\r\n\r\n",
+    );
+    same(
+        "OPTIONS https://b HTTP/1.1\r\nHost: a\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\nHost: b\r\n\r\n",
+    );
+}
+
+#[test]
 fn rfc9112_3_2_2_absolute_form_becomes_origin_form() {
     same(
         "GET http://A.b:80/x?y HTTP/1.1\r\nX: y\r\nHost: a.b\r\n\r\n",

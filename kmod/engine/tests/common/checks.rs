@@ -125,11 +125,17 @@ pub fn request_head(bytes: &[u8], head: &RequestHead) {
     let host = slow.values("host");
     assert!(host.len() <= 1);
     assert!(host.len() == 1 || head.version == Version::Http10);
-    if let [host] = host[..] {
-        let host = host.to_ascii_lowercase();
-        assert!(host.starts_with(&head.host.get(bytes).to_ascii_lowercase()));
-        assert!(!head.host.is_empty());
-    }
+    let authority = |target: &[u8]| {
+        let rest = target.split(|b| *b == b'/').nth(2).unwrap_or(b"").to_vec();
+        rest.split(|b| *b == b'?').next().unwrap_or(b"").to_vec()
+    };
+    let named = match head.target.get(bytes) {
+        [b'/' | b'*', ..] => host.first().map_or(Vec::new(), |host| host.to_vec()),
+        absolute => authority(absolute),
+    };
+    let (host, named) = (head.host.get(bytes), named.to_ascii_lowercase());
+    assert!(named.starts_with(&host.to_ascii_lowercase()));
+    assert_eq!(host.is_empty(), named.is_empty());
     let path = head.path.get(bytes);
     assert!(path == b"*" || path.first() == Some(&b'/'));
     if let [b'/', ..] = head.target.get(bytes) {
@@ -322,6 +328,7 @@ fn rewritten_request(data: &[u8], head: &RequestHead, rng: &mut Rng) {
     let gone = |name: &str| {
         HOP_BY_HOP.contains(&name)
             || matches!(name, "connection" | "te" | "host" | "upgrade")
+            || (name == "expect" && !head.expect_continue)
             || options.iter().any(|o| o == name)
     };
     let edited = |name: &str| {
@@ -332,7 +339,11 @@ fn rewritten_request(data: &[u8], head: &RequestHead, rng: &mut Rng) {
     let rest =
         |fields: &[(String, &[u8])], drop: &dyn Fn(&str) -> bool| -> Vec<(String, Vec<u8>)> {
             let fields = fields.iter().filter(|(n, _)| !drop(n) && !edited(n));
-            fields.map(|(n, v)| (n.clone(), v.to_vec())).collect()
+            let value = |name: &str, value: &[u8]| match name {
+                "transfer-encoding" => value.to_ascii_lowercase(),
+                _ => value.to_vec(),
+            };
+            fields.map(|(n, v)| (n.clone(), value(n, v))).collect()
         };
     assert_eq!(
         rest(&old.fields, &gone),

@@ -23,6 +23,10 @@ fn request(data: &[u8]) {
     let Ok(Status::Complete(head)) = RequestParser::new().parse(data, &Limits::DEFAULT) else {
         return;
     };
+    if std::str::from_utf8(head.target.get(data)).is_err() {
+        // It has targets as strings.
+        return;
+    }
     let mut fields = [httparse::EMPTY_HEADER; FIELDS];
     let mut other = httparse::Request::new(&mut fields);
     let bytes = match other.parse(data) {
