@@ -40,10 +40,12 @@ mod target;
 pub mod hash;
 pub mod host;
 pub mod limits;
+pub mod named;
 pub mod path;
 pub mod reason;
 pub mod reply;
 pub mod rewrite;
+pub mod search;
 
 pub use body::Body;
 pub use fields::Fields;

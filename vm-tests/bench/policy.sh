@@ -1,0 +1,114 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# What the policy costs at worst: heads that were chosen against it, and long lists of routes.
+# For a machine that counts instructions (1 instruction = 1 ns of its time):
+#
+#	make vm-run ICOUNT=1 SCRIPT=vm-tests/bench/policy.sh
+#
+# Each figure is the time of the write that hands a whole head over, answered 404 by XLB itself, less
+# the time of the same write to a service that asks for nothing.  Exits with 1 when one is above its bound.
+set -euo pipefail
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+
+cat >"$dir/policy.py" <<'END_PYTHON'
+import json, socket, subprocess, sys, time
+
+US = 1000
+services, cases = [], []
+
+
+def case(name, routes, head, bound_ns):
+    address = f"10.96.1.{len(services) + 1}"
+    services.append({"name": f"s{len(services)}", "listen": [f"{address}:80"], "routes": routes})
+    cases.append((name, address, head, bound_ns))
+
+
+def head(target="/", fields=()):
+    lines = [f"GET {target} HTTP/1.1", "Host: a"] + [f"{name}: {value}" for name, value in fields]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def one(**match):
+    return [{"match": match, "cluster": "c"}]
+
+
+def names(count, start=0):
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    return [letters[n // 36 % 36] + letters[n % 36] for n in range(start, start + count)]
+
+
+plain = [{"match": {"path": {"exact": "/nowhere"}}, "cluster": "c"}]
+case("plain", plain, head(), 0)
+
+# One route against heads of up to 64 KiB: 2 ms.
+LIMIT = 2000 * US
+sevens = [("x-a", "a" * 8000)] * 7
+for needle in ["ab", "a" * 1000 + "b", "b" + "a" * 1000, "ab" * 2000, "a" * 4000 + "b" + "a" * 95]:
+    case(f"contains {needle[:2]}.. ({len(needle)} bytes) in 7 * 8,000 of a",
+         one(headers=[{"name": "x-a", "contains": needle}]), head(fields=sevens), LIMIT)
+period = [("x-a", "ab" * 15000)] * 2
+case("contains abab..c (2,001 bytes) in 60,000 of ab", one(headers=[{"name": "x-a", "contains": "ab" * 1000 + "c"}]),
+     head(fields=period), LIMIT)
+case("one header of 250", one(headers=[{"name": "x-none", "exact": "1"}]),
+     head(fields=[(f"x-{n}", "v" * 240) for n in range(250)]), LIMIT)
+case("one header of 250 of one name", one(headers=[{"name": "x-none", "exact": "1"}]),
+     head(fields=[("x", "v" * 250)] * 250), LIMIT)
+parameters = "&".join(n * 2 for n in names(1296)) + "&" + "&".join(names(1296)) * 2
+case("one of 3,800 parameters in 16,000 bytes", one(query=[{"name": "none", "exact": "1"}]),
+     head("/?" + parameters[:16000]), LIMIT)
+case("one parameter after 8,000 empty ones", one(query=[{"name": "none", "exact": "1"}]),
+     head("/?" + "&" * 16000), LIMIT)
+cookies = ";".join(names(1296)) + ";" + ";".join(n + "x" for n in names(1296)) + ";" + ";".join(n + "yz" for n in names(1296))
+case("one cookie among 12,000 in 60,000 bytes", one(cookies=[{"name": "none", "exact": "1"}]),
+     head(fields=[("Cookie", (cookies * 3)[:30000])] * 2), LIMIT)
+case("one cookie among 30,000 of one name", one(cookies=[{"name": "none", "exact": "1"}]),
+     head(fields=[("Cookie", ("a;" * 15000))] * 2), LIMIT)
+
+# 10,000 routes under one prefix: 1 us each.
+ROUTES = 10_000
+exact = [{"match": {"path": {"prefix": "/"}, "headers": [{"name": "x-user", "exact": f"user-{n}"}]}, "cluster": "c"} for n in range(ROUTES)]
+case("10,000 routes, small GET with the header", exact, head(fields=[("x-user", "user-none")]), ROUTES * US)
+case("10,000 routes, small GET without", exact, head(), ROUTES * US)
+case("10,000 routes, head of 45 KB", exact, head(fields=[(f"x-{n}", "v" * 200) for n in range(220)] + [("x-user", "user-none")]), ROUTES * US)
+query = [{"match": {"path": {"prefix": "/"}, "query": [{"name": f"p{n}", "exact": "1"}]}, "cluster": "c"} for n in range(ROUTES)]
+case("10,000 routes by a parameter, 16 KB of them", query, head("/?" + parameters[:16000]), ROUTES * US)
+cookie = [{"match": {"path": {"prefix": "/"}, "cookies": [{"name": f"c{n}", "exact": "1"}]}, "cluster": "c"} for n in range(ROUTES)]
+case("10,000 routes by a cookie, 60 KB of them", cookie, head(fields=[("Cookie", (cookies * 3)[:30000])] * 2), ROUTES * US)
+
+config = {"version": 1, "services": services,
+          "clusters": [{"name": "c", "lb": "round_robin", "endpoints": ["127.0.0.1:9"]}]}
+with open(sys.argv[1], "w") as file:
+    json.dump(config, file)
+subprocess.run(["xlbctl", "apply", "-f", sys.argv[1]], check=True, stdout=subprocess.DEVNULL)
+
+
+def ask(sock, data):
+    start = time.perf_counter_ns()
+    sock.sendall(data)
+    took = time.perf_counter_ns() - start
+    got = b""
+    while b"no_route" not in got:
+        piece = sock.recv(65536)
+        assert piece, got
+        got += piece
+    return took
+
+
+def best(address, data):
+    with socket.create_connection((address, 80)) as sock:
+        sock.settimeout(600)
+        return min(ask(sock, data) for _ in range(3))
+
+
+failed = False
+for name, address, data, bound in cases:
+    # The same head to a service without conditions.
+    base = best(cases[0][1], data)
+    took = best(address, data) - base
+    bad = bound and took > bound
+    failed |= bool(bad)
+    print(f"  {name:55} {len(data):6} bytes {took / 1e6:12.3f} ms  bound {bound / 1e6:8.3f}  (rest {base / 1e6:.3f}){'  ABOVE' if bad else ''}", flush=True)
+sys.exit(1 if failed else 0)
+END_PYTHON
+python3 "$dir/policy.py" "$dir/config.json"
