@@ -115,7 +115,8 @@ struct xlb_vhost {
 	__u32 flags; /* XLB_VHOST_* */
 	__u32 max_path_bytes; /* the longest exact path */
 	__u32 max_prefix_bytes; /* the longest path prefix */
-	__u32 reserved0[2];
+	__u32 named; /* XLB_NAMED_* that its routes ask for */
+	__u32 reserved0;
 };
 _Static_assert(sizeof(struct xlb_vhost) == 32, "a power of two");
 
@@ -146,33 +147,26 @@ enum xlb_condition_kind {
 	XLB_CONDITION_PERCENT = 7, /* of the requests that come this far: `number` per cent */
 };
 
-/* Where the value is. */
+/* Where the value is; those with a name are enum xlb_named. */
 enum xlb_condition_place {
-	XLB_PLACE_HEADER = 0,
-	XLB_PLACE_QUERY = 1, /* a parameter, as written: not percent-decoded */
-	XLB_PLACE_COOKIE = 2,
-	XLB_PLACE_PATH = 3, /* the whole path */
+	XLB_PLACE_PATH = 0, /* the whole path */
+	XLB_PLACE_HEADER = 1,
+	XLB_PLACE_QUERY = 2, /* a parameter, as written: not percent-decoded */
+	XLB_PLACE_COOKIE = 4,
 };
-
-#define XLB_MAX_PARTS 256 /* query parameters, or cookies, that are looked at */
 
 struct xlb_condition {
 	__u8 kind; /* enum xlb_condition_kind */
 	__u8 place; /* enum xlb_condition_place */
-	__u8 first; /* CONTAINS: the value's first byte */
-	__u8 reserved0;
+	__u16 reserved0;
 	__u32 number; /* PERCENT */
-	/* Of the query parameter or cookie. */
 	__u32 name_page;
 	__u16 name_offset;
 	__u16 name_bytes;
 	__u32 value_page;
 	__u16 value_offset;
 	__u16 value_bytes;
-	/* Headers: the name; cookies: "cookie". */
-	__u32 header_page;
-	__u16 header_offset;
-	__u16 header_bytes;
+	__u32 reserved1[2];
 };
 _Static_assert(sizeof(struct xlb_condition) == 32, "a power of two");
 

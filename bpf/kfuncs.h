@@ -12,8 +12,11 @@ extern int bpf_xlb_find(struct xlb_request *req, __u32 field, __u32 from, __u32 
 extern int bpf_xlb_len(struct xlb_request *req, __u32 field) __ksym;
 extern int bpf_xlb_equal(struct xlb_request *req, __u64 field_from, const void *buf, __u32 buf__sz,
 			 __u64 off_len) __ksym;
-extern int bpf_xlb_header(struct xlb_request *req, const void *buf, __u32 buf__sz,
-			  __u64 off_len) __ksym;
+extern int bpf_xlb_contains(struct xlb_request *req, __u64 field_from, const void *buf,
+			    __u32 buf__sz, __u64 off_len) __ksym;
+extern int bpf_xlb_fields(struct xlb_request *req, __u32 kinds) __ksym;
+extern int bpf_xlb_named(struct xlb_request *req, __u32 kind, const void *buf, __u32 buf__sz,
+			 __u64 off_len) __ksym;
 
 extern int bpf_xlb_ctl(struct xlb_ctl *ctl, __u32 ctl__sz, void *buf, __u32 buf__sz) __ksym;
 

@@ -96,7 +96,9 @@ __noinline __u32 scan_prefixes(unsigned long long *ctx __arg_ctx, __u32 generati
 	return best;
 }
 
-/* The index of the route, or XLB_NONE. */
+/* The index of the route; XLB_NONE; or XLB_LATER: the request's fields are not split yet. */
+#define XLB_LATER (XLB_NONE - 1)
+
 static __always_inline __u32 find_route(unsigned long long *ctx, void *blob, struct xlb_blob *head,
 					__u32 vhost)
 {
@@ -105,6 +107,8 @@ static __always_inline __u32 find_route(unsigned long long *ctx, void *blob, str
 
 	if (!vh)
 		return XLB_NONE;
+	if (vh->named && bpf_xlb_fields(REQUEST(ctx), vh->named))
+		return XLB_LATER;
 	if (vh->any_count)
 		best = walk_list(ctx, blob, head, vh->any_list, vh->any_count, best);
 	if (vh->flags & XLB_VHOST_PATHS && path_bytes <= vh->max_path_bytes) {

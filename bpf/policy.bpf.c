@@ -114,6 +114,8 @@ static __always_inline int decide(unsigned long long *ctx, void *blob, struct xl
 	index = find_route(ctx, blob, head, vhost);
 	if (index == XLB_NONE)
 		return XLB_REASON_NO_ROUTE;
+	if (index == XLB_LATER)
+		return XLB_REASON_RETRIED;
 	route = blob_record(blob, head->route_page, index, struct xlb_route);
 	if (!route)
 		return XLB_REASON_NO_ROUTE;
@@ -142,6 +144,8 @@ int BPF_PROG(route, struct xlb_request *req, struct xlb_decision *dec)
 		return XLB_REASON_NO_ROUTE;
 	dec->flags = flags_of(req, head);
 	reason = decide(ctx, blob, head, dec);
+	if (reason == XLB_REASON_RETRIED)
+		return reason;
 	if (reason)
 		return refuse(req, head, dec, reason);
 	return changed(req, head) ? XLB_REASON_RETRIED : XLB_REASON_OK;

@@ -3,7 +3,7 @@
 //! What the policy says of a request: which route, which endpoint; and what it is told afterwards.
 //!
 //! The policy is BPF and is called under RCU by `shim/policy.c`. While it decides, the kfuncs of
-//! `fields.rs` answer from the p-sock's [`View`], which is set before the first call and emptied
+//! `fields.rs` answer from the p-sock's [`View`](crate::fields::View), which is set before the first call and emptied
 //! after the last one. Both run under the socket lock, so nothing moves the bytes in between.
 
 use xlb_engine::path::Form;
@@ -12,7 +12,6 @@ use xlb_engine::{host, path, Framing, Protocol, Reason};
 use crate::buf::Buf;
 use crate::count;
 use crate::exchange::{fill_with, NO_DECISION};
-use crate::fields::View;
 use crate::psock::Locked;
 use crate::sys;
 
@@ -112,10 +111,24 @@ impl Locked<'_> {
         unsafe { sys::xlb_policy_done(psock.request(), &raw mut inner.decision, &raw mut result) };
     }
 
+    /// Calls `route`, which may ask for a table of the request's named parts at first.
     fn call_route(&mut self) -> i32 {
-        let request = self.psock.request();
-        // SAFETY: Both are valid for the call, and the view is set.
-        unsafe { sys::xlb_policy_route(request, &raw mut self.decision) }
+        let mut ret = sys::XLB_REASON_RETRIED as i32;
+        for _ in 0..ROUNDS {
+            // SAFETY: The view is ours under the socket lock, and no call of the policy goes on.
+            let view = unsafe { &mut *self.psock.view.get() };
+            if view.is_lacking() && view.make_table().is_err() {
+                return sys::XLB_REASON_NO_MEMORY as i32;
+            }
+            let request = self.psock.request();
+            // SAFETY: Both are valid for the call, and the view is set.
+            ret = unsafe { sys::xlb_policy_route(request, &raw mut self.decision) };
+            // SAFETY: As above; that call has ended.
+            if ret == 0 || !unsafe { &*self.psock.view.get() }.is_lacking() {
+                break;
+            }
+        }
+        ret
     }
 
     fn call_pick(&mut self) -> i32 {
@@ -177,20 +190,14 @@ impl Locked<'_> {
     fn show(&self) {
         let (path, host) = self.matched();
         // SAFETY: The view is ours under the socket lock, and no call of the policy goes on.
-        unsafe {
-            *self.psock.view.get() = View {
-                bytes: self.buf.bytes(),
-                head: self.head,
-                path,
-                host,
-            };
-        }
+        let view = unsafe { &mut *self.psock.view.get() };
+        view.show(self.buf.bytes(), &self.head, path, host);
     }
 
     /// BPF has nothing to ask any more.
     fn hide(&self) {
         // SAFETY: The view is ours under the socket lock, and no call of the policy goes on.
-        unsafe { *self.psock.view.get() = View::EMPTY };
+        unsafe { &mut *self.psock.view.get() }.hide();
     }
 }
 

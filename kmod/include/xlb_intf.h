@@ -42,14 +42,21 @@ enum xlb_method {
 /*
  * A field of the current request, as the kfuncs take it.  Fields hold decoded,
  * normalised bytes: HOST without port and in lower case, PATH normalised and
- * without query.  bpf_xlb_header() returns XLB_FIELD_HEADER + n.
+ * without query.  bpf_xlb_named() returns XLB_FIELD_NAMED + n.
  */
 enum xlb_field {
 	XLB_FIELD_METHOD = 0,
 	XLB_FIELD_HOST = 1,
 	XLB_FIELD_PATH = 2,
 	XLB_FIELD_QUERY = 3,
-	XLB_FIELD_HEADER = 64,
+	XLB_FIELD_NAMED = 64,
+};
+
+/* Kinds of named parts of a request, as a set for bpf_xlb_fields() and one for bpf_xlb_named(). */
+enum xlb_named {
+	XLB_NAMED_HEADER = 1, /* header fields; repeated ones are one value joined with "," */
+	XLB_NAMED_QUERY = 2, /* query parameters as written; the first of a name */
+	XLB_NAMED_COOKIE = 4, /* cookies of the joined Cookie fields; the first of a name */
 };
 
 /* The request that route() and pick() decide on.  Read-only to BPF. */
@@ -143,7 +150,8 @@ _Static_assert(sizeof(struct xlb_result) == 32, "read by BPF programs of the sam
 	X(NO_POLICY, no_policy, 503, "no BPF policy is attached")                                \
 	X(CLIENT_GONE, client_gone, 0, "the client closed before the response was whole")        \
 	X(RETRIED, retried, 0, "the endpoint's connection was dead; the request is sent again")  \
-	X(POOL_TIMEOUT, pool_timeout, 503, "no connection of a full pool came free in time")
+	X(POOL_TIMEOUT, pool_timeout, 503, "no connection of a full pool came free in time")     \
+	X(NO_MEMORY, no_memory, 503, "no memory for the table of the request's fields")
 
 enum xlb_reason {
 #define X(upper, lower, status, text) XLB_REASON_##upper,
@@ -193,10 +201,16 @@ enum xlb_reason {
  *	1 when field[from, from + len) equals buf[off, off + len), else 0
  *	int bpf_xlb_equal(struct xlb_request *req, __u64 field_from,
  *			  const void *buf, __u32 buf__sz, __u64 off_len);
- *	the field number of the header named buf[off, off + len) (compared without case);
- *	repeated headers are seen as one value joined with ","; -ENOENT when absent
- *	int bpf_xlb_header(struct xlb_request *req, const void *buf, __u32 buf__sz,
- *			   __u64 off_len);
+ *	1 when buf[off, off + len) is somewhere in field[from, end), else 0; linear in both
+ *	int bpf_xlb_contains(struct xlb_request *req, __u64 field_from,
+ *			     const void *buf, __u32 buf__sz, __u64 off_len);
+ *	0 when the named parts of all `kinds` can be asked for; -EAGAIN when route() must
+ *	return XLB_REASON_RETRIED first: they are there when it is called again
+ *	int bpf_xlb_fields(struct xlb_request *req, __u32 kinds);
+ *	the field number of the part of a kind that is named buf[off, off + len); headers
+ *	are compared without case; -ENOENT when absent, or without bpf_xlb_fields()
+ *	int bpf_xlb_named(struct xlb_request *req, __u32 kind, const void *buf, __u32 buf__sz,
+ *			  __u64 off_len);
  *
  * off_len is XLB_OFF_LEN(off, len) and field_from is XLB_FIELD_FROM(field, from):
  * kfuncs take at most five registers.

@@ -13,6 +13,7 @@
 #include <linux/filter.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/random.h>
 #include <linux/rcupdate.h>
 #include <net/sock.h>
 
@@ -89,6 +90,11 @@ int xlb_policy_name(char name[16])
 		memcpy(name, p->name, 16);
 	rcu_read_unlock();
 	return !!p;
+}
+
+__u64 xlb_random_u64(void)
+{
+	return get_random_u64();
 }
 
 /* ---- struct_ops ------------------------------------------------------------- */
@@ -290,14 +296,30 @@ __bpf_kfunc int bpf_xlb_equal(struct xlb_request *req, __u64 field_from, const v
 	return xlb_field_equal(req, field, from, buf + off, len);
 }
 
-__bpf_kfunc int bpf_xlb_header(struct xlb_request *req, const void *buf, __u32 buf__sz,
-			       __u64 off_len)
+__bpf_kfunc int bpf_xlb_contains(struct xlb_request *req, __u64 field_from, const void *buf,
+				 __u32 buf__sz, __u64 off_len)
+{
+	__u32 field = field_from >> 32, from = field_from;
+	__u32 off = off_len >> 32, len = off_len;
+
+	if (off > buf__sz || len > buf__sz - off)
+		return 0;
+	return xlb_field_contains(req, field, from, buf + off, len);
+}
+
+__bpf_kfunc int bpf_xlb_fields(struct xlb_request *req, __u32 kinds)
+{
+	return xlb_field_want(req, kinds);
+}
+
+__bpf_kfunc int bpf_xlb_named(struct xlb_request *req, __u32 kind, const void *buf, __u32 buf__sz,
+			      __u64 off_len)
 {
 	__u32 off = off_len >> 32, len = off_len;
 
 	if (off > buf__sz || len > buf__sz - off)
 		return -ENOENT;
-	return xlb_field_header(req, buf + off, len);
+	return xlb_field_named(req, kind, buf + off, len);
 }
 
 __bpf_kfunc int bpf_xlb_ctl(struct xlb_ctl *ctl, __u32 ctl__sz, void *buf, __u32 buf__sz)
@@ -325,7 +347,9 @@ BTF_ID_FLAGS(func, bpf_xlb_hash, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_find, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_len, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_equal, XLB_KF_TRUSTED)
-BTF_ID_FLAGS(func, bpf_xlb_header, XLB_KF_TRUSTED)
+BTF_ID_FLAGS(func, bpf_xlb_contains, XLB_KF_TRUSTED)
+BTF_ID_FLAGS(func, bpf_xlb_fields, XLB_KF_TRUSTED)
+BTF_ID_FLAGS(func, bpf_xlb_named, XLB_KF_TRUSTED)
 BTF_KFUNCS_END(xlb_policy_kfuncs)
 
 BTF_KFUNCS_START(xlb_control_kfuncs)

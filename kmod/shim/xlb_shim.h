@@ -113,6 +113,7 @@ void xlb_counters_read(struct xlb_info *info);
 /* policy.c: the attached struct_ops. */
 int xlb_policy_route(struct xlb_request *req, struct xlb_decision *dec);
 int xlb_policy_pick(struct xlb_request *req, struct xlb_decision *dec);
+__u64 xlb_random_u64(void);
 void xlb_policy_done(struct xlb_request *req, struct xlb_decision *dec, struct xlb_result *res);
 int xlb_policy_name(char name[16]); /* 1 when one is attached */
 
@@ -184,7 +185,10 @@ int xlb_field_find(const struct xlb_request *req, __u32 field, __u32 from, __u32
 int xlb_field_len(const struct xlb_request *req, __u32 field);
 int xlb_field_equal(const struct xlb_request *req, __u32 field, __u32 from, const __u8 *buf,
 		    __u32 len);
-int xlb_field_header(const struct xlb_request *req, const __u8 *name, __u32 len);
+int xlb_field_contains(const struct xlb_request *req, __u32 field, __u32 from, const __u8 *buf,
+		       __u32 len);
+int xlb_field_want(const struct xlb_request *req, __u32 kinds);
+int xlb_field_named(const struct xlb_request *req, __u32 kind, const __u8 *name, __u32 len);
 
 /* control.rs */
 int xlb_control(struct xlb_ctl *ctl, __u8 *buf, __u32 len);

@@ -65,7 +65,6 @@ pub fn service(
     for condition in &mut tables.conditions {
         condition.name_page += first_string;
         condition.value_page += first_string;
-        condition.header_page += first_string;
     }
     for entry in &mut tables.index {
         entry.string_page += first_string;

@@ -59,6 +59,14 @@ fn small(value: u32) -> Option<u8> {
     u8::try_from(value).ok()
 }
 
+/// The kinds of named parts that a match asks for.
+fn named(matches: &Match) -> u32 {
+    let kind = |any: bool, kind: u32| if any { kind } else { 0 };
+    kind(!matches.headers.is_empty(), intf::XLB_PLACE_HEADER)
+        | kind(!matches.query.is_empty(), intf::XLB_PLACE_QUERY)
+        | kind(!matches.cookies.is_empty(), intf::XLB_PLACE_COOKIE)
+}
+
 impl Tables {
     fn domain(&mut self, domain: &str, vhost: u32) -> Option<()> {
         let (key, text, flag) = if domain == "*" {
@@ -131,21 +139,16 @@ impl Tables {
     fn conditions(&mut self, matches: &Match) -> Option<()> {
         if let Some(PathMatch::StringPrefix(prefix)) = &matches.path {
             let value = ValueMatch::Prefix(prefix.clone());
-            self.condition(intf::XLB_PLACE_PATH, "", "", &value)?;
+            self.condition(intf::XLB_PLACE_PATH, "", &value)?;
         }
         for header in &matches.headers {
-            self.condition(intf::XLB_PLACE_HEADER, &header.name, "", &header.value)?;
+            self.condition(intf::XLB_PLACE_HEADER, &header.name, &header.value)?;
         }
         for parameter in &matches.query {
-            self.condition(intf::XLB_PLACE_QUERY, "", &parameter.name, &parameter.value)?;
+            self.condition(intf::XLB_PLACE_QUERY, &parameter.name, &parameter.value)?;
         }
         for cookie in &matches.cookies {
-            self.condition(
-                intf::XLB_PLACE_COOKIE,
-                "cookie",
-                &cookie.name,
-                &cookie.value,
-            )?;
+            self.condition(intf::XLB_PLACE_COOKIE, &cookie.name, &cookie.value)?;
         }
         if let Some(percent) = matches.percent {
             self.conditions.push(xlb_condition {
@@ -157,13 +160,7 @@ impl Tables {
         Some(())
     }
 
-    fn condition(
-        &mut self,
-        place: u32,
-        header: &str,
-        name: &str,
-        value: &ValueMatch,
-    ) -> Option<()> {
+    fn condition(&mut self, place: u32, name: &str, value: &ValueMatch) -> Option<()> {
         let (kind, value) = match value {
             ValueMatch::Exact(value) => (intf::XLB_CONDITION_EXACT, value.as_bytes()),
             ValueMatch::Prefix(value) => (intf::XLB_CONDITION_PREFIX, value.as_bytes()),
@@ -172,13 +169,11 @@ impl Tables {
             ValueMatch::Present(true) => (intf::XLB_CONDITION_PRESENT, &b""[..]),
             ValueMatch::Present(false) => (intf::XLB_CONDITION_ABSENT, &b""[..]),
         };
-        let header = self.strings.add(header.as_bytes())?;
         let name = self.strings.add(name.as_bytes())?;
         let at = self.strings.add(value)?;
         self.conditions.push(xlb_condition {
             kind: small(kind)?,
             place: small(place)?,
-            first: value.first().copied().unwrap_or(0),
             reserved0: 0,
             number: 0,
             name_page: name.page,
@@ -187,9 +182,7 @@ impl Tables {
             value_page: at.page,
             value_offset: at.offset,
             value_bytes: at.bytes,
-            header_page: header.page,
-            header_offset: header.offset,
-            header_bytes: header.bytes,
+            reserved1: [0; 2],
         });
         Some(())
     }
@@ -230,7 +223,8 @@ impl Tables {
             },
             max_path_bytes: longest(&exact)?,
             max_prefix_bytes: longest(&prefix)?,
-            reserved0: [0; 2],
+            named: host.routes.iter().fold(0, |kinds, r| kinds | named(&r.matches)),
+            reserved0: 0,
         };
         self.lists.extend(any);
         self.vhosts.push(record);
