@@ -5,7 +5,7 @@
 //!
 //! The rules: names of header fields are compared without case, others as written; repeated
 //! fields are one value joined with `,`; of parameters and of cookies of one name the first counts;
-//! a part without `=` has an empty value; one space before a cookie is no part of its name. All are
+//! a part without `=` has an empty value, one without a name is left out; one space before a cookie is no part of its name. All are
 //! seen, however many there are.
 //!
 //! The caller brings the memory ([`bound`], [`Named::headers`]) and a secret key: without one a
@@ -128,8 +128,9 @@ impl<'e> Named<'e> {
         let bytes = Bytes { head, joined: &[] };
         let mut repeated = false;
         for (name, value) in Fields::of(head, request) {
+            let place = place(self.entries, self.key, Kind::Header, name);
             let (name, value) = (span_in(head, name), span_in(head, value));
-            let Some(earlier) = self.insert(bytes, Kind::Header, name, value) else {
+            let Some(earlier) = self.insert(bytes, Kind::Header, place, name, value) else {
                 continue;
             };
             repeated = true;
@@ -188,28 +189,41 @@ impl<'e> Named<'e> {
         }
     }
 
+    /// Splits and hashes in one pass: a head may have tens of thousands of parts.
     fn parts(&mut self, bytes: Bytes<'_>, kind: Kind, separator: u8, of: Span) {
-        let text = bytes.get(of);
-        let mut start = of.start;
-        for whole in text.split(|byte| *byte == separator) {
-            // RFC 6265, section 4.2.1: one space after the semicolon.
-            let part = match (kind, whole) {
-                (Kind::Cookie, [b' ', rest @ ..]) => rest,
-                _ => whole,
-            };
-            let skipped = whole.len().wrapping_sub(part.len()) as u32;
-            let equals = part.iter().position(|byte| *byte == b'=');
-            let name = Span {
-                start: start.wrapping_add(skipped),
-                len: equals.unwrap_or(part.len()) as u32,
-            };
-            let value = equals.map_or(Span { start: 0, len: 0 }, |at| Span {
-                start: name.start.wrapping_add(at as u32).wrapping_add(1),
-                len: part.len().wrapping_sub(at).wrapping_sub(1) as u32,
-            });
-            self.insert(bytes, kind, name, value);
-            start = start.wrapping_add(whole.len() as u32).wrapping_add(1);
+        let mut part = Part::at(of.start, self.key, kind);
+        let mut at = of.start;
+        for byte in bytes.get(of) {
+            if *byte == separator {
+                self.part(bytes, kind, &part, at);
+                part = Part::at(at.wrapping_add(1), self.key, kind);
+            } else if part.equals == NONE {
+                // RFC 6265, section 4.2.1: one space after the semicolon.
+                if *byte == b' ' && kind == Kind::Cookie && at == part.start && !part.spaced {
+                    part.start = at.wrapping_add(1);
+                    part.spaced = true;
+                } else if *byte == b'=' {
+                    part.equals = at;
+                } else {
+                    part.hash = part.hash.push(*byte);
+                }
+            }
+            at = at.wrapping_add(1);
         }
+        self.part(bytes, kind, &part, at);
+    }
+
+    /// A part without a name is left out: no route can ask for it.
+    #[inline]
+    fn part(&mut self, bytes: Bytes<'_>, kind: Kind, part: &Part, end: u32) {
+        let name_end = part.equals.min(end);
+        if name_end == part.start {
+            return;
+        }
+        let name = Span::between(part.start as usize, name_end as usize);
+        let value = Span::between(name_end.wrapping_add(1) as usize, end as usize);
+        let (hash, bucket) = part.hash.place(self.entries, kind);
+        self.insert(bytes, kind, (hash, bucket), name, value);
     }
 
     /// The entry that has the name already; or `None`, and it is a new one.
@@ -217,11 +231,11 @@ impl<'e> Named<'e> {
         &mut self,
         bytes: Bytes<'_>,
         kind: Kind,
+        (hash, bucket): (u32, usize),
         name: Span,
         value: Span,
     ) -> Option<&mut Entry> {
         let text = bytes.get(name);
-        let (hash, bucket) = place(self.entries, self.key, kind, text);
         if let Some(at) = lookup(self.entries, bytes, kind, text, hash, bucket) {
             return self.entries.get_mut(at);
         }
@@ -286,7 +300,10 @@ fn lookup(
             let other = bytes.get(entry.name);
             if match kind {
                 Kind::Header => name.eq_ignore_ascii_case(other),
-                Kind::Query | Kind::Cookie => name == other,
+                // Short ones: a call of memcmp would be the dearer part.
+                Kind::Query | Kind::Cookie => {
+                    name.len() == other.len() && name.iter().zip(other).all(|(a, b)| a == b)
+                }
             } {
                 return Some(at);
             }
@@ -299,25 +316,82 @@ fn lookup(
 /// What the entry remembers of the hash, and its bucket.
 #[inline]
 fn place(entries: &[Entry], key: [u64; 2], kind: Kind, name: &[u8]) -> (u32, usize) {
-    let hash = hash(key, kind, name);
-    let remembered = (hash as u32 >> 2) | (kind as u32).wrapping_shl(30);
-    let bucket = (hash >> 32).wrapping_mul(entries.len() as u64) >> 32;
-    (remembered, bucket as usize)
+    let mut hash = Hash::new(key, kind);
+    for byte in name {
+        hash = hash.push(*byte);
+    }
+    hash.place(entries, kind)
 }
 
-/// Keyed: each word is multiplied to 128 bits by secrets and folded.
-#[inline]
-fn hash([start, factor]: [u64; 2], kind: Kind, name: &[u8]) -> u64 {
-    let mut hash = start ^ (name.len() as u64) ^ (kind as u64).wrapping_shl(32);
-    let mut rest = name;
-    while let Some((word, tail)) = rest.split_first_chunk::<8>() {
-        hash = fold(hash ^ folded_case(kind, u64::from_le_bytes(*word)), factor);
-        rest = tail;
+/// A query parameter or a cookie while it is scanned.
+struct Part {
+    start: u32,
+    equals: u32,
+    spaced: bool,
+    hash: Hash,
+}
+
+impl Part {
+    #[inline]
+    fn at(start: u32, key: [u64; 2], kind: Kind) -> Self {
+        Part {
+            start,
+            equals: NONE,
+            spaced: false,
+            hash: Hash::new(key, kind),
+        }
     }
-    let last = rest
-        .iter()
-        .fold(0u64, |word, byte| word.wrapping_shl(8) | u64::from(*byte));
-    fold(hash ^ folded_case(kind, last), factor)
+}
+
+/// Keyed: each word is multiplied to 128 bits by secrets and folded. Names have no NUL, so a
+/// last word that is not full says its length.
+#[derive(Clone, Copy)]
+struct Hash {
+    hash: u64,
+    factor: u64,
+    word: u64,
+    header: bool,
+}
+
+impl Hash {
+    #[inline]
+    fn new([start, factor]: [u64; 2], kind: Kind) -> Self {
+        Hash {
+            hash: start ^ (kind as u64).wrapping_shl(32),
+            factor,
+            word: 0,
+            header: kind == Kind::Header,
+        }
+    }
+
+    #[inline]
+    fn push(mut self, byte: u8) -> Self {
+        self.word = self.word.wrapping_shl(8) | u64::from(byte);
+        // Eight bytes, none of which is NUL.
+        if self.word >> 56 != 0 {
+            self.hash = self.folded();
+            self.word = 0;
+        }
+        self
+    }
+
+    #[inline]
+    fn folded(self) -> u64 {
+        let word = if self.header {
+            lower_case(self.word)
+        } else {
+            self.word
+        };
+        fold(self.hash ^ word, self.factor)
+    }
+
+    #[inline]
+    fn place(self, entries: &[Entry], kind: Kind) -> (u32, usize) {
+        let hash = self.folded();
+        let remembered = (hash as u32 >> 2) | (kind as u32).wrapping_shl(30);
+        let bucket = (hash >> 32).wrapping_mul(entries.len() as u64) >> 32;
+        (remembered, bucket as usize)
+    }
 }
 
 #[inline]
@@ -328,11 +402,8 @@ fn fold(a: u64, b: u64) -> u64 {
 
 /// Eight bytes of a header field's name in lower case.
 #[inline]
-fn folded_case(kind: Kind, word: u64) -> u64 {
+fn lower_case(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
-    if kind != Kind::Header {
-        return word;
-    }
     // The highest bit of each byte: at least 'A', above 'Z', ASCII.  No sum carries over.
     let low = word & ONES.wrapping_mul(0x7f);
     let from_a = low.wrapping_add(ONES.wrapping_mul(0x80 - b'A' as u64));
@@ -403,7 +474,7 @@ mod tests {
             (Kind::Query, "a", Some("1")),
             (Kind::Query, "b", Some("")),
             (Kind::Query, "c", Some("=3")),
-            (Kind::Query, "", Some("x")),
+            (Kind::Query, "", None),
             (Kind::Query, "A", Some("4")),
             (Kind::Query, "long-parameter-name", Some("v")),
             (Kind::Query, "host", None),
@@ -438,7 +509,7 @@ mod tests {
         assert_eq!(table.get(Kind::Query, "2500"), None);
         // Lower case of a word, byte by byte.
         for byte in 0..=127u8 {
-            let word = folded_case(Kind::Header, u64::from_le_bytes([byte; 8]));
+            let word = lower_case(u64::from_le_bytes([byte; 8]));
             assert_eq!(word, u64::from_le_bytes([byte.to_ascii_lowercase(); 8]));
         }
     }
