@@ -138,7 +138,11 @@ impl<'e> Named<'e> {
             earlier.value.len = earlier.value.len.wrapping_add(1).wrapping_add(value.len);
         }
         let mut joined = 0u32;
-        for entry in self.entries.iter_mut().take(if repeated { self.len } else { 0 }) {
+        for entry in self
+            .entries
+            .iter_mut()
+            .take(if repeated { self.len } else { 0 })
+        {
             if entry.value.start == JOINED {
                 entry.value.start = JOINED | joined;
                 joined = joined.wrapping_add(entry.value.len);

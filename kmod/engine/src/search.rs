@@ -43,10 +43,7 @@ fn two_way(text: &[u8], needle: &[u8]) -> bool {
     let seen = needle.iter().fold(0u64, |set, byte| set | bit(*byte));
 
     let (mut at, mut memory) = (0usize, 0usize);
-    while let Some(window) = text
-        .get(at..)
-        .and_then(|rest| rest.get(..needle.len()))
-    {
+    while let Some(window) = text.get(at..).and_then(|rest| rest.get(..needle.len())) {
         // A last byte that the needle has nowhere: no match can begin in this window.
         if window.last().is_none_or(|last| seen & bit(*last) == 0) {
             at = at.wrapping_add(needle.len());
@@ -138,17 +135,23 @@ mod tests {
     fn long_strings() {
         let mut state = 1u64;
         let mut draw = |n: usize| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             (state >> 33) as usize % n
         };
         for _ in 0..20_000 {
             let letters = [b'a', b'b', b'a' + 64, 0x80][..1 + draw(4)].to_vec();
-            let text: Vec<u8> = (0..draw(200)).map(|_| letters[draw(letters.len())]).collect();
+            let text: Vec<u8> = (0..draw(200))
+                .map(|_| letters[draw(letters.len())])
+                .collect();
             let needle: Vec<u8> = if draw(2) == 0 && !text.is_empty() {
                 let from = draw(text.len());
                 text[from..from + draw(text.len() - from + 1)].to_vec()
             } else {
-                (0..draw(40)).map(|_| letters[draw(letters.len())]).collect()
+                (0..draw(40))
+                    .map(|_| letters[draw(letters.len())])
+                    .collect()
             };
             assert_eq!(contains(&text, &needle), plain(&text, &needle));
         }

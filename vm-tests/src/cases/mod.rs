@@ -7,6 +7,7 @@ mod balance;
 mod bodies;
 mod clients;
 mod config;
+mod differential;
 mod hostile;
 mod life;
 mod numbers;
@@ -34,6 +35,7 @@ const ALL: &[&[Scenario]] = &[
     clients::SCENARIOS,
     balance::SCENARIOS,
     routes::SCENARIOS,
+    differential::SCENARIOS,
     pool::SCENARIOS,
     pool_limits::SCENARIOS,
     replies::SCENARIOS,

@@ -25,7 +25,7 @@ pub const SCENARIOS: &[Scenario] = &[
 const THREE: [&str; 3] = ["127.0.1.1:8001", "127.0.1.2:8001", "127.0.1.3:8001"];
 
 /// Three clusters c1, c2, c3 of one logging backend each.
-fn clusters() -> String {
+pub(super) fn clusters() -> String {
     let mut yaml = String::from("clusters:\n");
     for (number, address) in THREE.iter().enumerate() {
         yaml += &format!(
@@ -36,7 +36,7 @@ fn clusters() -> String {
     yaml
 }
 
-fn backends() -> Result<Vec<Logging>> {
+pub(super) fn backends() -> Result<Vec<Logging>> {
     THREE
         .iter()
         .enumerate()
@@ -45,7 +45,7 @@ fn backends() -> Result<Vec<Logging>> {
 }
 
 /// Who answers: c1, c2, c3, or "404" and the like.
-fn who(conn: &mut Conn, method: &str, path: &str, fields: &str) -> Result<String> {
+pub(super) fn who(conn: &mut Conn, method: &str, path: &str, fields: &str) -> Result<String> {
     let host = if fields.to_ascii_lowercase().contains("host:") {
         ""
     } else {

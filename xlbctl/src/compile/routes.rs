@@ -223,7 +223,10 @@ impl Tables {
             },
             max_path_bytes: longest(&exact)?,
             max_prefix_bytes: longest(&prefix)?,
-            named: host.routes.iter().fold(0, |kinds, r| kinds | named(&r.matches)),
+            named: host
+                .routes
+                .iter()
+                .fold(0, |kinds, r| kinds | named(&r.matches)),
             reserved0: 0,
         };
         self.lists.extend(any);
