@@ -6,7 +6,7 @@
 //! send it, and their clients end a connection before its server does. What cannot be read says nothing.
 //!
 //! Who sends it sends it in every response, so a connection whose first response is without is not
-//! looked at again: the search would cost one percent of a small request.
+//! looked at again.
 
 use xlb_engine::{Fields, ResponseHead};
 
