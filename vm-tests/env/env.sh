@@ -151,6 +151,7 @@ vm() { # [SCRIPT]; or COMMAND, which runs in the machine without a folder of its
 
 vm_test() {
 	local limit=2400
+	[ -z "${XLB_ALL:-}" ] || limit=4800
 	[ -z "${DEBUG:-}" ] || limit=9000
 	TIMEOUT=${TIMEOUT:-$limit} COMMAND="vm-tests guest ${FILTER:-}" vm
 }

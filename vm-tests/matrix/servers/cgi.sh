@@ -19,8 +19,6 @@ case $PATH_INFO in
 /close)
 	head 200 "$text"
 	echo ended by
-	# Apache sends the length of what a script wrote before it ended at once.
-	sleep 0.05
 	echo close
 	;;
 /204) head 204 ;;
@@ -29,12 +27,15 @@ case $PATH_INFO in
 	# Apache reads nothing of a script before the script has read the whole body.
 	body=$(mktemp)
 	cat >"$body"
-	head 200 "$text" "Content-Length: $(stat -c %s "$body")"
+	head 200 "$text"
 	cat "$body"
 	rm "$body"
 	;;
 *)
-	head 404 "$text" 'Content-Length: 9'
+	head 404 "$text"
 	echo not here
 	;;
 esac
+# When a script ends at once Apache has seen the whole body and sends its length, else chunks:
+# always chunks here.
+sleep 0.05

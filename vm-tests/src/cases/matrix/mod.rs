@@ -167,12 +167,12 @@ const NOT_OFFERED: &[(&str, &str, &str)] = &[
     ("axios", "http10", "always sends HTTP/1.1"),
     ("httpx", "http10", "always sends HTTP/1.1"),
     (
-        "nginx-proxy",
+        "nginx-client",
         "early",
         "nginx 1.26 takes 103 of an upstream for the final response",
     ),
     (
-        "nginx-proxy-1.0",
+        "nginx-client-1.0",
         "early",
         "nginx 1.26 takes 103 of an upstream for the final response",
     ),

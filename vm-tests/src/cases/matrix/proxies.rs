@@ -51,8 +51,9 @@ pub fn nginx(ctx: &mut Ctx, task: &Task, version: &str) -> Result<Vec<Line>> {
     } else {
         ""
     };
+    // One process: a worker would outlive its killed master and keep the ports.
     let config = format!(
-        "daemon off; worker_processes 1; pid {root}/pid; error_log {root}/error.log warn; user root;\n\
+        "daemon off; master_process off; pid {root}/pid; error_log {root}/error.log warn; user root;\n\
          events {{ worker_connections 1000; }}\n\
          http {{\n\
            access_log off; client_max_body_size 0;\n\

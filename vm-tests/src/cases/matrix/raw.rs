@@ -45,7 +45,13 @@ impl Reader for Plain {
     fn more(&mut self, end: Instant) -> Result<Vec<u8>> {
         let left = end.saturating_duration_since(Instant::now());
         self.0.timeouts(left.max(Duration::from_millis(1)))?;
-        self.0.recv(READ, MsgFlags::empty()).context("recv")
+        loop {
+            match self.0.recv(READ, MsgFlags::empty()) {
+                // The end of an earlier ring interrupts its thread.
+                Err(Errno::EINTR) => {}
+                other => return other.context("recv"),
+            }
+        }
     }
 }
 

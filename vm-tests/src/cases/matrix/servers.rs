@@ -127,7 +127,7 @@ fn nginx(ctx: &mut Ctx, address: &str, big: &str) -> Result<Proc> {
     fs::create_dir_all(&root)?;
     let root = root.display().to_string();
     let config = format!(
-        "daemon off; worker_processes 1; pid {root}/pid; error_log {root}/error.log warn; user root;\n\
+        "daemon off; master_process off; pid {root}/pid; error_log {root}/error.log warn; user root;\n\
          events {{ worker_connections 1000; }}\n\
          http {{\n\
            access_log off; client_max_body_size 0; default_type text/plain; etag on;\n\
@@ -180,7 +180,7 @@ fn apache(ctx: &mut Ctx, address: &str, big: &str) -> Result<Proc> {
         "ServerRoot {root}\nServerName shop\nPidFile {root}/pid\nErrorLog {root}/error.log\nListen {address}\n{modules}\
          User www-data\nGroup www-data\nScriptSock {root}/cgid\nTypesConfig /etc/mime.types\n\
          StartServers 1\nThreadsPerChild 25\nMaxRequestWorkers 50\nKeepAlive On\nKeepAliveTimeout 60\nMaxKeepAliveRequests 0\n\
-         DocumentRoot {root}/files\n\
+         FileETag None\nDocumentRoot {root}/files\n\
          <Directory {root}>\n  Require all granted\n  ForceType text/plain\n</Directory>\n\
          <Files cgi.sh>\n  ForceType None\n  Options +ExecCGI\n  SetHandler cgi-script\n</Files>\n\
          ScriptAliasMatch ^/(chunked2|close|204|304|404|echo)$ {script}/$1\n\
