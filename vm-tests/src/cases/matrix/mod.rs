@@ -26,6 +26,7 @@ use clients::CLIENTS;
 use servers::Server;
 
 mod clients;
+mod cuts;
 mod proxies;
 mod raw;
 mod servers;
@@ -38,6 +39,8 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::http("matrix/tomcat", |ctx| against(ctx, Server::Tomcat)).within(300),
     Scenario::http("matrix/uvicorn", |ctx| against(ctx, Server::Uvicorn)).within(300),
     Scenario::http("matrix/gunicorn", |ctx| against(ctx, Server::Gunicorn)).within(300),
+    Scenario::http("matrix/cuts_edges", cuts::edges).within(120),
+    Scenario::http("matrix/cuts_io_uring", cuts::ring).within(120),
 ];
 
 /// What the servers listen on.

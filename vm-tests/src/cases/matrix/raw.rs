@@ -368,6 +368,29 @@ fn ask<R: Reader>(
     Ok(line)
 }
 
+/// Sends a GET and reads its response: status, body, and whether the connection ends with it.
+pub fn fetch<R: Reader>(
+    conn: &mut R,
+    request: &[u8],
+    end: Instant,
+) -> Result<(u16, Vec<u8>, bool)> {
+    conn.sock().send_all(request)?;
+    let (mut bytes, mut at_end) = (Vec::new(), false);
+    loop {
+        if let Some(found) = parse(&bytes, "GET", at_end)? {
+            let extra = bytes.len() - found.end;
+            ensure!(extra == 0, "{extra} bytes behind the response");
+            return Ok((found.status, found.body, found.ends_connection || at_end));
+        }
+        ensure!(!at_end, "closed after {} bytes", bytes.len());
+        let piece = conn
+            .more(end)
+            .with_context(|| format!("after {} bytes", bytes.len()))?;
+        at_end = piece.is_empty();
+        bytes.extend(piece);
+    }
+}
+
 /// All requests of the task, on one connection after the other to each address.
 pub fn drive<R: Reader>(task: &Task, ways: &[(&str, SocketAddr)]) -> Vec<Line> {
     let mut lines = Vec::new();
