@@ -5,11 +5,51 @@
 //! Holds heads, bytes that wait, and replies: small things. Bodies never pass through it. Its
 //! memory is counted for the object that owns it, see [`Buf::bytes`].
 
+use core::alloc::Layout;
+use core::ptr::{self, NonNull};
+use kernel::alloc::{AllocError, Allocator, Flags, NumaNode, Vec};
 use kernel::prelude::*;
+
+use crate::sys;
+
+/// Memory charged to the cgroup of the client: that of [`crate::psock::Locked`] while one is held,
+/// else that of the current task. Flags are its own, see `xlb_client_realloc()`.
+pub(crate) struct ClientMemory;
+
+// SAFETY: `xlb_client_realloc()` is `kvrealloc()`, which keeps the contents up to the smaller size;
+// what it returns stays valid until it is given back to it.
+unsafe impl Allocator for ClientMemory {
+    const MIN_ALIGN: usize = align_of::<u64>();
+
+    unsafe fn realloc(
+        ptr: Option<NonNull<u8>>,
+        layout: Layout,
+        old_layout: Layout,
+        _flags: Flags,
+        _nid: NumaNode,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        if layout.align() > Self::MIN_ALIGN {
+            return Err(AllocError);
+        }
+        let old = match ptr {
+            Some(old) if old_layout.size() != 0 => old.as_ptr(),
+            _ => ptr::null_mut(),
+        };
+        // SAFETY: By the trait's contract `old` is null or came from here; process context for any
+        // size but 0.
+        let new = unsafe { sys::xlb_client_realloc(old.cast(), layout.size()) };
+        let new = if layout.size() == 0 {
+            NonNull::<u64>::dangling().cast()
+        } else {
+            NonNull::new(new.cast::<u8>()).ok_or(AllocError)?
+        };
+        Ok(NonNull::slice_from_raw_parts(new, layout.size()))
+    }
+}
 
 /// Bytes with a consumed part in front: `data[start..]` are the contents.
 pub(crate) struct Buf {
-    data: KVec<u8>,
+    data: Vec<u8, ClientMemory>,
     start: usize,
 }
 
@@ -21,7 +61,7 @@ impl Buf {
     /// An empty buffer without memory.
     pub(crate) const fn new() -> Self {
         Self {
-            data: KVec::new(),
+            data: Vec::new(),
             start: 0,
         }
     }
@@ -101,14 +141,14 @@ impl Buf {
         self.data.clear();
         self.start = 0;
         if self.data.capacity() > KEPT {
-            self.data = KVec::new();
+            self.data = Vec::new();
         }
     }
 
     /// Gives memory beyond [`KEPT`] back when nothing is held.
     pub(crate) fn relax(&mut self) {
         if self.is_empty() && self.data.capacity() > KEPT {
-            self.data = KVec::new();
+            self.data = Vec::new();
         }
     }
 

@@ -110,12 +110,20 @@ unsafe impl Send for Head {}
 
 static LIST: [BhLock<Head>; SHARDS] = [const { BhLock::new(Head(ptr::null_mut())) }; SHARDS];
 
-/// Prepares the list; once, at load.
-pub(crate) fn init() {
+/// Prepares the list and the memory; once, at load.
+pub(crate) fn init() -> Result {
     for shard in &LIST {
         // SAFETY: Once, before first use; statics do not move.
         unsafe { shard.init(sys::XLB_LOCK_SOCKETS) };
     }
+    // SAFETY: Once.
+    kernel::error::to_result(unsafe { sys::xlb_psock_cache_init(size_of::<Psock>() as u32) })
+}
+
+/// Undoes [`init`]; no p-sock is left but in grace periods.
+pub(crate) fn exit() {
+    // SAFETY: Once, after `init`.
+    unsafe { sys::xlb_psock_cache_exit() }
 }
 
 impl Psock {
@@ -146,7 +154,8 @@ impl Psock {
         result
     }
 
-    /// As [`Psock::locked`] where the lock is held already, and stays so.
+    /// As [`Psock::locked`] where the lock is held already, and stays so. What `f` allocates is charged to
+    /// the cgroup of the socket, whoever runs it.
     ///
     /// # Safety
     ///
@@ -156,7 +165,11 @@ impl Psock {
             psock: self,
             read_short: false,
         };
+        // SAFETY: The socket is live, and so is its cgroup; ended below, by this task.
+        let before = unsafe { sys::xlb_charge_begin(self.sk) };
         let result = f(&mut locked);
+        // SAFETY: Begun above.
+        unsafe { sys::xlb_charge_end(before) };
         let news = locked.publish();
         self.wake(news);
         result
@@ -575,8 +588,14 @@ pub(crate) unsafe fn from_c<'a>(psock: *const sys::xlb_psock) -> &'a Psock {
 /// A new p-sock for `sk`; null without memory. In RCU, so it must not sleep.
 #[no_mangle]
 extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_psock {
-    let psock = KBox::new(
-        Psock {
+    // SAFETY: Any context.
+    let psock = unsafe { sys::xlb_psock_alloc() }.cast::<Psock>();
+    if psock.is_null() {
+        return ptr::null_mut();
+    }
+    // SAFETY: The cache's objects have the size and alignment of a Psock, and this one is ours.
+    unsafe {
+        psock.write(Psock {
             rcu: [0; 2],
             req: UnsafeCell::new(sys::xlb_request::default()),
             view: UnsafeCell::new(View::EMPTY),
@@ -603,13 +622,8 @@ extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_p
             requests: Atomic::new(0),
             service: Atomic::new(service),
             inner: UnsafeCell::new(Inner::new()),
-        },
-        GFP_ATOMIC,
-    );
-    let Ok(psock) = psock else {
-        return ptr::null_mut();
-    };
-    let psock = KBox::into_raw(psock);
+        });
+    }
     // SAFETY: Just made, and nobody else knows it.
     unsafe {
         sys::xlb_work_init((*psock).work.get().cast());

@@ -111,10 +111,10 @@ impl kernel::Module for Xlb {
         })?;
         count::set_from(given(module_parameters::counts_from.value()));
         table::init();
-        psock::init();
+        psock::init()?;
         orphan::init();
         // SAFETY: Once; everything that the shim calls into is ready.
-        kernel::error::to_result(unsafe { sys::xlb_shim_init() })?;
+        kernel::error::to_result(unsafe { sys::xlb_shim_init() }).inspect_err(|_| psock::exit())?;
         pr_info!("version {}, ABI {}\n", VERSION, sys::XLB_ABI);
         Ok(Xlb)
     }
@@ -128,5 +128,6 @@ impl Drop for Xlb {
         table::close_all();
         // SAFETY: Mirrors `init`.
         unsafe { sys::xlb_shim_exit() };
+        psock::exit();
     }
 }

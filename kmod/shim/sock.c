@@ -8,6 +8,9 @@
  * locking an i-sock inside a p-sock is no recursion).
  */
 #include <linux/cgroup.h>
+#include <linux/memcontrol.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
 #include <linux/module.h>
 #include <linux/percpu.h>
 #include <linux/rcupdate.h>
@@ -629,6 +632,57 @@ void xlb_kfree_rcu(void *object)
 
 	static_assert(sizeof(struct rcu_object) <= 16);
 	kfree_rcu(o, rcu);
+}
+
+/* ---- memory that clients make us hold ---------------------------------------- */
+
+static struct kmem_cache *xlb_psock_cache;
+
+/* A cache of their own: kmalloc would round a p-sock up to 2 KiB. */
+int xlb_psock_cache_init(__u32 size)
+{
+	xlb_psock_cache = kmem_cache_create(
+		"xlb_psock", size, 0, SLAB_ACCOUNT | SLAB_HWCACHE_ALIGN | SLAB_NO_MERGE, NULL);
+	return xlb_psock_cache ? 0 : -ENOMEM;
+}
+
+/* Waits for what kfree_rcu() still holds. */
+void xlb_psock_cache_exit(void)
+{
+	kmem_cache_destroy(xlb_psock_cache);
+}
+
+/*
+ * Inside pre_connect's RCU section, so atomic.  Such a charge passes over the limit of a
+ * full cgroup; the struct sock, of which there is one for each p-sock, has not.
+ */
+void *xlb_psock_alloc(void)
+{
+	return kmem_cache_alloc(xlb_psock_cache, GFP_ATOMIC | __GFP_NOWARN);
+}
+
+/*
+ * krealloc() for buffers, charged.  A cgroup that is full after reclaim gets NULL, which
+ * becomes an error of the system call: a full buffer is no reason to kill a process.
+ */
+void *xlb_client_realloc(void *p, unsigned long size)
+{
+	if (!size) {
+		kvfree(p);
+		return NULL;
+	}
+	return kvrealloc(p, size, GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
+}
+
+/* Until xlb_charge_end() of what this returns, charges go to the cgroup of sk. */
+void *xlb_charge_begin(struct sock *sk)
+{
+	return set_active_memcg(mem_cgroup_from_sk(sk));
+}
+
+void xlb_charge_end(void *before)
+{
+	set_active_memcg(before);
 }
 
 __u64 xlb_now_ns(void)

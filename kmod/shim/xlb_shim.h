@@ -93,6 +93,15 @@ void xlb_spin_unlock_bh(void *lock);
 void xlb_rcu_read_lock(void);
 void xlb_rcu_read_unlock(void);
 void xlb_kfree_rcu(void *object); /* its first 16 bytes are room for the RCU head */
+
+/* Memory that clients make the module hold, charged to their cgroups. */
+int xlb_psock_cache_init(__u32 size);
+void xlb_psock_cache_exit(void);
+void *xlb_psock_alloc(void); /* freed by xlb_kfree_rcu() */
+void *xlb_client_realloc(void *p, unsigned long size); /* size 0 frees */
+void *xlb_charge_begin(struct sock *sk); /* charges of this task go to the cgroup of sk */
+void xlb_charge_end(void *before);
+
 __u64 xlb_now_ns(void);
 __u64 xlb_now_ms(void);
 void xlb_work_init(void *delayed_work); /* runs xlb_psock_work() */

@@ -12,6 +12,7 @@ mod hostile;
 mod life;
 mod numbers;
 mod matrix;
+mod memory;
 mod pool;
 mod pool_limits;
 mod replies;
@@ -42,6 +43,7 @@ const ALL: &[&[Scenario]] = &[
     config::SCENARIOS,
     numbers::SCENARIOS,
     life::SCENARIOS,
+    memory::SCENARIOS,
     hostile::SCENARIOS,
     smuggle::SCENARIOS,
     matrix::SCENARIOS,
