@@ -10,6 +10,7 @@
 #include <linux/bpf_verifier.h>
 #include <linux/btf.h>
 #include <linux/btf_ids.h>
+#include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
@@ -324,6 +325,12 @@ __bpf_kfunc int bpf_xlb_named(struct xlb_request *req, __u32 kind, const void *b
 
 __bpf_kfunc int bpf_xlb_ctl(struct xlb_ctl *ctl, __u32 ctl__sz, void *buf, __u32 buf__sz)
 {
+	/*
+	 * A BPF token may let a user namespace load and run programs; that is no right over
+	 * the sockets of the whole host.
+	 */
+	if (!capable(CAP_NET_ADMIN) || !capable(CAP_BPF))
+		return -EPERM;
 	if (ctl__sz != sizeof(*ctl))
 		return -EINVAL;
 	return xlb_control(ctl, buf, buf__sz);

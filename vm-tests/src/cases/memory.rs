@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Who pays for the memory that the module holds.
+//! Who pays for the memory that the module holds, and who may ask about it.
 
 use std::fs;
 
@@ -7,10 +7,15 @@ use anyhow::{ensure, Context, Result};
 
 use crate::ctx::{Ctx, Scenario};
 use crate::script::Logging;
+use crate::xlb;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::xlb("memory/heads_are_charged", heads_are_charged),
     Scenario::xlb("memory/full_cgroup_gets_errors", full_cgroup_gets_errors),
+    Scenario::xlb(
+        "memory/control_needs_capabilities",
+        control_needs_capabilities,
+    ),
 ];
 
 const BACKEND: &str = "127.0.1.1:8001";
@@ -63,5 +68,28 @@ fn full_cgroup_gets_errors(ctx: &mut Ctx) -> Result<()> {
     ensure!(left < 1 << 20, "{left} bytes stayed");
     let vip = ctx.shop(&[BACKEND])?;
     ctx.open(vip)?.get("/")?.expect(200)?;
+    Ok(())
+}
+
+fn control_needs_capabilities(ctx: &mut Ctx) -> Result<()> {
+    let _backend = Logging::start(BACKEND)?;
+    let vip = ctx.shop(&[BACKEND])?;
+    ctx.open(vip)?.get("/")?.expect(200)?;
+    let sockets = ["xlbctl", "get", "sockets"];
+    ctx.run_ok(
+        "setpriv",
+        &[&["--bounding-set", "-sys_time"], &sockets[..]].concat(),
+    )?;
+    let out = ctx.run(
+        "setpriv",
+        &[&["--bounding-set", "-net_admin"], &sockets[..]].concat(),
+    )?;
+    println!("without CAP_NET_ADMIN: {}", out.all());
+    ensure!(
+        out.code != Some(0) && out.all().contains("not permitted"),
+        "without CAP_NET_ADMIN: {}",
+        out.all()
+    );
+    ensure!(xlb::counters()?.get("accepted")? == 1, "no counters");
     Ok(())
 }
