@@ -410,8 +410,9 @@ fn lower_case(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     // The highest bit of each byte: at least 'A', above 'Z', ASCII.  No sum carries over.
     let low = word & ONES.wrapping_mul(0x7f);
-    let from_a = low.wrapping_add(ONES.wrapping_mul(0x80 - b'A' as u64));
-    let above_z = low.wrapping_add(ONES.wrapping_mul(0x7f - b'Z' as u64));
+    // 0x80 - b'A', and 0x7f - b'Z'.
+    let from_a = low.wrapping_add(ONES.wrapping_mul(0x3f));
+    let above_z = low.wrapping_add(ONES.wrapping_mul(0x25));
     let upper = from_a & !above_z & !word & ONES.wrapping_mul(0x80);
     word | (upper >> 2)
 }
