@@ -50,14 +50,16 @@ const NOTHING: *const [u8] = core::ptr::slice_from_raw_parts(core::ptr::null(), 
 
 impl View {
     /// No request.
-    pub(crate) const EMPTY: View = View {
-        bytes: NOTHING,
-        head: RequestHead::EMPTY,
-        path: NOTHING,
-        host: NOTHING,
-        table: None,
-        wanted: Cell::new(0),
-    };
+    pub(crate) const fn empty() -> Self {
+        View {
+            bytes: NOTHING,
+            head: RequestHead::EMPTY,
+            path: NOTHING,
+            host: NOTHING,
+            table: None,
+            wanted: Cell::new(0),
+        }
+    }
 
     /// Begins a call of the policy. The slices must stay until [`View::hide`].
     pub(crate) fn show(&mut self, bytes: &[u8], head: &RequestHead, path: &[u8], host: &[u8]) {
@@ -71,7 +73,7 @@ impl View {
     /// Ends it.
     pub(crate) fn hide(&mut self) {
         let wanted = self.wanted.get();
-        *self = View::EMPTY;
+        *self = View::empty();
         self.wanted.set(wanted);
     }
 

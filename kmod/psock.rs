@@ -598,7 +598,7 @@ extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_p
         psock.write(Psock {
             rcu: [0; 2],
             req: UnsafeCell::new(sys::xlb_request::default()),
-            view: UnsafeCell::new(View::EMPTY),
+            view: UnsafeCell::new(View::empty()),
             sk,
             work: UnsafeCell::new(MaybeUninit::zeroed()),
             link: UnsafeCell::new(Link::new()),

@@ -12,6 +12,11 @@
 //! `vm-tests guest --direct` needs neither module nor VM: clients speak to a backend without XLB, which
 //! checks that the servers, the clients and the expectations are right before XLB is blamed.
 
+#![expect(
+    clippy::format_collect,
+    reason = "tests put short texts together, and are read more often than they run"
+)]
+
 mod backend;
 mod cases;
 mod corpus;

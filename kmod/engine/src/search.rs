@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn all_short_strings() {
         let word = |n: usize, len: usize| -> Vec<u8> {
-            (0..len).map(|i| b'a' + (n >> i & 1) as u8).collect()
+            (0..len).map(|i| b'a' + ((n >> i) & 1) as u8).collect()
         };
         for needle_len in 0..=7 {
             for n in 0..1 << needle_len {

@@ -118,7 +118,7 @@ fn route(rng: &mut Rng) -> String {
 
 fn config(rng: &mut Rng) -> String {
     let mut yaml =
-        format!("version: 1\nservices:\n- name: shop\n  listen: [\"{VIP4}\"]\n  virtual_hosts:\n");
+        format!("version: 1\nservices:\n- name: shop\n  listen: [\"{VIP4}\"]\n  normalize: forward\n  virtual_hosts:\n");
     let first = rng.below(DOMAINS.len());
     for domain in &DOMAINS[first..] {
         yaml += &format!("  - domains: [\"{domain}\"]\n    routes:\n");
