@@ -54,11 +54,6 @@ pub fn matching(filter: Option<&str>) -> Vec<&'static Scenario> {
     ALL.iter()
         .copied()
         .flatten()
-        // Known to fail (case 3, cut at 1: ECONNRESET where TCP delivers): `make test-all` shows it.
-        .filter(|s| {
-            !s.name.starts_with("matrix/cuts")
-                || std::env::var_os("XLB_ALL").is_some_and(|v| !v.is_empty())
-        })
         .filter(|s| filter.is_none_or(|text| s.name.contains(text)))
         .collect()
 }

@@ -40,7 +40,7 @@ const CASES: &[Case] = &[
         false,
     ),
     case(
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nTrailer: t\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nX-Sum: t\r\n\r\n",
         "abcde",
         false,
     ),
