@@ -500,7 +500,7 @@ impl Locked<'_> {
         if self.phase == Phase::Closed {
             return;
         }
-        if self.dies_ms != 0 {
+        if self.is_orphan() {
             self.set_orphan_timer();
         }
         match self.phase {
@@ -514,7 +514,7 @@ impl Locked<'_> {
             }
             _ => {}
         }
-        if self.dies_ms != 0 {
+        if self.is_orphan() {
             return self.work_as_orphan();
         }
         if self.psock.is_ending() {

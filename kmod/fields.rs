@@ -230,6 +230,27 @@ unsafe extern "C" fn xlb_field_len(req: *const sys::xlb_request, n: u32) -> i32 
     }
 }
 
+/// What `how` says of a field from `from` on and of `buf`; false without such a field.
+///
+/// # Safety
+///
+/// `req` is the argument of the policy's program, during its call; `buf` is valid for `len` bytes.
+unsafe fn compare(
+    req: *const sys::xlb_request,
+    n: u32,
+    from: u32,
+    buf: *const u8,
+    len: u32,
+    how: impl FnOnce(&[u8], &[u8]) -> bool,
+) -> bool {
+    // SAFETY: As in `xlb_field_hash`.
+    let field = unsafe { view(req) }.field(n);
+    // SAFETY: By the function's contract.
+    let with = unsafe { core::slice::from_raw_parts(buf, len as usize) };
+    let rest = field.and_then(|f| f.get(from as usize..));
+    rest.is_some_and(|rest| how(rest, with))
+}
+
 /// # Safety
 ///
 /// Called by `bpf_xlb_equal()`; `buf` is valid for `len` bytes, which the shim has checked.
@@ -241,12 +262,8 @@ unsafe extern "C" fn xlb_field_equal(
     buf: *const u8,
     len: u32,
 ) -> i32 {
-    // SAFETY: As in `xlb_field_hash`.
-    let field = unsafe { view(req) }.field(n);
     // SAFETY: By the function's contract.
-    let with = unsafe { core::slice::from_raw_parts(buf, len as usize) };
-    let rest = field.and_then(|f| f.get(from as usize..));
-    i32::from(rest.is_some_and(|rest| rest.starts_with(with)))
+    i32::from(unsafe { compare(req, n, from, buf, len, <[u8]>::starts_with) })
 }
 
 /// # Safety
@@ -260,12 +277,8 @@ unsafe extern "C" fn xlb_field_contains(
     buf: *const u8,
     len: u32,
 ) -> i32 {
-    // SAFETY: As in `xlb_field_hash`.
-    let field = unsafe { view(req) }.field(n);
     // SAFETY: By the function's contract.
-    let what = unsafe { core::slice::from_raw_parts(buf, len as usize) };
-    let rest = field.and_then(|f| f.get(from as usize..));
-    i32::from(rest.is_some_and(|rest| search::contains(rest, what)))
+    i32::from(unsafe { compare(req, n, from, buf, len, search::contains) })
 }
 
 /// # Safety

@@ -8,8 +8,9 @@
 //! file had. Its work sends what is held, each request over a connection of its own, and reads no
 //! answer; as with TCP, the endpoint sees the request and then an end.
 //!
-//! Bounds: [`LIFE_MS`] of time (a connect that was begun may take its own time-out), [`MAX`] orphans on the host, and for each the memory that its owner was
-//! allowed. Beyond them, and with SO_LINGER of 0, what is held is dropped.
+//! Bounds: [`LIFE_MS`] of time (a connect that was begun may take its own time-out), [`MAX`] orphans on
+//! the host, and for each the memory that its owner was allowed. Beyond them, and with SO_LINGER of 0,
+//! what is held is dropped.
 //!
 //! Contexts: process context, socket lock held (1). The work cannot close its own socket, for a close
 //! waits for the work: it puts it on the list of [`DONE`] (5), which the reaper closes.
@@ -91,6 +92,11 @@ impl Locked<'_> {
         self.dies_ms = now_ms() + LIFE_MS;
         self.psock.kick(0);
         true
+    }
+
+    /// Whether the socket goes on without its owner.
+    pub(crate) fn is_orphan(&self) -> bool {
+        self.dies_ms != 0
     }
 
     /// Whether bytes of a further request are held that can be sent.

@@ -170,8 +170,7 @@ impl Psock {
         let result = f(&mut locked);
         // SAFETY: Begun above.
         unsafe { sys::xlb_charge_end(before) };
-        let news = locked.publish();
-        self.wake(news);
+        locked.tell();
         result
     }
 
@@ -219,16 +218,6 @@ impl Psock {
     /// Whether the socket must end after the running exchange.
     pub(crate) fn is_ending(&self) -> bool {
         self.ending.load(Relaxed)
-    }
-
-    /// Wakes those to whom a change matters.
-    fn wake(&self, news: News) {
-        if news.reader {
-            self.wake_reader();
-        }
-        if news.writer {
-            self.wake_writer();
-        }
     }
 
     /// Tells readers that something is there.
@@ -464,16 +453,10 @@ pub(crate) struct Locked<'a> {
     read_short: bool,
 }
 
-/// Who must be woken, because the state of the socket has changed.
-struct News {
-    reader: bool,
-    writer: bool,
-}
-
 impl Locked<'_> {
-    /// Publishes what lock-free readers need, and counts memory that has changed. Says to whom it
-    /// matters: a thread that polled a moment before saw the old state.
-    fn publish(&mut self) -> News {
+    /// Publishes what lock-free readers need, then wakes those to whom it matters (a thread that
+    /// polled a moment before saw the old state), and counts memory that has changed.
+    fn tell(&mut self) {
         let psock = self.psock;
         let inner = &mut **self;
         let (poll, state) = inner.public();
@@ -490,9 +473,11 @@ impl Locked<'_> {
         }
         // A writer that found no room while a connection was awaited: from now on the i-sock has it.
         let streams = before & bits::FULL != 0 && poll & !before & bits::STREAM != 0;
-        News {
-            reader: poll & !before & bits::READY != 0 || (self.read_short && self.has_news()),
-            writer: streams || before & !poll & (bits::FULL | bits::STREAM) != 0,
+        if poll & !before & bits::READY != 0 || (self.read_short && self.has_news()) {
+            psock.wake_reader();
+        }
+        if streams || before & !poll & (bits::FULL | bits::STREAM) != 0 {
+            psock.wake_writer();
         }
     }
 
@@ -511,8 +496,7 @@ impl Locked<'_> {
 
     /// Sleeps without the lock until a read may make progress. `Err` is for the caller.
     pub(crate) fn wait_readable(&mut self, timeo: &mut isize) -> Result<(), i32> {
-        let news = self.publish();
-        self.psock.wake(news);
+        self.tell();
         // SAFETY: The lock is held, and is again on return.
         let err = unsafe { sys::xlb_sk_wait_readable(self.psock.sk, timeo) };
         if err < 0 {
@@ -523,8 +507,7 @@ impl Locked<'_> {
 
     /// Sleeps without the lock until a write may make progress. `Err` is for the caller.
     pub(crate) fn wait_writable(&mut self, timeo: &mut isize) -> Result<(), i32> {
-        let news = self.publish();
-        self.psock.wake(news);
+        self.tell();
         // SAFETY: The lock is held, and is again on return.
         let err = unsafe { sys::xlb_sk_wait_writable(self.psock.sk, timeo) };
         if err < 0 {

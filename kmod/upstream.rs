@@ -265,7 +265,7 @@ impl Locked<'_> {
             let Some(pool) = self.pool.clone() else {
                 return self.fail_connect(sys::XLB_REASON_CONNECT_FAILED);
             };
-            if self.dies_ms != 0 && (self.deadline_ms == 0 || self.dies_ms < self.deadline_ms) {
+            if self.is_orphan() && (self.deadline_ms == 0 || self.dies_ms < self.deadline_ms) {
                 // It became an orphan in the queue.
                 self.deadline_ms = self.dies_ms;
             }

@@ -93,11 +93,6 @@ int xlb_policy_name(char name[16])
 	return !!p;
 }
 
-__u64 xlb_random_u64(void)
-{
-	return get_random_u64();
-}
-
 /* ---- struct_ops ------------------------------------------------------------- */
 
 static int xlb_ops_init(struct btf *btf)
@@ -264,6 +259,14 @@ static struct bpf_struct_ops bpf_xlb_policy = {
 
 /* ---- kfuncs ------------------------------------------------------------------- */
 
+/* Whether off_len, an XLB_OFF_LEN(), lies in a buffer of `size` bytes. */
+static bool is_in(__u64 off_len, __u32 size)
+{
+	__u32 off = off_len >> 32, len = off_len;
+
+	return off <= size && len <= size - off;
+}
+
 __bpf_kfunc_start_defs();
 
 __bpf_kfunc int bpf_xlb_accept(struct bpf_sock_addr_kern *ctx, __u32 service)
@@ -289,23 +292,18 @@ __bpf_kfunc int bpf_xlb_len(struct xlb_request *req, __u32 field)
 __bpf_kfunc int bpf_xlb_equal(struct xlb_request *req, __u64 field_from, const void *buf,
 			      __u32 buf__sz, __u64 off_len)
 {
-	__u32 field = field_from >> 32, from = field_from;
-	__u32 off = off_len >> 32, len = off_len;
-
-	if (off > buf__sz || len > buf__sz - off)
+	if (!is_in(off_len, buf__sz))
 		return 0;
-	return xlb_field_equal(req, field, from, buf + off, len);
+	return xlb_field_equal(req, field_from >> 32, field_from, buf + (off_len >> 32), off_len);
 }
 
 __bpf_kfunc int bpf_xlb_contains(struct xlb_request *req, __u64 field_from, const void *buf,
 				 __u32 buf__sz, __u64 off_len)
 {
-	__u32 field = field_from >> 32, from = field_from;
-	__u32 off = off_len >> 32, len = off_len;
-
-	if (off > buf__sz || len > buf__sz - off)
+	if (!is_in(off_len, buf__sz))
 		return 0;
-	return xlb_field_contains(req, field, from, buf + off, len);
+	return xlb_field_contains(req, field_from >> 32, field_from, buf + (off_len >> 32),
+				  off_len);
 }
 
 __bpf_kfunc int bpf_xlb_fields(struct xlb_request *req, __u32 kinds)
@@ -316,11 +314,9 @@ __bpf_kfunc int bpf_xlb_fields(struct xlb_request *req, __u32 kinds)
 __bpf_kfunc int bpf_xlb_named(struct xlb_request *req, __u32 kind, const void *buf, __u32 buf__sz,
 			      __u64 off_len)
 {
-	__u32 off = off_len >> 32, len = off_len;
-
-	if (off > buf__sz || len > buf__sz - off)
+	if (!is_in(off_len, buf__sz))
 		return -ENOENT;
-	return xlb_field_named(req, kind, buf + off, len);
+	return xlb_field_named(req, kind, buf + (off_len >> 32), off_len);
 }
 
 __bpf_kfunc int bpf_xlb_ctl(struct xlb_ctl *ctl, __u32 ctl__sz, void *buf, __u32 buf__sz)

@@ -700,9 +700,9 @@ __u32 xlb_current_tgid(void)
 	return task_tgid_nr(current);
 }
 
-__u32 xlb_random(void)
+__u64 xlb_random_u64(void)
 {
-	return get_random_u32();
+	return get_random_u64();
 }
 
 unsigned int xlb_cpu(void)

@@ -110,7 +110,7 @@ void xlb_work_disable_sync(void *delayed_work);
 void xlb_reaper_kick(__u64 delay_ms); /* runs xlb_reap() */
 void xlb_reaper_stop(void);
 __u32 xlb_current_tgid(void);
-__u32 xlb_random(void);
+__u64 xlb_random_u64(void);
 unsigned int xlb_cpu(void);
 void xlb_cond_resched(void);
 
@@ -122,7 +122,6 @@ void xlb_counters_read(struct xlb_info *info);
 /* policy.c: the attached struct_ops. */
 int xlb_policy_route(struct xlb_request *req, struct xlb_decision *dec);
 int xlb_policy_pick(struct xlb_request *req, struct xlb_decision *dec);
-__u64 xlb_random_u64(void);
 void xlb_policy_done(struct xlb_request *req, struct xlb_decision *dec, struct xlb_result *res);
 int xlb_policy_name(char name[16]); /* 1 when one is attached */
 

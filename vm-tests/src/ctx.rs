@@ -190,6 +190,13 @@ impl Ctx {
         })
     }
 
+    /// Like [`Ctx::shop`] with one endpoint, of which one connection is used at a time: requests wait
+    /// for it, as long as a slow machine makes them.
+    pub fn shop_of_one_connection(&mut self, endpoint: &str) -> Result<SocketAddr> {
+        let pool = "  pool: {max: 1, max_pending: 100, pending_timeout: 5m}\n";
+        self.shop_with(&[endpoint], "round_robin", pool)
+    }
+
     /// The base URL for clients that want one.
     pub fn url(&self, address: SocketAddr) -> String {
         format!("http://{address}")

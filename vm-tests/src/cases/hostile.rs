@@ -276,11 +276,7 @@ fn backend_answers_twice(ctx: &mut Ctx) -> Result<()> {
         }
         Ok(())
     })?;
-    let vip = ctx.shop_with(
-        &[BACKEND],
-        "round_robin",
-        "  pool: {max: 1, max_pending: 100, pending_timeout: 5m}\n",
-    )?;
+    let vip = ctx.shop_of_one_connection(BACKEND)?;
     for round in 0..40 {
         // Bytes that come once the next request is out cannot be told from its answer by anyone: a late second
         // response is waited for.

@@ -247,11 +247,7 @@ fn responses(ctx: &mut Ctx) -> Result<()> {
         }
         Ok(())
     })?;
-    ctx.shop_with(
-        &[BACKEND],
-        "round_robin",
-        "  pool: {max: 1, max_pending: 100, pending_timeout: 5m}\n",
-    )?;
+    ctx.shop_of_one_connection(BACKEND)?;
     let mut problems = Vec::new();
     for (number, entry) in entries.iter().enumerate() {
         *current.lock().unwrap_or_else(PoisonError::into_inner) = number;

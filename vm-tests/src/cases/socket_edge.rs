@@ -367,11 +367,7 @@ fn parked(ctx: &mut Ctx) -> Result<()> {
         }
         Ok(())
     })?;
-    let vip = ctx.shop_with(
-        &[BACKEND],
-        "round_robin",
-        "  pool: {max: 1, max_pending: 100, pending_timeout: 5m}\n",
-    )?;
+    let vip = ctx.shop_of_one_connection(BACKEND)?;
     let mut all = Vec::new();
     for _ in 0..10 {
         let edge = Edge::open(ctx, vip)?;

@@ -224,11 +224,7 @@ fn closed_with_a_long_body(ctx: &mut Ctx) -> Result<()> {
         }
         Ok(())
     })?;
-    let vip = ctx.shop_with(
-        &[OTHER],
-        "round_robin",
-        "  pool: {max: 1, max_pending: 100, pending_timeout: 5m}\n",
-    )?;
+    let vip = ctx.shop_of_one_connection(OTHER)?;
     // The connection is taken by a request that is not whole.
     let hold = Sock::open(vip)?;
     hold.send_all(b"POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")?;

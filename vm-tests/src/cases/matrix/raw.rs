@@ -317,7 +317,6 @@ fn ask<R: Reader>(
     };
     conn.sock().send_all(head.as_bytes())?;
     let mut bytes = Vec::new();
-    let mut took = 0;
     if kind.flag == "expect" {
         while find(&bytes, b"\r\n\r\n").is_none() {
             let piece = conn.more(end).context("waiting for 100")?;
@@ -327,21 +326,7 @@ fn ask<R: Reader>(
     }
     conn.sock()
         .send_all(task.big.get(..kind.length).context("big")?)?;
-    let mut at_end = false;
-    let found = loop {
-        if took != bytes.len() || at_end {
-            took = bytes.len();
-            if let Some(found) = parse(&bytes, kind.method, at_end)? {
-                break found;
-            }
-        }
-        ensure!(!at_end, "closed after {} bytes", bytes.len());
-        let piece = conn
-            .more(end)
-            .with_context(|| format!("after {} bytes", bytes.len()))?;
-        at_end = piece.is_empty();
-        bytes.extend(piece);
-    };
+    let (found, at_end) = read_response(&mut conn, &mut bytes, kind.method, end)?;
     ensure!(
         found.end == bytes.len(),
         "{} bytes behind the response",
@@ -368,19 +353,20 @@ fn ask<R: Reader>(
     Ok(line)
 }
 
-/// Sends a GET and reads its response: status, body, and whether the connection ends with it.
-pub fn fetch<R: Reader>(
+/// Reads behind what `bytes` holds until the response is whole, and whether the connection has ended then.
+fn read_response<R: Reader>(
     conn: &mut R,
-    request: &[u8],
+    bytes: &mut Vec<u8>,
+    method: &str,
     end: Instant,
-) -> Result<(u16, Vec<u8>, bool)> {
-    conn.sock().send_all(request)?;
-    let (mut bytes, mut at_end) = (Vec::new(), false);
+) -> Result<(Found, bool)> {
+    let (mut took, mut at_end) = (0, false);
     loop {
-        if let Some(found) = parse(&bytes, "GET", at_end)? {
-            let extra = bytes.len() - found.end;
-            ensure!(extra == 0, "{extra} bytes behind the response");
-            return Ok((found.status, found.body, found.ends_connection || at_end));
+        if took != bytes.len() || at_end {
+            took = bytes.len();
+            if let Some(found) = parse(bytes, method, at_end)? {
+                return Ok((found, at_end));
+            }
         }
         ensure!(!at_end, "closed after {} bytes", bytes.len());
         let piece = conn
@@ -389,6 +375,20 @@ pub fn fetch<R: Reader>(
         at_end = piece.is_empty();
         bytes.extend(piece);
     }
+}
+
+/// Sends a GET and reads its response: status, body, and whether the connection ends with it.
+pub fn fetch<R: Reader>(
+    conn: &mut R,
+    request: &[u8],
+    end: Instant,
+) -> Result<(u16, Vec<u8>, bool)> {
+    conn.sock().send_all(request)?;
+    let mut bytes = Vec::new();
+    let (found, at_end) = read_response(conn, &mut bytes, "GET", end)?;
+    let extra = bytes.len() - found.end;
+    ensure!(extra == 0, "{extra} bytes behind the response");
+    Ok((found.status, found.body, found.ends_connection || at_end))
 }
 
 /// All requests of the task, on one connection after the other to each address.
