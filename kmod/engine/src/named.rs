@@ -4,7 +4,8 @@
 //! without scanning the head again, however many routes ask.
 //!
 //! The rules: names of header fields are compared without case, others as written; repeated
-//! fields are one value joined with `,`; of parameters and of cookies of one name the first counts;
+//! fields are one value joined with `,` (RFC 9110, section 5.3), `Cookie` with `; ` (RFC 9113,
+//! section 8.2.3), so that each cookie is one; of parameters and of cookies of one name the first counts;
 //! a part without `=` has an empty value, one without a name is left out; one space before a cookie is no part of its name. All are
 //! seen, however many there are.
 //!
@@ -95,6 +96,15 @@ pub fn bound(head: &[u8], request: &RequestHead, query: bool, cookies: bool) -> 
 
 const COOKIE: &[u8] = b"cookie";
 
+/// What stands between the values of a repeated field.
+fn separator(name: &[u8]) -> &'static [u8] {
+    if name.eq_ignore_ascii_case(COOKIE) {
+        b"; "
+    } else {
+        b","
+    }
+}
+
 /// Parts that may have a name of their own: any number of empty ones have the same.
 fn parts(text: &[u8], separator: u8) -> usize {
     let (mut count, mut before) = (1usize, separator);
@@ -134,8 +144,13 @@ impl<'e> Named<'e> {
                 continue;
             };
             repeated = true;
+            let between = separator(earlier.name.get(head)).len() as u32;
             earlier.value.start = JOINED;
-            earlier.value.len = earlier.value.len.wrapping_add(1).wrapping_add(value.len);
+            earlier.value.len = earlier
+                .value
+                .len
+                .wrapping_add(between)
+                .wrapping_add(value.len);
         }
         let mut joined = 0u32;
         for entry in self
@@ -171,7 +186,7 @@ impl<'e> Named<'e> {
             if entry.name.start == first {
                 entry.value.len = 0;
             } else {
-                append(to, &mut entry.value, b",");
+                append(to, &mut entry.value, separator(name));
             }
             append(to, &mut entry.value, value);
         }
@@ -472,7 +487,7 @@ mod tests {
         for (kind, name, value) in [
             (Kind::Header, "x-a", Some("1,,3")),
             (Kind::Header, "host", Some("h")),
-            (Kind::Header, "cookie", Some("s=1; t=2;  u=3;v,s=9; w=8")),
+            (Kind::Header, "cookie", Some("s=1; t=2;  u=3;v; s=9; w=8")),
             (Kind::Header, "x-long-header-name^", Some("5")),
             (Kind::Header, "x-long-header-name~", None),
             (Kind::Header, "a", None),
@@ -487,7 +502,8 @@ mod tests {
             (Kind::Cookie, "t", Some("2")),
             (Kind::Cookie, "u", None),
             (Kind::Cookie, " u", Some("3")),
-            (Kind::Cookie, "v,s", Some("9")),
+            (Kind::Cookie, "v", Some("")),
+            (Kind::Cookie, "v,s", None),
             (Kind::Cookie, "w", Some("8")),
         ] {
             assert_eq!(table.get(kind, name), value, "{kind:?} {name}");

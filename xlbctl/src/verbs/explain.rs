@@ -113,7 +113,8 @@ fn request(args: &Explain) -> Result<Request, Error> {
         }
         match request.headers.iter_mut().find(|(n, _)| *n == name) {
             Some((_, joined)) => {
-                joined.push(',');
+                // As in the kernel: kmod/engine/src/named.rs.
+                joined.push_str(if name == "cookie" { "; " } else { "," });
                 joined.push_str(value);
             }
             None => request.headers.push((name, value.to_owned())),
