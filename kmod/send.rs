@@ -64,6 +64,12 @@ impl Locked<'_> {
                 sys::xlb_msg_left(msg),
             )
         };
+        // SAFETY: The lock is held.
+        let notice = unsafe { sys::xlb_sk_zerocopy_begin(sk, all, flags) };
+        let notice = match kernel::error::from_err_ptr(notice) {
+            Ok(notice) => notice,
+            Err(err) => return err.to_errno(),
+        };
         let err = loop {
             // SAFETY: `msg` is ours.
             let left = unsafe { sys::xlb_msg_left(msg) };
@@ -95,6 +101,10 @@ impl Locked<'_> {
         };
         // SAFETY: `msg` is ours.
         let taken = all - unsafe { sys::xlb_msg_left(msg) };
+        if !notice.is_null() {
+            // SAFETY: Begun above; the lock is held.
+            unsafe { sys::xlb_sk_zerocopy_end(notice, taken) };
+        }
         if taken > 0 || err == 0 {
             return i32::try_from(taken).unwrap_or(i32::MAX);
         }

@@ -207,6 +207,35 @@ int xlb_sk_send_error(struct sock *sk, int flags, int err)
 	return sk_stream_error(sk, flags, err);
 }
 
+/*
+ * As in tcp_sendmsg_locked() for a route that cannot send the user's pages: the bytes are copied, and
+ * the completion says so (SO_EE_CODE_ZEROCOPY_COPIED).  tcp_poll() and inet_recv_error() show it.
+ */
+struct ubuf_info *xlb_sk_zerocopy_begin(struct sock *sk, size_t len, int flags)
+{
+	struct ubuf_info *uarg;
+
+	if (likely(!(flags & MSG_ZEROCOPY)) || !len || !sock_flag(sk, SOCK_ZEROCOPY))
+		return NULL;
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+	uarg = msg_zerocopy_realloc(sk, len, NULL, false);
+#else
+	uarg = msg_zerocopy_realloc(sk, len, NULL);
+#endif
+	if (!uarg)
+		return ERR_PTR(-ENOBUFS);
+	uarg_to_msgzc(uarg)->zerocopy = 0;
+	return uarg;
+}
+
+void xlb_sk_zerocopy_end(struct ubuf_info *uarg, size_t taken)
+{
+	if (taken)
+		net_zcopy_put(uarg);
+	else
+		net_zcopy_put_abort(uarg, true);
+}
+
 int xlb_intr_errno(long timeo)
 {
 	return sock_intr_errno(timeo);

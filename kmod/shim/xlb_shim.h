@@ -52,6 +52,12 @@ void xlb_sk_peer(const struct sock *sk, __u8 addr[16], __u16 *port); /* in RCU *
 int xlb_sk_wait_readable(struct sock *sk, long *timeo);
 int xlb_sk_wait_writable(struct sock *sk, long *timeo); /* -errno also for signal and time-out */
 int xlb_sk_send_error(struct sock *sk, int flags, int err); /* raises SIGPIPE */
+/*
+ * The completion of one sendmsg(MSG_ZEROCOPY), socket locked: NULL where none was asked for, or
+ * ERR_PTR(-ENOBUFS).  The end says how many bytes were taken; without any there is no completion.
+ */
+struct ubuf_info *xlb_sk_zerocopy_begin(struct sock *sk, size_t len, int flags);
+void xlb_sk_zerocopy_end(struct ubuf_info *uarg, size_t taken);
 int xlb_intr_errno(long timeo);
 int xlb_signal_pending(void);
 
