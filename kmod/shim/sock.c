@@ -20,6 +20,7 @@
 #include <linux/workqueue.h>
 #include <net/net_namespace.h>
 #include <net/netns/generic.h>
+#include <net/rps.h>
 #include <net/sock.h>
 #include <net/tcp.h>
 
@@ -438,11 +439,23 @@ int xlb_isk_idle_ok(const struct sock *sk)
 	       !READ_ONCE(sk->sk_shutdown);
 }
 
+/*
+ * Receive flow steering (Documentation/networking/scaling.rst) learns in inet_sendmsg() and
+ * inet_recvmsg() where a program runs, but from the p-sock, to which no packet comes.  A worker that
+ * sends in its stead says nothing of that.
+ */
+static void isk_record_flow(const struct sock *sk)
+{
+	if (rfs_is_needed() && !(current->flags & PF_WQ_WORKER))
+		sock_rps_record_flow(sk);
+}
+
 int xlb_isk_send_buf(struct sock *sk, const void *buf, size_t len, int flags)
 {
 	struct kvec vec = { .iov_base = (void *)buf, .iov_len = len };
 	struct msghdr msg = { .msg_flags = flags | MSG_DONTWAIT | MSG_NOSIGNAL };
 
+	isk_record_flow(sk);
 	iov_iter_kvec(&msg.msg_iter, ITER_SOURCE, &vec, 1, len);
 	return tcp_sendmsg_locked(sk, &msg, len);
 }
@@ -454,6 +467,7 @@ int xlb_isk_send_msg(struct sock *sk, struct msghdr *msg, size_t len, int more)
 	unsigned int flags = msg->msg_flags;
 	int ret;
 
+	isk_record_flow(sk);
 	/* The caller's ancillary data and completion requests are not for this socket. */
 	msg->msg_flags = (flags & MSG_SPLICE_PAGES) | MSG_DONTWAIT | MSG_NOSIGNAL |
 			 (more ? MSG_MORE : 0);
@@ -472,6 +486,7 @@ int xlb_isk_recv_msg(struct sock *sk, struct msghdr *msg, size_t len, int flags)
 	size_t left = iov_iter_count(&msg->msg_iter);
 	int ret;
 
+	isk_record_flow(sk);
 	len = min(len, left);
 	iov_iter_truncate(&msg->msg_iter, len);
 	/* Through the table: tcp_recvmsg() is not exported. */

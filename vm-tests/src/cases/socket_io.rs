@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Every way in which a program writes to a socket, reads from it and shares it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{IoSlice, IoSliceMut, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -12,9 +12,10 @@ use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::PollFlags;
+use nix::sched::{sched_getaffinity, sched_setaffinity, CpuSet};
 use nix::sys::socket::{MsgFlags, SockFlag};
 use nix::sys::wait::{waitpid, WaitStatus};
-use nix::unistd::{fork, ForkResult};
+use nix::unistd::{fork, ForkResult, Pid};
 
 use crate::ctx::{Ctx, Scenario};
 use crate::http::{find, pattern};
@@ -28,6 +29,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::http("io/queue_lengths", queue_lengths),
     Scenario::http("io/vectors_and_more", vectors_and_more),
     Scenario::http("io/zerocopy", zerocopy),
+    Scenario::http("io/receive_flow_steering", receive_flow_steering),
     Scenario::http("io/sendfile_and_splice", sendfile_and_splice),
     Scenario::http("io/fork_and_dup", fork_and_dup),
     Scenario::http(
@@ -328,6 +330,69 @@ fn notice(sock: &Sock) -> Result<Option<libc::sock_extended_err>> {
             .cast::<libc::sock_extended_err>()
             .read_unaligned()
     }))
+}
+
+/// Receive flow steering: packets are processed where the program that reads them runs
+/// (Documentation/networking/scaling.rst), which `inet_recvmsg()` tells it.
+fn receive_flow_steering(ctx: &mut Ctx) -> Result<()> {
+    const SETTINGS: [(&str, &str); 3] = [
+        ("/proc/sys/net/core/rps_sock_flow_entries", "1024"),
+        ("/sys/class/net/lo/queues/rx-0/rps_flow_cnt", "1024"),
+        ("/sys/class/net/lo/queues/rx-0/rps_cpus", "3"),
+    ];
+    let this = Pid::from_raw(0);
+    let before = sched_getaffinity(this)?;
+    ensure!(before.is_set(1)?, "this needs two CPUs");
+    for (path, value) in SETTINGS {
+        fs::write(path, value).context(path)?;
+    }
+    let result = steered(ctx);
+    for (path, _) in SETTINGS {
+        fs::write(path, "0").context(path)?;
+    }
+    sched_setaffinity(this, &before)?;
+    result
+}
+
+fn steered(ctx: &mut Ctx) -> Result<()> {
+    const REQUESTS: u64 = 200;
+    run_on(0)?;
+    // Its threads stay on CPU 0.
+    let (_backend, vip) = start(ctx)?;
+    let sock = Sock::open(vip)?;
+    let ask = |count: u64| -> Result<()> {
+        for _ in 0..count {
+            sock.send_all(GET)?;
+            sock.recv_until("GET /x\n")?;
+        }
+        Ok(())
+    };
+    for (cpu, expected) in [(1, REQUESTS..u64::MAX), (0, 0..REQUESTS / 2)] {
+        run_on(cpu)?;
+        ask(20)?;
+        let before = processed_on(1)?;
+        ask(REQUESTS)?;
+        let packets = processed_on(1)? - before;
+        ensure!(
+            expected.contains(&packets),
+            "{packets} packets on CPU 1 with the client on CPU {cpu}"
+        );
+    }
+    Ok(())
+}
+
+fn run_on(cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+}
+
+/// Packets that the backlog of a CPU has processed: the first column of its line, in hex.
+fn processed_on(cpu: usize) -> Result<u64> {
+    let text = fs::read_to_string("/proc/net/softnet_stat")?;
+    let line = text.lines().nth(cpu).context("no such CPU")?;
+    let count = line.split(' ').next().context("no columns")?;
+    Ok(u64::from_str_radix(count, 16)?)
 }
 
 fn sendfile_and_splice(ctx: &mut Ctx) -> Result<()> {
