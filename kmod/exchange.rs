@@ -455,6 +455,18 @@ impl Locked<'_> {
         }
     }
 
+    /// Whether bytes that the client wrote are on their way to an endpoint, and not acknowledged.
+    pub(crate) fn is_sending(&self) -> bool {
+        match self.phase {
+            Phase::Waiting => true,
+            Phase::Relay => {
+                let lives = |i: &Isock| !i.is_dead() || i.end_in_order();
+                self.isock.as_ref().is_some_and(lives) && !self.deaf && self.unsent() > 0
+            }
+            _ => false,
+        }
+    }
+
     fn is_tunnel(&self) -> bool {
         let head = &self.response.head;
         head.is_some_and(|h| h.framing == Framing::Tunnel)

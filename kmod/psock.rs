@@ -265,6 +265,17 @@ impl Psock {
         poll & bits::RELAY != 0 && !rx.is_null() && unsafe { sys::xlb_isk_readable(rx) } != 0
     }
 
+    /// SO_LINGER with a time: sleeps until the endpoint has acknowledged what was written, or `timeo` jiffies.
+    /// Nothing is locked.
+    fn linger(&self, mut timeo: isize) {
+        while timeo > 0 && self.locked(|locked| locked.is_sending()) {
+            // SAFETY: About the current task, in process context.
+            if unsafe { sys::xlb_sk_linger(&mut timeo) } != 0 {
+                return;
+            }
+        }
+    }
+
     /// The last step of a close: takes the p-sock off the list and waits for its work, which finds
     /// `Phase::Closed`. Nothing is locked; may sleep.
     pub(crate) fn stop(&self) {
@@ -670,16 +681,17 @@ unsafe extern "C" fn xlb_psock_is_ours(psock: *const sys::xlb_psock) -> i32 {
     i32::from(unsafe { from_c(psock) }.ours.load(Acquire))
 }
 
-/// Ends everything but the socket itself; or keeps it as an orphan (`orphan.rs`), and returns 1. Takes
-/// the socket lock.
+/// Ends everything but the socket itself; or keeps it as an orphan (`orphan.rs`), and returns 1. Lingers
+/// for `timeout` jiffies at most before. Takes the socket lock.
 ///
 /// # Safety
 ///
 /// Called once by `shim/proto.c`, from the last `close()`.
 #[no_mangle]
-unsafe extern "C" fn xlb_psock_close(psock: *mut sys::xlb_psock) -> i32 {
+unsafe extern "C" fn xlb_psock_close(psock: *mut sys::xlb_psock, timeout: isize) -> i32 {
     // SAFETY: By the contract.
     let psock = unsafe { from_c(psock) };
+    psock.linger(timeout);
     let kept = psock.locked(|locked| {
         // SAFETY: The socket lock is held.
         if unsafe { sys::xlb_sk_resets_on_close(psock.sk) } != 0 {

@@ -326,7 +326,7 @@ static void xlb_close(struct sock *sk, long timeout)
 	 * Takes and drops the socket lock.  With a request that is still to be sent the socket
 	 * stays, without owner and for a few seconds at most: it may be gone here already.
 	 */
-	if (!xlb_psock_close(psock))
+	if (!xlb_psock_close(psock, timeout))
 		close_psock(sk, mine, timeout);
 }
 

@@ -247,6 +247,18 @@ int xlb_signal_pending(void)
 	return signal_pending(current);
 }
 
+/*
+ * As sk_stream_wait_close(), whose wake-up comes when the last byte of the socket itself is
+ * acknowledged: that of an i-sock has none, so this looks again every 10 ms.
+ */
+int xlb_sk_linger(long *timeo)
+{
+	long step = min(*timeo, max(1L, (long)msecs_to_jiffies(10)));
+
+	*timeo -= step - schedule_timeout_interruptible(step);
+	return *timeo <= 0 || signal_pending(current);
+}
+
 /* ---- messages --------------------------------------------------------------- */
 
 size_t xlb_msg_left(const struct msghdr *msg)

@@ -60,6 +60,7 @@ struct ubuf_info *xlb_sk_zerocopy_begin(struct sock *sk, size_t len, int flags);
 void xlb_sk_zerocopy_end(struct ubuf_info *uarg, size_t taken);
 int xlb_intr_errno(long timeo);
 int xlb_signal_pending(void);
+int xlb_sk_linger(long *timeo); /* sleeps for a moment; 1: the time is over, or a signal came */
 
 /* The user's message. */
 size_t xlb_msg_left(const struct msghdr *msg);
@@ -171,7 +172,7 @@ int xlb_psock_take_armed(struct xlb_psock *psock); /* locked */
 void xlb_psock_connected(struct xlb_psock *psock, const __u8 vip[16], __u16 port); /* locked */
 void xlb_psock_free(struct xlb_psock *psock); /* ULP release */
 int xlb_psock_is_ours(const struct xlb_psock *psock); /* connected to a VIP, not passed through */
-int xlb_psock_close(struct xlb_psock *psock); /* 1: kept, and closed later by xlb_sk_close() */
+int xlb_psock_close(struct xlb_psock *psock, long timeout); /* 1: kept, and closed later by xlb_sk_close() */
 void xlb_psock_defer(struct xlb_psock *psock); /* sk_lock.slock held */
 int xlb_psock_take_deferred(struct xlb_psock *psock); /* sk_lock.slock held */
 void xlb_psock_deferred_work(struct xlb_psock *psock); /* locked */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Every way in which a program ends a socket, or half of one.
 
-use std::sync::mpsc;
+use std::sync::{mpsc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::http("io/shutdown_read_and_both", shutdown_read_and_both),
     Scenario::http("io/close_with_unread_data", close_with_unread_data),
     Scenario::http("io/linger", linger),
+    Scenario::http("io/linger_waits", linger_waits),
     Scenario::http("io/broken_pipe", broken_pipe),
     Scenario::http("io/reset_after_a_part", reset_after_a_part),
 ];
@@ -141,6 +142,62 @@ fn linger(ctx: &mut Ctx) -> Result<()> {
             end == wanted,
             "SO_LINGER {seconds:?}: the backend saw {end:?}"
         );
+    }
+    Ok(())
+}
+
+/// SO_LINGER with a time: close() waits until the peer has acknowledged all, but no longer than that
+/// (`tcp_close()`, `sk_stream_wait_close()`).
+fn linger_waits(ctx: &mut Ctx) -> Result<()> {
+    let (begin_reading, may_read) = mpsc::channel::<()>();
+    let may_read = Mutex::new(may_read);
+    let (ends, seen) = mpsc::channel();
+    let _server = Server::start(BACKEND, move |mut conn, _| {
+        let head = conn.head()?.context("no request")?;
+        // A body behind "/now" is read at once; another one when the test says so.
+        if !head.start.starts_with("POST /now") {
+            let _ = may_read.lock().map(|may_read| may_read.recv());
+        }
+        let mut part = vec![0; 65_536];
+        let mut total = 0usize;
+        while let Ok(n) = std::io::Read::read(&mut conn.stream, &mut part) {
+            if n == 0 {
+                break;
+            }
+            total += n;
+        }
+        ends.send(total)?;
+        Ok(())
+    })?;
+    let vip = ctx.shop(&[BACKEND])?;
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 2,
+    };
+    for path in ["/now", "/later"] {
+        let sock = Sock::open(vip)?;
+        setsockopt(sock.fd(), sockopt::Linger, &linger)?;
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n");
+        sock.send_all(head.as_bytes())?;
+        let body = pattern(1 << 20, 3);
+        // As much as there is room for.
+        while sock.send_with(&body, MsgFlags::MSG_DONTWAIT).is_ok() {
+            if path == "/now" {
+                break;
+            }
+        }
+        let begin = Instant::now();
+        drop(sock);
+        let took = begin.elapsed();
+        let is_late = took >= Duration::from_millis(1900);
+        ensure!(
+            is_late == (path == "/later") && took < ctx.secs(4),
+            "{path}: close took {took:?}"
+        );
+        if path == "/later" {
+            begin_reading.send(())?;
+        }
+        ensure!(seen.recv_timeout(ctx.secs(20))? > 0, "{path}: no body");
     }
     Ok(())
 }
