@@ -72,6 +72,8 @@ pub(crate) struct Psock {
     /// The next one of the list of orphans that are over.
     pub(crate) next_done: UnsafeCell<*const Psock>,
     poll: Atomic<u32>,
+    /// Bytes for the client that do not come from an i-sock.
+    local: Atomic<u32>,
     ours: Atomic<bool>,
     /// The work waits for the owner of the socket lock to let go; written under its spinlock.
     deferred: Atomic<bool>,
@@ -276,6 +278,32 @@ impl Psock {
         }
     }
 
+    /// Whether poll(2) may say so, where SO_RCVLOWAT asks for `target` bytes; lock-free. As
+    /// `tcp_epollin_ready()`: also for an end, and where the window or memory ends before.
+    fn is_readable_to(&self, target: u32) -> bool {
+        if target <= 1 || !self.is_readable() {
+            return self.is_readable();
+        }
+        let poll = self.poll.load(Acquire);
+        let local = self.local.load(Relaxed);
+        if local >= target || (local == 0 && poll & bits::READY != 0) {
+            return true;
+        }
+        let rx = self.rx.load(Acquire);
+        // SAFETY: As in `is_writable`.
+        if poll & bits::RELAY == 0 || rx.is_null() || unsafe { sys::xlb_isk_get(rx) } == 0 {
+            return false;
+        }
+        let rest = i32::try_from(target - local).unwrap_or(i32::MAX);
+        // SAFETY: With the reference it stays what it is; of another socket than the bound one it may say
+        // that there is something, and a read finds out.
+        unsafe {
+            let readable = sys::xlb_isk_readable_to(rx, rest) != 0;
+            sys::xlb_isk_put(rx);
+            readable
+        }
+    }
+
     /// The last step of a close: takes the p-sock off the list and waits for its work, which finds
     /// `Phase::Closed`. Nothing is locked; may sleep.
     pub(crate) fn stop(&self) {
@@ -472,6 +500,8 @@ impl Locked<'_> {
         let inner = &mut **self;
         let (poll, state) = inner.public();
         let before = psock.poll.load(Relaxed);
+        let local = u32::try_from(inner.local.len()).unwrap_or(u32::MAX);
+        psock.local.store(local, Relaxed);
         psock.poll.store(poll, Release);
         psock.state.store(state, Relaxed);
         let memory = inner.memory();
@@ -607,6 +637,7 @@ extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_p
             }),
             next_done: UnsafeCell::new(ptr::null()),
             poll: Atomic::new(0),
+            local: Atomic::new(0),
             ours: Atomic::new(false),
             deferred: Atomic::new(false),
             ending: Atomic::new(false),
@@ -774,9 +805,9 @@ unsafe extern "C" fn xlb_psock_free(psock: *mut sys::xlb_psock) {
 ///
 /// In RCU, with a p-sock found in that section.
 #[no_mangle]
-unsafe extern "C" fn xlb_psock_readable(psock: *const sys::xlb_psock) -> i32 {
+unsafe extern "C" fn xlb_psock_readable(psock: *const sys::xlb_psock, target: u32) -> i32 {
     // SAFETY: By the contract.
-    i32::from(unsafe { from_c(psock) }.is_readable())
+    i32::from(unsafe { from_c(psock) }.is_readable_to(target))
 }
 
 /// # Safety

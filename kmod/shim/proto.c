@@ -233,7 +233,8 @@ static bool xlb_sock_is_readable(struct sock *sk)
 
 	rcu_read_lock();
 	psock = ours(sk);
-	ret = psock && xlb_psock_readable(psock);
+	/* From tcp_poll(): what a read would wait for, sock_rcvlowat(sk, 0, INT_MAX). */
+	ret = psock && xlb_psock_readable(psock, READ_ONCE(sk->sk_rcvlowat));
 	rcu_read_unlock();
 	return ret;
 }

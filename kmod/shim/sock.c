@@ -178,6 +178,19 @@ void xlb_sk_peer(const struct sock *sk, __u8 addr[16], __u16 *port)
 	*port = ntohs(sk->sk_dport);
 }
 
+/* Whether a read can go on: any byte counts, for some may have been copied already. */
+static bool can_read(const struct sock *sk)
+{
+	bool ret;
+
+	if (READ_ONCE(sk->sk_err) || (READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN))
+		return true;
+	rcu_read_lock();
+	ret = xlb_psock_readable(xlb_sk_psock(sk), 1);
+	rcu_read_unlock();
+	return ret;
+}
+
 int xlb_sk_wait_readable(struct sock *sk, long *timeo)
 {
 	DEFINE_WAIT_FUNC(wait, woken_wake_function);
@@ -185,10 +198,7 @@ int xlb_sk_wait_readable(struct sock *sk, long *timeo)
 
 	add_wait_queue(sk_sleep(sk), &wait);
 	sk_set_bit(SOCKWQ_ASYNC_WAITDATA, sk);
-	rc = sk_wait_event(sk, timeo,
-			   READ_ONCE(sk->sk_err) || (READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN) ||
-				   sk_is_readable(sk),
-			   &wait);
+	rc = sk_wait_event(sk, timeo, can_read(sk), &wait);
 	sk_clear_bit(SOCKWQ_ASYNC_WAITDATA, sk);
 	remove_wait_queue(sk_sleep(sk), &wait);
 	return rc < 0 ? rc : 0;
@@ -588,6 +598,11 @@ int xlb_isk_readable(const struct sock *sk)
 	const struct tcp_sock *tp = tcp_sk(sk);
 
 	return READ_ONCE(tp->rcv_nxt) != READ_ONCE(tp->copied_seq) || xlb_isk_fin(sk);
+}
+
+int xlb_isk_readable_to(const struct sock *sk, int target)
+{
+	return tcp_epollin_ready(sk, target) || xlb_isk_fin(sk);
 }
 
 /* sk may have been freed, and be another socket by now. */

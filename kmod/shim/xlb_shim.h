@@ -86,6 +86,7 @@ size_t xlb_isk_peek(struct sock *sk, __u32 off, const __u8 **data); /* locked */
 int xlb_isk_inq(const struct sock *sk);
 int xlb_isk_outq(const struct sock *sk);
 int xlb_isk_readable(const struct sock *sk); /* in RCU */
+int xlb_isk_readable_to(const struct sock *sk, int target); /* with a reference: so many bytes, or no more will come */
 int xlb_isk_get(struct sock *sk); /* in RCU; 0 when it is going */
 void xlb_isk_put(struct sock *sk);
 int xlb_isk_writable(struct sock *sk); /* in RCU, with a reference; asks for write space when not */
@@ -180,7 +181,7 @@ void xlb_psock_disconnect(struct xlb_psock *psock); /* locked */
 void xlb_psock_shutdown(struct xlb_psock *psock, int how); /* locked */
 int xlb_psock_sendmsg(struct xlb_psock *psock, struct msghdr *msg, size_t len, int flags);
 int xlb_psock_recvmsg(struct xlb_psock *psock, struct msghdr *msg, size_t len, int flags);
-int xlb_psock_readable(const struct xlb_psock *psock); /* in RCU */
+int xlb_psock_readable(const struct xlb_psock *psock, __u32 target); /* in RCU; to `target` bytes */
 int xlb_psock_writable(const struct xlb_psock *psock); /* in RCU */
 int xlb_psock_inq(struct xlb_psock *psock);
 int xlb_psock_outq(struct xlb_psock *psock);

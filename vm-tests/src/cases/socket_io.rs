@@ -5,10 +5,11 @@ use std::fs::{self, File};
 use std::io::{IoSlice, IoSliceMut, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
+use std::sync::{mpsc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{anyhow, ensure, Context, Result};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::PollFlags;
@@ -29,6 +30,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::http("io/queue_lengths", queue_lengths),
     Scenario::http("io/vectors_and_more", vectors_and_more),
     Scenario::http("io/zerocopy", zerocopy),
+    Scenario::http("io/receive_low_water", receive_low_water),
     Scenario::http("io/receive_flow_steering", receive_flow_steering),
     Scenario::http("io/sendfile_and_splice", sendfile_and_splice),
     Scenario::http("io/fork_and_dup", fork_and_dup),
@@ -330,6 +332,69 @@ fn notice(sock: &Sock) -> Result<Option<libc::sock_extended_err>> {
             .cast::<libc::sock_extended_err>()
             .read_unaligned()
     }))
+}
+
+/// SO_RCVLOWAT: poll says nothing before so many bytes are there, or an end (`tcp_epollin_ready()`), and a
+/// read waits for them (`tcp_recvmsg_locked()`).
+fn receive_low_water(ctx: &mut Ctx) -> Result<()> {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n";
+    // As it goes to the client, and with a hop-by-hop field, which makes XLB write the head anew.
+    const HEADS: [&str; 2] = [
+        HEAD,
+        "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=9\r\nContent-Length: 1000\r\n\r\n",
+    ];
+    let (go, went) = mpsc::channel::<()>();
+    let went = Mutex::new(went);
+    let _server = Server::start(BACKEND, move |mut conn, _| {
+        let wait = || -> Result<()> {
+            let went = went.lock().map_err(|_| anyhow!("poisoned"))?;
+            Ok(went.recv_timeout(Duration::from_secs(20))?)
+        };
+        while let Some(request) = conn.head()? {
+            let head = HEADS[usize::from(request.start.contains("/keep"))];
+            conn.stream.write_all(head.as_bytes())?;
+            conn.stream.write_all(&[b'a'; 300])?;
+            wait()?;
+            conn.stream.write_all(&[b'b'; 700])?;
+            if request.start.contains("/end") {
+                wait()?;
+                return Ok(());
+            }
+        }
+        Ok(())
+    })?;
+    let vip = ctx.shop(&[BACKEND])?;
+    let moment = Duration::from_millis(300);
+    for path in ["/plain", "/keep", "/end"] {
+        let sock = Sock::open(vip)?;
+        sock.set(libc::SOL_SOCKET, libc::SO_RCVLOWAT, 900)?;
+        sock.send_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes())?;
+        let early = sock.poll(PollFlags::POLLIN, moment)?;
+        ensure!(early.is_empty(), "{path}: {early:?} after 300 bytes");
+        go.send(())?;
+        let late = sock.poll(PollFlags::POLLIN, ctx.secs(5))?;
+        ensure!(
+            late.contains(PollFlags::POLLIN),
+            "{path}: nothing after all"
+        );
+        let got = sock.recv(900, MsgFlags::empty())?;
+        ensure!(got.len() == 900, "{path}: a read of {}", got.len());
+        // What is left is fewer than that.
+        let left = sock.poll(PollFlags::POLLIN, moment)?;
+        ensure!(left.is_empty(), "{path}: {left:?} for the rest");
+        if path == "/end" {
+            go.send(())?;
+            let end = sock.poll(PollFlags::POLLIN, ctx.secs(5))?;
+            ensure!(end.contains(PollFlags::POLLIN), "nothing at the end");
+        }
+        let rest = sock.recv(900, MsgFlags::MSG_DONTWAIT)?;
+        ensure!(
+            rest.len() >= 1000 + HEAD.len() - 900 && rest.iter().all(|b| *b == b'b'),
+            "{path}: a rest of {}",
+            rest.len()
+        );
+    }
+    Ok(())
 }
 
 /// Receive flow steering: packets are processed where the program that reads them runs
