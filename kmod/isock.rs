@@ -295,6 +295,12 @@ impl Isock {
         unsafe { sys::xlb_isk_recv_msg(self.sk, msg, len, flags) }
     }
 
+    /// Receives without taking, from `at` bytes behind the front of the queue.
+    pub(crate) fn peek_msg(&self, msg: *mut sys::msghdr, len: usize, flags: i32, at: u32) -> i32 {
+        // SAFETY: `msg` is the message of the current system call; only the owner reads.
+        unsafe { sys::xlb_isk_peek_msg(self.sk, msg, len, flags, at) }
+    }
+
     /// Ends our side of the connection.
     pub(crate) fn shut_write(&self) {
         // SAFETY: `sock` is ours; process context.

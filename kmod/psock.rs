@@ -535,11 +535,12 @@ impl Locked<'_> {
         ended || self.psock.is_readable() || self.has_error()
     }
 
-    /// Sleeps without the lock until a read may make progress. `Err` is for the caller.
-    pub(crate) fn wait_readable(&mut self, timeo: &mut isize) -> Result<(), i32> {
+    /// Sleeps without the lock until `target` bytes are there, or no more will come. `Err` is for the caller.
+    pub(crate) fn wait_readable(&mut self, timeo: &mut isize, target: usize) -> Result<(), i32> {
         self.tell();
+        let target = u32::try_from(target).unwrap_or(u32::MAX);
         // SAFETY: The lock is held, and is again on return.
-        let err = unsafe { sys::xlb_sk_wait_readable(self.psock.sk, timeo) };
+        let err = unsafe { sys::xlb_sk_wait_readable(self.psock.sk, timeo, target) };
         if err < 0 {
             return Err(err);
         }

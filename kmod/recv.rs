@@ -34,7 +34,7 @@ const PARK_BYTES: usize = 64 * 1024;
 /// How much of an incomplete response head is taken from the i-sock in one go.
 const PARTIAL_BYTES: usize = 2048;
 
-enum Read {
+pub(crate) enum Read {
     Bytes(usize),
     /// Something has changed: look again.
     Again,
@@ -73,6 +73,12 @@ impl Locked<'_> {
             )
         };
         let target = usize::try_from(target).unwrap_or(1);
+        let peeks = flags & MSG_PEEK != 0;
+        let offset = match peeks {
+            // SAFETY: The socket is live.
+            true => usize::try_from(unsafe { sys::xlb_sk_peek_offset(sk) }).unwrap_or(0),
+            false => 0,
+        };
         let mut copied = 0;
         let err = loop {
             // As in TCP, an error is for the next call when there is something to return.
@@ -82,12 +88,13 @@ impl Locked<'_> {
             if !self.is_ours() {
                 break -(sys::XLB_ENOTCONN as i32);
             }
-            match self.read(msg, len - copied, flags) {
+            let read = match peeks {
+                true => self.peek(msg, len - copied, flags, offset + copied),
+                false => self.read(msg, len - copied, flags),
+            };
+            match read {
                 Read::Bytes(n) => {
                     copied += n;
-                    if flags & MSG_PEEK != 0 {
-                        break 0;
-                    }
                     continue;
                 }
                 Read::Again => continue,
@@ -109,20 +116,30 @@ impl Locked<'_> {
             if timeo == 0 {
                 break -EAGAIN_I;
             }
-            if let Err(err) = self.wait_readable(&mut timeo) {
+            // A peek leaves what it has seen: it waits for more than that.
+            let seen = if offset + copied > 0 { self.unread() } else { 0 };
+            if copied > 0 && peeks && !self.may_see_more(offset + copied) {
+                break 0;
+            }
+            if let Err(err) = self.wait_readable(&mut timeo, if peeks { seen + 1 } else { 1 }) {
                 break err;
+            }
+            if peeks && seen > 0 && self.unread() <= seen {
+                break -EAGAIN_I;
             }
         };
         if copied == 0 {
             return err;
         }
-        if copied < len && flags & MSG_PEEK == 0 {
+        // SAFETY: The lock is held.
+        unsafe { sys::xlb_sk_peek_moved(sk, flags, copied as i32) };
+        if copied < len && !peeks {
             self.did_read_short();
         }
         copied as i32
     }
 
-    fn read(&mut self, msg: *mut sys::msghdr, len: usize, flags: i32) -> Read {
+    pub(crate) fn read(&mut self, msg: *mut sys::msghdr, len: usize, flags: i32) -> Read {
         if !self.local.is_empty() {
             return self.read_local(msg, len, flags);
         }
@@ -146,15 +163,9 @@ impl Locked<'_> {
 
     fn read_local(&mut self, msg: *mut sys::msghdr, len: usize, flags: i32) -> Read {
         let n = self.local.len().min(len);
-        if flags & MSG_TRUNC == 0 {
-            // SAFETY: `msg` is ours; `n` bytes of `local` are valid.
-            let copied =
-                unsafe { sys::xlb_msg_copy_out(msg, self.local.bytes().as_ptr().cast(), n) };
-            if copied < n {
-                return Read::Error(-(kernel::bindings::EFAULT as i32));
-            }
-        }
-        if flags & MSG_PEEK == 0 {
+        let bytes = self.local.bytes().get(..n).unwrap_or(&[]);
+        let read = Self::copy(msg, bytes, flags);
+        if flags & MSG_PEEK == 0 && matches!(read, Read::Bytes(_)) {
             self.local.consume(n);
             if self.local.is_empty() {
                 match self.phase {
@@ -164,7 +175,7 @@ impl Locked<'_> {
                 }
             }
         }
-        Read::Bytes(n)
+        read
     }
 
     /// Reads from the i-sock.
@@ -319,7 +330,7 @@ impl Locked<'_> {
 
     /// Frames the next response head, interim or final. True when there is something to read now,
     /// false when the head is not whole.
-    fn frame_head(&mut self) -> Result<bool, Reason> {
+    pub(crate) fn frame_head(&mut self) -> Result<bool, Reason> {
         let inner = &mut **self;
         let Some(isock) = &inner.isock else {
             return Ok(false);
@@ -483,7 +494,7 @@ fn edits(head: &ResponseHead, last: bool, client: Version) -> Option<ResponseEdi
 }
 
 /// Frames the body in the i-sock's queue, until `want` bytes may be read or the queue ends.
-fn scan(
+pub(crate) fn scan(
     isock: &crate::isock::Isock,
     response: &mut crate::exchange::Response,
     want: u64,

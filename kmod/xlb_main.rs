@@ -36,6 +36,7 @@ mod keep_alive;
 mod limits;
 mod lock;
 mod orphan;
+mod peek;
 mod pool;
 mod psock;
 mod recv;

@@ -135,6 +135,20 @@ long xlb_sk_sndtimeo(const struct sock *sk, int nonblock)
 	return sock_sndtimeo(sk, nonblock);
 }
 
+int xlb_sk_peek_offset(const struct sock *sk)
+{
+	return max(READ_ONCE(sk->sk_peek_off), 0);
+}
+
+/* As tcp_recvmsg_locked(): a peek moves the offset on, a read moves it back. */
+void xlb_sk_peek_moved(struct sock *sk, int flags, int copied)
+{
+	if (flags & MSG_PEEK)
+		sk_peek_offset_fwd(sk, copied);
+	else
+		sk_peek_offset_bwd(sk, copied);
+}
+
 int xlb_sk_rcvlowat(const struct sock *sk, int waitall, int len)
 {
 	return sock_rcvlowat(sk, waitall, len);
@@ -178,27 +192,27 @@ void xlb_sk_peer(const struct sock *sk, __u8 addr[16], __u16 *port)
 	*port = ntohs(sk->sk_dport);
 }
 
-/* Whether a read can go on: any byte counts, for some may have been copied already. */
-static bool can_read(const struct sock *sk)
+/* Whether a read can go on, whatever SO_RCVLOWAT says: some bytes may have been copied already. */
+static bool can_read(const struct sock *sk, __u32 target)
 {
 	bool ret;
 
 	if (READ_ONCE(sk->sk_err) || (READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN))
 		return true;
 	rcu_read_lock();
-	ret = xlb_psock_readable(xlb_sk_psock(sk), 1);
+	ret = xlb_psock_readable(xlb_sk_psock(sk), target);
 	rcu_read_unlock();
 	return ret;
 }
 
-int xlb_sk_wait_readable(struct sock *sk, long *timeo)
+int xlb_sk_wait_readable(struct sock *sk, long *timeo, __u32 target)
 {
 	DEFINE_WAIT_FUNC(wait, woken_wake_function);
 	int rc;
 
 	add_wait_queue(sk_sleep(sk), &wait);
 	sk_set_bit(SOCKWQ_ASYNC_WAITDATA, sk);
-	rc = sk_wait_event(sk, timeo, can_read(sk), &wait);
+	rc = sk_wait_event(sk, timeo, can_read(sk, target), &wait);
 	sk_clear_bit(SOCKWQ_ASYNC_WAITDATA, sk);
 	remove_wait_queue(sk_sleep(sk), &wait);
 	return rc < 0 ? rc : 0;
@@ -514,6 +528,17 @@ int xlb_isk_recv_msg(struct sock *sk, struct msghdr *msg, size_t len, int flags)
 	/* Through the table: tcp_recvmsg() is not exported. */
 	ret = tcp_prot.recvmsg(sk, msg, len, flags | MSG_DONTWAIT);
 	iov_iter_reexpand(&msg->msg_iter, left - (len - iov_iter_count(&msg->msg_iter)));
+	return ret;
+}
+
+/* The i-sock's own SO_PEEK_OFF is set for this call: nobody else reads it. */
+int xlb_isk_peek_msg(struct sock *sk, struct msghdr *msg, size_t len, int flags, __u32 off)
+{
+	int ret;
+
+	WRITE_ONCE(sk->sk_peek_off, off);
+	ret = xlb_isk_recv_msg(sk, msg, len, flags);
+	WRITE_ONCE(sk->sk_peek_off, -1);
 	return ret;
 }
 

@@ -42,6 +42,8 @@ void xlb_sk_write_space(struct sock *sk); /* in RCU */
 void xlb_sk_state_change(struct sock *sk); /* in RCU */
 long xlb_sk_rcvtimeo(const struct sock *sk, int nonblock);
 long xlb_sk_sndtimeo(const struct sock *sk, int nonblock);
+int xlb_sk_peek_offset(const struct sock *sk); /* SO_PEEK_OFF; 0 without */
+void xlb_sk_peek_moved(struct sock *sk, int flags, int copied);
 int xlb_sk_rcvlowat(const struct sock *sk, int waitall, int len);
 struct net *xlb_sk_net(const struct sock *sk);
 __u32 xlb_net_inum(const struct net *net);
@@ -49,7 +51,7 @@ __u64 xlb_sk_cgroup_id(const struct sock *sk);
 __u64 xlb_sk_cookie(struct sock *sk);
 void xlb_sk_peer(const struct sock *sk, __u8 addr[16], __u16 *port); /* in RCU */
 /* Sleep, unlocked, until the socket is ready, a signal or the time-out; locked on return. */
-int xlb_sk_wait_readable(struct sock *sk, long *timeo);
+int xlb_sk_wait_readable(struct sock *sk, long *timeo, __u32 target); /* `target` bytes, or an end */
 int xlb_sk_wait_writable(struct sock *sk, long *timeo); /* -errno also for signal and time-out */
 int xlb_sk_send_error(struct sock *sk, int flags, int err); /* raises SIGPIPE */
 /*
@@ -81,6 +83,7 @@ int xlb_isk_idle_ok(const struct sock *sk); /* established, nothing to read, no 
 int xlb_isk_send_buf(struct sock *sk, const void *buf, size_t len, int flags); /* locked */
 int xlb_isk_send_msg(struct sock *sk, struct msghdr *msg, size_t len, int more); /* locked */
 int xlb_isk_recv_msg(struct sock *sk, struct msghdr *msg, size_t len, int flags);
+int xlb_isk_peek_msg(struct sock *sk, struct msghdr *msg, size_t len, int flags, __u32 off);
 int xlb_isk_recv_buf(struct sock *sk, void *buf, size_t len, int flags);
 size_t xlb_isk_peek(struct sock *sk, __u32 off, const __u8 **data); /* locked */
 int xlb_isk_inq(const struct sock *sk);

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::{mpsc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, ensure, Context, Result};
 use nix::errno::Errno;
@@ -31,6 +31,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::http("io/vectors_and_more", vectors_and_more),
     Scenario::http("io/zerocopy", zerocopy),
     Scenario::http("io/receive_low_water", receive_low_water),
+    Scenario::http("io/peek_all", peek_all),
     Scenario::http("io/receive_flow_steering", receive_flow_steering),
     Scenario::http("io/sendfile_and_splice", sendfile_and_splice),
     Scenario::http("io/fork_and_dup", fork_and_dup),
@@ -334,24 +335,26 @@ fn notice(sock: &Sock) -> Result<Option<libc::sock_extended_err>> {
     }))
 }
 
-/// SO_RCVLOWAT: poll says nothing before so many bytes are there, or an end (`tcp_epollin_ready()`), and a
-/// read waits for them (`tcp_recvmsg_locked()`).
-fn receive_low_water(ctx: &mut Ctx) -> Result<()> {
-    const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n";
-    // As it goes to the client, and with a hop-by-hop field, which makes XLB write the head anew.
-    const HEADS: [&str; 2] = [
-        HEAD,
-        "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=9\r\nContent-Length: 1000\r\n\r\n",
-    ];
+/// A head for each path: as it goes to the client, and for "/keep" with a hop-by-hop field, which makes XLB
+/// write it anew.
+const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n";
+const KEEP: &str = "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=9\r\nContent-Length: 1000\r\n\r\n";
+
+/// Answers with 300 bytes of the body at once, and the rest at a word.
+fn in_two_parts() -> Result<(Server, mpsc::Sender<()>)> {
     let (go, went) = mpsc::channel::<()>();
     let went = Mutex::new(went);
-    let _server = Server::start(BACKEND, move |mut conn, _| {
+    let server = Server::start(BACKEND, move |mut conn, _| {
         let wait = || -> Result<()> {
             let went = went.lock().map_err(|_| anyhow!("poisoned"))?;
             Ok(went.recv_timeout(Duration::from_secs(20))?)
         };
         while let Some(request) = conn.head()? {
-            let head = HEADS[usize::from(request.start.contains("/keep"))];
+            let head = if request.start.contains("/keep") {
+                KEEP
+            } else {
+                HEAD
+            };
             conn.stream.write_all(head.as_bytes())?;
             conn.stream.write_all(&[b'a'; 300])?;
             wait()?;
@@ -363,6 +366,13 @@ fn receive_low_water(ctx: &mut Ctx) -> Result<()> {
         }
         Ok(())
     })?;
+    Ok((server, go))
+}
+
+/// SO_RCVLOWAT: poll says nothing before so many bytes are there, or an end (`tcp_epollin_ready()`), and a
+/// read waits for them (`tcp_recvmsg_locked()`).
+fn receive_low_water(ctx: &mut Ctx) -> Result<()> {
+    let (_server, go) = in_two_parts()?;
     let vip = ctx.shop(&[BACKEND])?;
     let moment = Duration::from_millis(300);
     for path in ["/plain", "/keep", "/end"] {
@@ -393,6 +403,64 @@ fn receive_low_water(ctx: &mut Ctx) -> Result<()> {
             "{path}: a rest of {}",
             rest.len()
         );
+    }
+    Ok(())
+}
+
+/// A peek copies all that is there from its offset on, MSG_WAITALL waits for the whole length, and a
+/// read moves the offset back (`tcp_recvmsg_locked()`, SO_PEEK_OFF in socket(7)).
+fn peek_all(ctx: &mut Ctx) -> Result<()> {
+    const SO_PEEK_OFF: i32 = 42;
+    let (_server, go) = in_two_parts()?;
+    let vip = ctx.shop(&[BACKEND])?;
+    for path in ["/plain", "/keep"] {
+        let sock = Sock::open(vip)?;
+        sock.timeouts(ctx.secs(10))?;
+        sock.send_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes())?;
+        ensure!(
+            !sock.poll(PollFlags::POLLIN, ctx.secs(5))?.is_empty(),
+            "{path}"
+        );
+        thread::sleep(Duration::from_millis(300));
+        let first = sock.recv(4096, MsgFlags::MSG_PEEK)?;
+        ensure!(
+            first.ends_with(&[b'a'; 300]) && first.starts_with(b"HTTP/1.1 200"),
+            "{path}: a peek at {}",
+            first.len()
+        );
+        let all = first.len() + 700;
+        let begin = Instant::now();
+        let whole = thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(400));
+                go.send(())
+            });
+            sock.recv(all, MsgFlags::MSG_PEEK | MsgFlags::MSG_WAITALL)
+        })?;
+        ensure!(
+            whole.len() == all && begin.elapsed() >= Duration::from_millis(300),
+            "{path}: {} of {all} after {:?}",
+            whole.len(),
+            begin.elapsed()
+        );
+        sock.set(libc::SOL_SOCKET, SO_PEEK_OFF, 5)?;
+        let peek = |len: usize, at: usize| -> Result<()> {
+            let got = sock.recv(len, MsgFlags::MSG_PEEK)?;
+            ensure!(
+                Some(&got[..]) == whole.get(at..at + len),
+                "{path}: a peek of {len} at {at} has {}",
+                crate::http::lossy(&got)
+            );
+            Ok(())
+        };
+        peek(4, 5)?;
+        // Through the head and into the body.
+        peek(400, 9)?;
+        let read = sock.recv(9, MsgFlags::empty())?;
+        ensure!(Some(&read[..]) == whole.get(..9), "{path}: a read");
+        peek(100, 409)?;
+        let read = sock.recv(4096, MsgFlags::empty())?;
+        ensure!(Some(&read[..]) == whole.get(9..), "{path}: {}", read.len());
     }
     Ok(())
 }

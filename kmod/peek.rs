@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `recvmsg(MSG_PEEK)` on a p-sock: looks at a response without taking it.
+//!
+//! As in `tcp_recvmsg_locked()` a peek begins at the socket's offset (SO_PEEK_OFF), copies all that is there,
+//! and with MSG_WAITALL waits until its length is. What it can see ends with the current response: the next
+//! one is not asked for before this one has been read. There, and where no more fits into the i-sock's
+//! window, a peek returns what it has.
+//!
+//! Positions count from the next byte that a read would return: first `local`, then the i-sock's queue.
+
+use crate::exchange::Phase;
+use crate::psock::Locked;
+use crate::recv::{scan, Read};
+use crate::sys;
+
+impl Locked<'_> {
+    /// Copies bytes from position `at` on, at most `len`.
+    pub(crate) fn peek(
+        &mut self,
+        msg: *mut sys::msghdr,
+        len: usize,
+        flags: i32,
+        at: usize,
+    ) -> Read {
+        if at == 0 {
+            return self.read(msg, len, flags);
+        }
+        let local = self.local.bytes().get(at..).unwrap_or(&[]);
+        if !local.is_empty() {
+            let n = local.len().min(len);
+            return Self::copy(msg, local.get(..n).unwrap_or(local), flags);
+        }
+        if self.phase != Phase::Relay {
+            return Read::Empty;
+        }
+        self.peek_behind(msg, len, flags, at - self.local.len())
+    }
+
+    /// Copies `bytes` to the client.
+    pub(crate) fn copy(msg: *mut sys::msghdr, bytes: &[u8], flags: i32) -> Read {
+        const MSG_TRUNC: i32 = 0x20;
+        if flags & MSG_TRUNC == 0 {
+            // SAFETY: `msg` is ours; `bytes` are valid.
+            let n = unsafe { sys::xlb_msg_copy_out(msg, bytes.as_ptr().cast(), bytes.len()) };
+            if n < bytes.len() {
+                return Read::Error(-(kernel::bindings::EFAULT as i32));
+            }
+        }
+        Read::Bytes(bytes.len())
+    }
+
+    /// From position `at` of the i-sock's queue. What is refused there is so by the read that comes to it.
+    fn peek_behind(&mut self, msg: *mut sys::msghdr, len: usize, flags: i32, at: usize) -> Read {
+        if self.response.head.is_none() && self.response.framed == 0 {
+            return match self.frame_head() {
+                Ok(true) => Read::Again,
+                Ok(false) | Err(_) => Read::Empty,
+            };
+        }
+        let inner = &mut **self;
+        let Some(isock) = &inner.isock else {
+            return Read::Empty;
+        };
+        let response = &mut inner.response;
+        let want = (at as u64).saturating_add(len as u64);
+        if !response.body.is_done() && scan(isock, response, want).is_err() {
+            return Read::Empty;
+        }
+        let end = response.framed.saturating_add(response.body.opaque());
+        let seen = usize::try_from(end).unwrap_or(usize::MAX);
+        let len = len.min(seen.saturating_sub(at));
+        let Some(at) = u32::try_from(at).ok().filter(|_| len > 0) else {
+            return Read::Empty;
+        };
+        match isock.peek_msg(msg, len, flags, at) {
+            n @ 1.. => Read::Bytes(n as usize),
+            n if n == -(kernel::bindings::EFAULT as i32) => Read::Error(n),
+            _ => Read::Empty,
+        }
+    }
+
+    /// Whether a peek that has seen all up to position `at` may see more without a read.
+    pub(crate) fn may_see_more(&self, at: usize) -> bool {
+        let response = &self.response;
+        if self.phase != Phase::Relay || self.isock.as_ref().is_none_or(|i| i.is_dead()) {
+            return false;
+        }
+        if response.head.is_none() {
+            return response.framed == 0;
+        }
+        let mut body = response.body;
+        let end = (self.local.len() as u64).saturating_add(response.framed);
+        body.skip((at as u64).saturating_sub(end));
+        !body.is_done()
+    }
+}
