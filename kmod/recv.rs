@@ -117,7 +117,11 @@ impl Locked<'_> {
                 break -EAGAIN_I;
             }
             // A peek leaves what it has seen: it waits for more than that.
-            let seen = if offset + copied > 0 { self.unread() } else { 0 };
+            let seen = if offset + copied > 0 {
+                self.unread()
+            } else {
+                0
+            };
             if copied > 0 && peeks && !self.may_see_more(offset + copied) {
                 break 0;
             }

@@ -51,7 +51,8 @@ __u64 xlb_sk_cgroup_id(const struct sock *sk);
 __u64 xlb_sk_cookie(struct sock *sk);
 void xlb_sk_peer(const struct sock *sk, __u8 addr[16], __u16 *port); /* in RCU */
 /* Sleep, unlocked, until the socket is ready, a signal or the time-out; locked on return. */
-int xlb_sk_wait_readable(struct sock *sk, long *timeo, __u32 target); /* `target` bytes, or an end */
+int xlb_sk_wait_readable(struct sock *sk, long *timeo,
+			 __u32 target); /* `target` bytes, or an end */
 int xlb_sk_wait_writable(struct sock *sk, long *timeo); /* -errno also for signal and time-out */
 int xlb_sk_send_error(struct sock *sk, int flags, int err); /* raises SIGPIPE */
 /*
@@ -89,7 +90,8 @@ size_t xlb_isk_peek(struct sock *sk, __u32 off, const __u8 **data); /* locked */
 int xlb_isk_inq(const struct sock *sk);
 int xlb_isk_outq(const struct sock *sk);
 int xlb_isk_readable(const struct sock *sk); /* in RCU */
-int xlb_isk_readable_to(const struct sock *sk, int target); /* with a reference: so many bytes, or no more will come */
+int xlb_isk_readable_to(const struct sock *sk,
+			int target); /* with a reference: so many bytes, or no more will come */
 int xlb_isk_get(struct sock *sk); /* in RCU; 0 when it is going */
 void xlb_isk_put(struct sock *sk);
 int xlb_isk_writable(struct sock *sk); /* in RCU, with a reference; asks for write space when not */
@@ -176,7 +178,8 @@ int xlb_psock_take_armed(struct xlb_psock *psock); /* locked */
 void xlb_psock_connected(struct xlb_psock *psock, const __u8 vip[16], __u16 port); /* locked */
 void xlb_psock_free(struct xlb_psock *psock); /* ULP release */
 int xlb_psock_is_ours(const struct xlb_psock *psock); /* connected to a VIP, not passed through */
-int xlb_psock_close(struct xlb_psock *psock, long timeout); /* 1: kept, and closed later by xlb_sk_close() */
+int xlb_psock_close(struct xlb_psock *psock,
+		    long timeout); /* 1: kept, and closed later by xlb_sk_close() */
 void xlb_psock_defer(struct xlb_psock *psock); /* sk_lock.slock held */
 int xlb_psock_take_deferred(struct xlb_psock *psock); /* sk_lock.slock held */
 void xlb_psock_deferred_work(struct xlb_psock *psock); /* locked */

@@ -233,21 +233,30 @@ impl Ctx {
         Ok(Proc { child })
     }
 
-    /// Waits until something listens there.
+    /// Waits until something listens there: a Java server takes half a minute to begin on an emulated
+    /// machine, and longer on a busy one.
     pub fn wait_listen(&self, address: &str) -> Result<()> {
         let address: SocketAddr = address.parse()?;
-        self.until("a listener", || {
-            Ok(std::net::TcpStream::connect(address).is_ok())
-        })
-        .with_context(|| format!("waiting for {address}"))
+        let listens = || Ok(std::net::TcpStream::connect(address).is_ok());
+        self.until_within(self.secs(90), "a listener", listens)
+            .with_context(|| format!("waiting for {address}"))
     }
 
     /// Waits until the condition holds.
-    pub fn until(&self, what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
-        let end = Instant::now() + self.secs(30);
+    pub fn until(&self, what: &str, condition: impl FnMut() -> Result<bool>) -> Result<()> {
+        self.until_within(self.secs(30), what, condition)
+    }
+
+    fn until_within(
+        &self,
+        limit: Duration,
+        what: &str,
+        mut condition: impl FnMut() -> Result<bool>,
+    ) -> Result<()> {
+        let end = Instant::now() + limit;
         while !condition()? {
             if Instant::now() > end {
-                bail!("{what}: not within {:?}", self.secs(30));
+                bail!("{what}: not within {limit:?}");
             }
             sleep(Duration::from_millis(20));
         }
