@@ -17,6 +17,8 @@ pub struct Request {
     pub query: Option<String>,
     /// `None`: a method that the engine does not tell apart from others.
     pub method: Option<Method>,
+    /// The path as it came.
+    pub raw_path: String,
     /// Names in lower case; repeated headers are joined already.
     pub headers: Vec<(String, String)>,
 }

@@ -117,8 +117,10 @@ fn route(rng: &mut Rng) -> String {
 }
 
 fn config(rng: &mut Rng) -> String {
-    let mut yaml =
-        format!("version: 1\nservices:\n- name: shop\n  listen: [\"{VIP4}\"]\n  normalize: forward\n  virtual_hosts:\n");
+    let normalize = rng.of(&["match", "forward"]);
+    let mut yaml = format!(
+        "version: 1\nservices:\n- name: shop\n  listen: [\"{VIP4}\"]\n  normalize: {normalize}\n  virtual_hosts:\n"
+    );
     let first = rng.below(DOMAINS.len());
     for domain in &DOMAINS[first..] {
         yaml += &format!("  - domains: [\"{domain}\"]\n    routes:\n");
@@ -209,6 +211,10 @@ fn as_explained(ctx: &mut Ctx) -> Result<()> {
                 got == wanted,
                 "XLB_SEED={seed}, round {round}: {method} {target} {fields:?}: {got}, explained as {wanted}\n{yaml}"
             );
+            if got == "400" {
+                // That was the end of the connection.
+                conn = ctx.open(VIP4.parse()?)?;
+            }
             *seen.entry(got).or_default() += 1;
         }
     }

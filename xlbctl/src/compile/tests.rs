@@ -204,6 +204,7 @@ fn request(random: &mut Random) -> Request {
         path: path(random),
         method: random.chance(90).then(|| random.one(&Method::ALL).1),
         headers,
+        ..Request::default()
     }
 }
 

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `xlbctl explain --service S METHOD URL [-H 'k: v']`
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use super::applied;
 use super::get::{match_text, route_name};
 use crate::cli::Explain;
-use crate::config::model::{Config, Method, Service, VirtualHost};
+use crate::config::model::{Config, Method, Normalize, Service, VirtualHost};
 use crate::config::{self};
 use crate::error::Error;
 use crate::matcher::{self, Request};
@@ -24,7 +26,7 @@ struct Answer {
     routes: Vec<Tried>,
     clusters: Vec<Choice>,
     /// What the client gets when nothing serves.
-    reply: Option<&'static str>,
+    reply: Option<Cow<'static, str>>,
 }
 
 #[derive(Serialize)]
@@ -95,6 +97,7 @@ fn request(args: &Explain) -> Result<Request, Error> {
     let mut request = Request {
         method: Method::parse(&args.method),
         query,
+        raw_path: path.to_owned(),
         path: config::names::request_path(path)
             .map_err(|reason| Error::usage(format!("path {path}: {reason}")))?,
         ..Request::default()
@@ -135,16 +138,21 @@ fn answer(config: &Config, service: &Service, request: &Request) -> Answer {
         reply: None,
     };
     let Some((host, domain)) = matcher::virtual_host(service, &request.host) else {
-        answer.reply = Some("404 no_route: no virtual host for this host");
+        answer.reply = Some("404 no_route: no virtual host for this host".into());
         return answer;
     };
     answer.domain = Some(domain.to_owned());
     match tried(host, request, &mut answer.routes) {
         Some(route) => answer.clusters = choices(config, host, route),
-        None => answer.reply = Some("404 no_route: no route matches"),
+        None => answer.reply = Some("404 no_route: no route matches".into()),
     }
     if answer.reply.is_none() && answer.clusters.iter().all(|c| c.endpoints.is_empty()) {
-        answer.reply = Some("503 no_endpoint: no endpoint is eligible");
+        answer.reply = Some("503 no_endpoint: no endpoint is eligible".into());
+    }
+    // What was decided may not be forwarded as it came: settle() in kmod/decide.rs.
+    if answer.reply.is_none() && service.normalize == Normalize::Match {
+        answer.reply = config::names::path_refusal(&request.raw_path)
+            .map(|reason| format!("400 bad_request: {}: {}", reason.name(), reason.text()).into());
     }
     answer
 }
@@ -223,7 +231,7 @@ fn text(answer: &Answer) -> String {
             out.push_str(&format!("  {endpoint}\n"));
         }
     }
-    if let Some(reply) = answer.reply {
+    if let Some(reply) = &answer.reply {
         out.push_str(&format!("reply: {reply}\n"));
     }
     out
