@@ -210,14 +210,17 @@ refuse:
 	return refuse(req, head, dec, XLB_REASON_NO_ENDPOINT);
 }
 
-/* `generation` is that of the decision: the number may be another item's by now. */
+/* For count(): the number still is that of the item that was decided on. */
+#define NUMBER_HOLDS (~0u)
+
+/* `generation` is that of the decision, of which the number may be another item's by now; or NUMBER_HOLDS. */
 __noinline int count(unsigned long long *ctx __arg_ctx, __u32 number, __u32 generation)
 {
 	struct xlb_result *res = RESULT(ctx);
 	struct xlb_stats *s = stats_of(number);
 	__u32 status = res->status;
 
-	if (!s || !is_of(state_of(number), generation))
+	if (!s || (generation != NUMBER_HOLDS && !is_of(state_of(number), generation)))
 		return 0;
 	if (res->reason == XLB_REASON_RETRIED) {
 		/* The same request comes again, and is counted then. */
@@ -242,9 +245,13 @@ void BPF_PROG(done, struct xlb_request *req, struct xlb_decision *dec, struct xl
 {
 	__u32 generation = LOW(dec->cookie[0]);
 	struct xlb_state *state;
+	struct xlb_blob *head;
 
 	if (HIGH(dec->cookie[0]) != epoch)
 		return;
+	/* What the configuration in force names keeps its number: the common case looks up no state. */
+	if (blob_of(req, generation, &head))
+		generation = NUMBER_HOLDS;
 	state = state_of(dec->endpoint);
 	if (is_of(state, generation))
 		__sync_fetch_and_add(&state->outstanding, -1);
