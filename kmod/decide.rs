@@ -11,7 +11,7 @@ use xlb_engine::{host, path, Framing, Protocol, Reason};
 
 use crate::buf::Buf;
 use crate::count;
-use crate::exchange::{fill_with, NO_DECISION};
+use crate::exchange::{fill_with, Phase, Relay, NO_DECISION};
 use crate::psock::Locked;
 use crate::sys;
 
@@ -24,7 +24,7 @@ impl Locked<'_> {
         self.normalize()?;
         let psock = self.psock;
         let head = &self.head;
-        let (path, host) = self.matched();
+        let (path, host) = self.show();
         let mut flags = 0;
         if head.framing != Framing::None {
             flags |= sys::XLB_REQ_HAS_BODY;
@@ -47,7 +47,6 @@ impl Locked<'_> {
         // SAFETY: The request belongs to the holder of the socket lock, and no call of the policy
         // goes on.
         unsafe { *psock.request() = request };
-        self.show();
         self.decision = NO_DECISION;
         match answer(self.call_route(), sys::XLB_REASON_NO_ROUTE) {
             // `pick` finds that nothing is decided, and `ask_pick` asks again.
@@ -89,24 +88,32 @@ impl Locked<'_> {
         }
     }
 
-    /// Tells the policy how the picked endpoint did: once for each successful `pick`.
+    /// Tells the policy how the picked endpoint did: once for each successful `pick`, and before the
+    /// connection is given up, with which what is known of the response goes.
     pub(crate) fn done(&mut self, reason: u32) {
         let psock = self.psock;
         let inner = &mut **self;
         if !core::mem::take(&mut inner.picked) {
             return;
         }
+        let (response_bytes, status) = match &inner.phase {
+            Phase::Relay(Relay { response, .. }) => {
+                let status = response.head().map_or(0, |h| u32::from(h.status));
+                (response.bytes, status)
+            }
+            _ => (0, 0),
+        };
         // SAFETY: Reads the clock.
         let now = unsafe { sys::xlb_now_ns() };
         let mut result = sys::xlb_result {
             request_bytes: inner.request_bytes,
-            response_bytes: inner.response.bytes,
+            response_bytes,
             latency_ns: now.saturating_sub(inner.started_ns),
-            status: inner.response.head.map_or(0, |h| u32::from(h.status)),
+            status,
             reason,
         };
         count::add(sys::XLB_COUNTER_REQUEST_BYTES, inner.request_bytes as i64);
-        count::add(sys::XLB_COUNTER_RESPONSE_BYTES, inner.response.bytes as i64);
+        count::add(sys::XLB_COUNTER_RESPONSE_BYTES, response_bytes as i64);
         // SAFETY: All three are valid for the call.
         unsafe { sys::xlb_policy_done(psock.request(), &raw mut inner.decision, &raw mut result) };
     }
@@ -186,12 +193,13 @@ impl Locked<'_> {
         )
     }
 
-    /// Lets BPF ask for the held request.
-    fn show(&self) {
+    /// Lets BPF ask for the held request, by path and host as they are matched.
+    fn show(&self) -> (&[u8], &[u8]) {
         let (path, host) = self.matched();
         // SAFETY: The view is ours under the socket lock, and no call of the policy goes on.
         let view = unsafe { &mut *self.psock.view.get() };
         view.show(self.buf.bytes(), &self.head, path, host);
+        (path, host)
     }
 
     /// BPF has nothing to ask any more.

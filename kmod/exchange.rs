@@ -15,6 +15,10 @@
 //!  Closing: no further request is taken, readers get an end
 //! ```
 //!
+//! What only one phase has lies in that phase: a connection that is awaited or used, a place in a queue and
+//! its deadline, how far the request was sent, how far the response has come. It goes with the phase:
+//! [`Locked::unbind`] gives up a connection or a place without an end of its response, [`Locked::finish`] after it.
+//!
 //! Bytes of the request stay in `buf` until the first byte of a response: `held` bytes of the
 //! current request, then what was pipelined. So a request that met a dead connection can be
 //! sent again, unless a part of its body went straight from the user's memory to the i-sock.
@@ -34,12 +38,15 @@ use crate::psock::{bits, Locked};
 use crate::sys;
 
 /// See the top of the file.
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Idle,
-    Head,
-    Waiting,
-    Relay,
+    /// A part of a head is held.
+    Head(RequestParser),
+    /// Between two phases, while an endpoint and a connection are looked for: nobody sees it who
+    /// takes the socket lock.
+    Deciding,
+    Waiting(Wait),
+    Relay(Relay),
     Reply,
     Drain,
     Closing,
@@ -47,57 +54,54 @@ pub(crate) enum Phase {
     Closed,
 }
 
-/// What a p-sock is doing; behind the socket lock.
-pub(crate) struct Inner {
-    pub(crate) phase: Phase,
-    /// `bpf_xlb_accept()` was called for the connect that goes on.
-    pub(crate) armed: bool,
-    /// No request after this one.
-    pub(crate) last: bool,
-    /// Bytes of requests, the current one first.
-    pub(crate) buf: Buf,
-    /// How many of them belong to the current request.
-    pub(crate) held: usize,
-    pub(crate) parser: RequestParser,
-    pub(crate) head: RequestHead,
-    /// The request's body: what is still to come from the client.
-    pub(crate) body: Body,
-    /// The rewritten request, when it is not sent as it is.
-    pub(crate) out: Option<Buf>,
-    /// Bytes of `out` or `buf` that were sent.
-    pub(crate) sent: usize,
-    /// All of the request so far is in `buf`.
-    pub(crate) whole: bool,
-    /// The endpoint takes no more of the request; the rest of the body is dropped.
-    pub(crate) deaf: bool,
-    pub(crate) isock: Option<Isock>,
-    pub(crate) pool: Option<Arc<Pool>>,
-    pub(crate) decision: sys::xlb_decision,
-    pub(crate) picked: bool,
-    pub(crate) replayed: bool,
+/// A request without connection.
+pub(crate) struct Wait {
+    pub(crate) on: WaitOn,
+    /// In milliseconds of uptime; 0 for none.
     pub(crate) deadline_ms: u64,
-    /// When an orphan ends at the latest, in milliseconds of uptime; 0 for a socket with an owner.
-    pub(crate) dies_ms: u64,
-    pub(crate) started_ns: u64,
-    pub(crate) request_bytes: u64,
-    pub(crate) response: Response,
-    /// Bytes for the client that do not come from an i-sock: replies, rewritten heads.
-    pub(crate) local: Buf,
-    /// Path and host as they are matched, when the request has them in another form.
-    pub(crate) path: Buf,
-    pub(crate) host: Buf,
-    /// The path is forwarded in normal form.
-    pub(crate) rewrite_path: bool,
-    /// Memory of buffers that the gauge knows.
-    pub(crate) counted: usize,
 }
 
-/// The response side of an exchange.
+/// What a request waits for.
+pub(crate) enum WaitOn {
+    /// The end of a connect.
+    Connect(Isock),
+    /// Its turn in the queue of a pool, or what it was given there.
+    Turn(Arc<Pool>),
+}
+
+/// A request that an endpoint has, or gets.
+pub(crate) struct Relay {
+    pub(crate) isock: Isock,
+    pub(crate) upload: Upload,
+    pub(crate) response: Response,
+}
+
+/// How far the request has gone to the endpoint.
+pub(crate) struct Upload {
+    /// The rewritten request, when it is not sent as it is held.
+    pub(crate) out: Option<Buf>,
+    /// Bytes of `out`, or else of what is held, that were sent.
+    pub(crate) sent: usize,
+    /// All of the request so far is held.
+    pub(crate) whole: bool,
+    /// The endpoint takes no more of it; the rest of the body is dropped.
+    pub(crate) deaf: bool,
+}
+
+impl Upload {
+    /// The bytes to send: of the rewritten request, or of the `held` bytes in `buf`.
+    pub(crate) fn unsent<'a>(&'a self, buf: &'a Buf, held: usize) -> &'a [u8] {
+        let all = match &self.out {
+            Some(out) => out.bytes(),
+            None => buf.bytes().get(..held).unwrap_or(&[]),
+        };
+        all.get(self.sent..).unwrap_or(&[])
+    }
+}
+
+/// How far the response has come.
 pub(crate) struct Response {
-    pub(crate) parser: ResponseParser,
-    /// The final head.
-    pub(crate) head: Option<ResponseHead>,
-    pub(crate) body: Body,
+    pub(crate) stage: Stage,
     /// Bytes at the front of the i-sock's queue that were framed and may go to the client.
     pub(crate) framed: u64,
     /// An incomplete head, taken from the i-sock.
@@ -108,18 +112,109 @@ pub(crate) struct Response {
     pub(crate) surplus: bool,
 }
 
+/// What comes next from the endpoint.
+pub(crate) enum Stage {
+    /// A head, interim or final.
+    Head(ResponseParser),
+    /// The rest of the body that this final head announces.
+    Body(ResponseHead, Body),
+}
+
 impl Response {
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
-            parser: ResponseParser::new(),
-            head: None,
-            body: Body::new(Framing::None),
+            stage: Stage::Head(ResponseParser::new()),
             framed: 0,
             partial: Buf::new(),
             bytes: 0,
             surplus: false,
         }
     }
+
+    /// The final head, once it is there.
+    pub(crate) fn head(&self) -> Option<&ResponseHead> {
+        match &self.stage {
+            Stage::Head(_) => None,
+            Stage::Body(head, _) => Some(head),
+        }
+    }
+
+    /// Whether a head must be framed before anything can be read.
+    pub(crate) fn lacks_head(&self) -> bool {
+        self.framed == 0 && matches!(self.stage, Stage::Head(_))
+    }
+
+    /// Bytes at the front of the i-sock's queue, there or still to come, that may go to the client
+    /// without being looked at.
+    pub(crate) fn passable(&self) -> u64 {
+        let opaque = match &self.stage {
+            Stage::Head(_) => 0,
+            Stage::Body(_, body) => body.opaque(),
+        };
+        self.framed.saturating_add(opaque)
+    }
+
+    /// Counts `bytes` that went to the client.
+    pub(crate) fn pass(&mut self, bytes: u64) {
+        let framed = self.framed.min(bytes);
+        self.framed -= framed;
+        self.bytes += bytes;
+        if let Stage::Body(_, body) = &mut self.stage {
+            body.skip(bytes - framed);
+        }
+    }
+
+    /// Whether all of it was taken from the i-sock.
+    pub(crate) fn is_over(&self) -> bool {
+        self.framed == 0 && matches!(&self.stage, Stage::Body(_, body) if body.is_done())
+    }
+
+    /// Whether it may end with the connection now.
+    pub(crate) fn ends_at_close(&self) -> bool {
+        matches!(&self.stage, Stage::Body(_, body) if body.at_close().is_ok())
+    }
+
+    /// Whether it was taken by 101 (Switching Protocols).
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.head().is_some_and(|h| h.framing == Framing::Tunnel)
+    }
+}
+
+/// What a p-sock is doing; behind the socket lock.
+pub(crate) struct Inner {
+    pub(crate) phase: Phase,
+    /// `bpf_xlb_accept()` was called for the connect that goes on.
+    pub(crate) armed: bool,
+    /// No request after this one.
+    pub(crate) last: bool,
+    /// The path is forwarded in normal form.
+    pub(crate) rewrite_path: bool,
+    /// An endpoint was picked for the request, and the policy not told yet how it did.
+    pub(crate) picked: bool,
+    /// The request was sent again.
+    pub(crate) replayed: bool,
+    /// Bytes of requests, the current one first.
+    pub(crate) buf: Buf,
+    /// How many of them belong to the current request.
+    pub(crate) held: usize,
+    /// The head of the current request.
+    pub(crate) head: RequestHead,
+    /// Its body: what is still to come from the client.
+    pub(crate) body: Body,
+    pub(crate) decision: sys::xlb_decision,
+    /// The pool of the last request: most likely that of the next one.
+    pub(crate) pool: Option<Arc<Pool>>,
+    /// When an orphan ends at the latest, in milliseconds of uptime; 0 for a socket with an owner.
+    pub(crate) dies_ms: u64,
+    pub(crate) started_ns: u64,
+    pub(crate) request_bytes: u64,
+    /// Bytes for the client that do not come from an i-sock: replies, rewritten heads.
+    pub(crate) local: Buf,
+    /// Path and host as they are matched, when the request has them in another form.
+    pub(crate) path: Buf,
+    pub(crate) host: Buf,
+    /// Memory of buffers that the gauge knows.
+    pub(crate) counted: usize,
 }
 
 pub(crate) const NO_DECISION: sys::xlb_decision = sys::xlb_decision {
@@ -149,29 +244,21 @@ impl Inner {
             phase: Phase::Idle,
             armed: false,
             last: false,
-            buf: Buf::new(),
-            held: 0,
-            parser: RequestParser::new(),
-            head: RequestHead::EMPTY,
-            body: Body::new(Framing::None),
-            out: None,
-            sent: 0,
-            whole: true,
-            deaf: false,
-            isock: None,
-            pool: None,
-            decision: NO_DECISION,
+            rewrite_path: false,
             picked: false,
             replayed: false,
-            deadline_ms: 0,
+            buf: Buf::new(),
+            held: 0,
+            head: RequestHead::EMPTY,
+            body: Body::new(Framing::None),
+            decision: NO_DECISION,
+            pool: None,
             dies_ms: 0,
             started_ns: 0,
             request_bytes: 0,
-            response: Response::new(),
             local: Buf::new(),
             path: Buf::new(),
             host: Buf::new(),
-            rewrite_path: false,
             counted: 0,
         }
     }
@@ -185,12 +272,38 @@ impl Inner {
 
     /// Bytes of memory behind the buffers.
     pub(crate) fn memory(&self) -> usize {
-        self.buf.memory()
-            + self.local.memory()
-            + self.response.partial.memory()
-            + self.out.as_ref().map_or(0, Buf::memory)
-            + self.path.memory()
-            + self.host.memory()
+        let relayed = self.relay().map_or(0, |relay| {
+            relay.response.partial.memory() + relay.upload.out.as_ref().map_or(0, Buf::memory)
+        });
+        self.buf.memory() + self.local.memory() + self.path.memory() + self.host.memory() + relayed
+    }
+
+    /// The request that an endpoint has.
+    pub(crate) fn relay(&self) -> Option<&Relay> {
+        match &self.phase {
+            Phase::Relay(relay) => Some(relay),
+            _ => None,
+        }
+    }
+
+    /// As [`Inner::relay`], to change it.
+    pub(crate) fn relay_mut(&mut self) -> Option<&mut Relay> {
+        match &mut self.phase {
+            Phase::Relay(relay) => Some(relay),
+            _ => None,
+        }
+    }
+
+    /// The connection that the request has, or waits for.
+    pub(crate) fn isock(&self) -> Option<&Isock> {
+        match &self.phase {
+            Phase::Relay(relay) => Some(&relay.isock),
+            Phase::Waiting(wait) => match &wait.on {
+                WaitOn::Connect(isock) => Some(isock),
+                WaitOn::Turn(_) => None,
+            },
+            _ => None,
+        }
     }
 
     /// The bits of [`crate::psock::bits`] and the state that `get sockets` shows.
@@ -199,36 +312,45 @@ impl Inner {
         if !self.local.is_empty() || matches!(self.phase, Phase::Closing | Phase::Closed) {
             poll |= bits::READY;
         }
-        let state = match self.phase {
-            Phase::Idle | Phase::Drain => sys::XLB_SOCKET_IDLE,
-            Phase::Head => sys::XLB_SOCKET_REQUEST_HEAD,
-            Phase::Waiting => {
+        // Where `sendmsg` drops what comes, there is always room.
+        let mut drops = false;
+        let state = match &self.phase {
+            Phase::Idle | Phase::Deciding => sys::XLB_SOCKET_IDLE,
+            Phase::Drain => {
+                drops = !self.body.is_done();
+                sys::XLB_SOCKET_IDLE
+            }
+            Phase::Head(_) => sys::XLB_SOCKET_REQUEST_HEAD,
+            Phase::Waiting(_) => {
                 poll |= bits::KICK;
                 sys::XLB_SOCKET_WAITING
             }
-            Phase::Relay => {
+            Phase::Relay(relay) => {
                 poll |= bits::RELAY;
-                if self.has_unsent() {
+                if !relay.upload.unsent(&self.buf, self.held).is_empty() {
                     poll |= bits::KICK;
                 }
-                if !self.body.is_done() && !self.deaf {
-                    poll |= bits::STREAM;
+                if !self.body.is_done() {
+                    if relay.upload.deaf {
+                        drops = true;
+                    } else {
+                        poll |= bits::STREAM;
+                    }
                 }
-                match self.response.head {
-                    Some(h) if h.framing == Framing::Tunnel => sys::XLB_SOCKET_TUNNEL,
-                    _ => sys::XLB_SOCKET_ACTIVE,
+                if relay.response.is_tunnel() {
+                    sys::XLB_SOCKET_TUNNEL
+                } else {
+                    sys::XLB_SOCKET_ACTIVE
                 }
             }
-            Phase::Reply => sys::XLB_SOCKET_ACTIVE,
-            Phase::Closing | Phase::Closed => sys::XLB_SOCKET_CLOSING,
-        };
-        // Where `sendmsg` drops what comes, there is always room.
-        let drops = match self.phase {
-            Phase::Closing => true,
-            Phase::Reply if self.last => true,
-            Phase::Relay => self.deaf && !self.body.is_done(),
-            Phase::Reply | Phase::Drain => !self.body.is_done(),
-            _ => false,
+            Phase::Reply => {
+                drops = self.last || !self.body.is_done();
+                sys::XLB_SOCKET_ACTIVE
+            }
+            Phase::Closing | Phase::Closed => {
+                drops = matches!(self.phase, Phase::Closing);
+                sys::XLB_SOCKET_CLOSING
+            }
         };
         if self.buf.len() >= limits::hold_max() && !drops {
             poll |= bits::FULL;
@@ -236,36 +358,24 @@ impl Inner {
         (poll, state)
     }
 
-    /// The bytes to send: the request, rewritten or as it is.
-    pub(crate) fn outgoing(&self) -> &[u8] {
-        let all = match &self.out {
-            Some(out) => out.bytes(),
-            None => self.buf.bytes().get(..self.held).unwrap_or(&[]),
-        };
-        all.get(self.sent..).unwrap_or(&[])
-    }
-
-    /// Whether a part of what is held was not sent yet.
+    /// Whether a part of what is held for the endpoint was not sent yet.
     pub(crate) fn has_unsent(&self) -> bool {
-        !self.outgoing().is_empty()
+        self.relay()
+            .is_some_and(|relay| !relay.upload.unsent(&self.buf, self.held).is_empty())
     }
 
     /// Bytes that a read would find now.
     pub(crate) fn unread(&self) -> usize {
-        self.local.len() + self.isock.as_ref().map_or(0, |i| i.inq())
+        self.local.len() + self.isock().map_or(0, |i| i.inq())
     }
 
     /// Bytes taken from the client that the endpoint has not acknowledged.
     pub(crate) fn unsent(&self) -> usize {
-        let queued = match self.phase {
-            Phase::Relay => self.outgoing().len(),
+        let queued = match &self.phase {
+            Phase::Relay(relay) => relay.upload.unsent(&self.buf, self.held).len(),
             _ => self.buf.len(),
         };
-        let flying = self.isock.as_ref().map_or(0, |i| {
-            // SAFETY: The bound i-sock is live.
-            unsafe { sys::xlb_isk_outq(i.sk()) }
-        });
-        queued + usize::try_from(flying).unwrap_or(0)
+        queued + self.isock().map_or(0, |i| i.outq())
     }
 
     /// Frames the part of the body that is held behind `held`.
@@ -283,17 +393,21 @@ impl Locked<'_> {
     /// Goes on with the bytes held, when no exchange runs: frames the next request and begins it.
     /// `more` says that the client has more bytes at hand.
     pub(crate) fn advance(&mut self, more: bool) {
-        while matches!(self.phase, Phase::Idle | Phase::Head | Phase::Drain) {
-            if self.phase == Phase::Drain && !self.drain_held() {
+        loop {
+            if matches!(self.phase, Phase::Drain) && !self.drain_held() {
                 return;
             }
+            let mut parser = match &self.phase {
+                Phase::Idle => RequestParser::new(),
+                Phase::Head(parser) => *parser,
+                _ => return,
+            };
             if self.buf.is_empty() {
                 return;
             }
-            let inner = &mut **self;
-            match inner.parser.parse(inner.buf.bytes(), limits::get()) {
+            match parser.parse(self.buf.bytes(), limits::get()) {
                 Ok(Status::Partial) => {
-                    self.phase = Phase::Head;
+                    self.phase = Phase::Head(parser);
                     return;
                 }
                 Ok(Status::Complete(head)) => self.begin(head, more),
@@ -321,19 +435,13 @@ impl Locked<'_> {
 
     fn begin(&mut self, head: RequestHead, more: bool) {
         let inner = &mut **self;
-        inner.parser = RequestParser::new();
+        inner.phase = Phase::Deciding;
         inner.head = head;
         inner.body = Body::new(head.framing);
         inner.held = head.head_bytes as usize;
-        inner.whole = true;
-        inner.deaf = false;
         inner.replayed = false;
         inner.last = head.close;
         inner.request_bytes = 0;
-        inner.response = Response {
-            partial: core::mem::replace(&mut inner.response.partial, Buf::new()),
-            ..Response::new()
-        };
         // SAFETY: Reads the clock.
         inner.started_ns = unsafe { sys::xlb_now_ns() };
         if let Err(reason) = inner.frame_held_body() {
@@ -358,50 +466,35 @@ impl Locked<'_> {
     /// The response has been read to its end by the client.
     pub(crate) fn finish(&mut self) {
         self.psock.set_rx(core::ptr::null_mut());
+        self.done(sys::XLB_REASON_OK);
         let inner = &mut **self;
-        let response = &inner.response;
-        let close = response.head.is_none_or(|h| h.close);
-        let to_end = matches!(
-            response.head.map(|h| h.framing),
-            Some(Framing::UntilClose | Framing::Tunnel)
-        );
-        let keep = !close
-            && !to_end
-            && !inner.deaf
-            && !inner.head.solo
-            && !inner.body.had_trailers()
-            && !response.surplus
-            && inner.body.is_done()
-            && !inner.has_unsent();
+        let Phase::Relay(relay) = core::mem::replace(&mut inner.phase, Phase::Deciding) else {
+            return;
+        };
+        let keep = relay.keeps_connection(inner);
+        let response = &relay.response;
         if response.surplus {
             count::inc(sys::XLB_COUNTER_DESYNC);
         }
-        inner.last |= to_end;
-        inner.response.partial.reset();
-        if let Some(isock) = inner.isock.take() {
-            isock.pool.clone().release(isock, keep);
-        }
+        inner.last |= matches!(
+            response.head().map(|h| h.framing),
+            Some(Framing::UntilClose | Framing::Tunnel)
+        );
+        Pool::give_back(relay.isock, inner.pool.as_ref(), keep);
         count::inc(sys::XLB_COUNTER_RESPONSES);
         count::reason(sys::XLB_REASON_OK);
-        self.done(sys::XLB_REASON_OK);
         self.next();
     }
 
     /// After an exchange: the next request, the rest of a body that nobody wants, or the end.
     pub(crate) fn next(&mut self) {
         let inner = &mut **self;
-        inner.out = None;
-        inner.sent = 0;
         let held = core::mem::take(&mut inner.held);
         inner.buf.consume(held);
         inner.buf.relax();
         inner.local.relax();
-        inner.response.head = None;
         if inner.last || self.psock.is_ending() {
             return self.close_client(false);
-        }
-        if self.phase == Phase::Closing {
-            return;
         }
         if self.body.is_done() {
             self.phase = Phase::Idle;
@@ -415,7 +508,7 @@ impl Locked<'_> {
         // A client that has shut its side down gets its end after the last response.
         // SAFETY: The socket is live.
         let shut = unsafe { sys::xlb_sk_shutdown(self.psock.sk) } & SEND_SHUTDOWN != 0;
-        if shut && matches!(self.phase, Phase::Idle | Phase::Head | Phase::Drain) {
+        if shut && matches!(self.phase, Phase::Idle | Phase::Head(_) | Phase::Drain) {
             self.close_client(false);
         }
     }
@@ -440,16 +533,15 @@ impl Locked<'_> {
 
     /// The client ends its side: an incomplete request will never be whole.
     pub(crate) fn shut_send(&mut self) {
-        match self.phase {
-            Phase::Idle | Phase::Head | Phase::Drain => self.close_client(false),
-            Phase::Waiting | Phase::Relay if !self.body.is_done() => {
-                if self.is_tunnel() {
-                    self.flush();
-                    self.pass_on_end();
-                } else {
-                    self.abandon(sys::XLB_REASON_CLIENT_GONE);
-                    self.close_client(false);
-                }
+        match &self.phase {
+            Phase::Idle | Phase::Head(_) | Phase::Drain => self.close_client(false),
+            Phase::Relay(relay) if relay.response.is_tunnel() => {
+                self.flush();
+                self.pass_on_end();
+            }
+            Phase::Waiting(_) | Phase::Relay(_) if !self.body.is_done() => {
+                self.abandon(sys::XLB_REASON_CLIENT_GONE);
+                self.close_client(false);
             }
             _ => {}
         }
@@ -457,19 +549,15 @@ impl Locked<'_> {
 
     /// Whether bytes that the client wrote are on their way to an endpoint, and not acknowledged.
     pub(crate) fn is_sending(&self) -> bool {
-        match self.phase {
-            Phase::Waiting => true,
-            Phase::Relay => {
-                let lives = |i: &Isock| !i.is_dead() || i.end_in_order();
-                self.isock.as_ref().is_some_and(lives) && !self.deaf && self.unsent() > 0
+        match &self.phase {
+            Phase::Waiting(_) => true,
+            Phase::Relay(relay) => {
+                let isock = &relay.isock;
+                let lives = !isock.is_dead() || isock.end_in_order();
+                lives && !relay.upload.deaf && self.unsent() > 0
             }
             _ => false,
         }
-    }
-
-    fn is_tunnel(&self) -> bool {
-        let head = &self.response.head;
-        head.is_some_and(|h| h.framing == Framing::Tunnel)
     }
 
     /// Ends the endpoint's side of a tunnel when the client has ended its own and all of it was
@@ -477,26 +565,23 @@ impl Locked<'_> {
     pub(crate) fn pass_on_end(&mut self) {
         // SAFETY: The socket is live.
         let shut = unsafe { sys::xlb_sk_shutdown(self.psock.sk) } & SEND_SHUTDOWN != 0;
-        if !shut || !self.is_tunnel() || self.has_unsent() {
+        if !shut || self.has_unsent() {
             return;
         }
-        if let Some(isock) = &self.isock {
-            isock.shut_write();
+        if let Some(relay) = self.relay().filter(|r| r.response.is_tunnel()) {
+            relay.isock.shut_write();
         }
     }
 
     /// Ends what is going on without a word: the client is gone.
     pub(crate) fn abandon(&mut self, reason: u32) {
-        let busy = matches!(self.phase, Phase::Waiting | Phase::Relay);
-        self.leave_queue();
-        self.unbind();
-        self.done(reason);
-        if busy {
+        if matches!(self.phase, Phase::Waiting(_) | Phase::Relay(_)) {
             count::reason(reason);
         }
+        self.done(reason);
+        self.unbind();
         self.local.reset();
         self.buf.reset();
-        self.response.partial.reset();
         self.held = 0;
     }
 
@@ -509,15 +594,15 @@ impl Locked<'_> {
 
     /// The p-sock's work.
     pub(crate) fn work(&mut self) {
-        if self.phase == Phase::Closed {
+        if matches!(self.phase, Phase::Closed) {
             return;
         }
         if self.is_orphan() {
             self.set_orphan_timer();
         }
         match self.phase {
-            Phase::Waiting => self.waited(),
-            Phase::Relay => {
+            Phase::Waiting(_) => self.waited(),
+            Phase::Relay(_) => {
                 self.flush();
                 self.pass_on_end();
                 self.park();
@@ -531,10 +616,27 @@ impl Locked<'_> {
         }
         if self.psock.is_ending() {
             self.last = true;
-            if matches!(self.phase, Phase::Idle | Phase::Head | Phase::Drain) {
+            if matches!(self.phase, Phase::Idle | Phase::Head(_) | Phase::Drain) {
                 self.close_client(false);
             }
         }
+    }
+}
+
+impl Relay {
+    /// Whether the connection may be used again after the response that has ended now.
+    fn keeps_connection(&self, inner: &Inner) -> bool {
+        let response = &self.response;
+        let reusable = |head: &ResponseHead| {
+            !head.close && !matches!(head.framing, Framing::UntilClose | Framing::Tunnel)
+        };
+        response.head().is_some_and(reusable)
+            && !response.surplus
+            && !self.upload.deaf
+            && self.upload.unsent(&inner.buf, inner.held).is_empty()
+            && inner.body.is_done()
+            && !inner.body.had_trailers()
+            && !inner.head.solo
     }
 }
 

@@ -22,11 +22,11 @@ use crate::sys;
 ///
 /// # Invariants
 ///
-/// Outside of such a call all slices are empty and there is no table; in it they outlive the call.
+/// Outside of such a call all pointers are null and there is no table; in it what they point at stays.
 pub(crate) struct View {
     /// The bytes that `head` has its spans in.
     bytes: *const [u8],
-    head: RequestHead,
+    head: *const RequestHead,
     /// Normalised, without query.
     path: *const [u8],
     /// Lower case, without port.
@@ -53,7 +53,7 @@ impl View {
     pub(crate) const fn empty() -> Self {
         View {
             bytes: NOTHING,
-            head: RequestHead::EMPTY,
+            head: core::ptr::null(),
             path: NOTHING,
             host: NOTHING,
             table: None,
@@ -61,10 +61,10 @@ impl View {
         }
     }
 
-    /// Begins a call of the policy. The slices must stay until [`View::hide`].
+    /// Begins a call of the policy. What is given must stay until [`View::hide`].
     pub(crate) fn show(&mut self, bytes: &[u8], head: &RequestHead, path: &[u8], host: &[u8]) {
         self.bytes = bytes;
-        self.head = *head;
+        self.head = head;
         self.path = path;
         self.host = host;
         self.table = None;
@@ -72,9 +72,16 @@ impl View {
 
     /// Ends it.
     pub(crate) fn hide(&mut self) {
-        let wanted = self.wanted.get();
-        *self = View::empty();
-        self.wanted.set(wanted);
+        self.bytes = NOTHING;
+        self.head = core::ptr::null();
+        self.path = NOTHING;
+        self.host = NOTHING;
+        self.table = None;
+    }
+
+    fn head(&self) -> &RequestHead {
+        // SAFETY: By the invariant of `View`.
+        unsafe { self.head.as_ref() }.unwrap_or(&RequestHead::EMPTY)
     }
 
     /// The policy has asked for parts that the table lacks.
@@ -90,8 +97,8 @@ impl View {
     /// Makes the table of all that was asked for. May sleep. Its memory, which is at most some 14
     /// times the head's, is charged to the caller's cgroup and goes when the policy has decided.
     pub(crate) fn make_table(&mut self) -> Result {
-        let head = &self.head;
         self.table = None;
+        let head = self.head();
         // SAFETY: By the invariant of `View`.
         let bytes = unsafe { slice(self.bytes) };
         let kinds = self.wanted.get();
@@ -131,10 +138,10 @@ impl View {
         let (bytes, path, host) =
             unsafe { (slice(self.bytes), slice(self.path), slice(self.host)) };
         Some(match field {
-            sys::XLB_FIELD_METHOD => self.head.method_span.get(bytes),
+            sys::XLB_FIELD_METHOD => self.head().method_span.get(bytes),
             sys::XLB_FIELD_HOST => host,
             sys::XLB_FIELD_PATH => path,
-            sys::XLB_FIELD_QUERY => self.head.query.get(bytes),
+            sys::XLB_FIELD_QUERY => self.head().query.get(bytes),
             n => {
                 let nth = n.checked_sub(sys::XLB_FIELD_NAMED)? as usize;
                 let table = self.table.as_ref()?;

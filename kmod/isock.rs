@@ -123,6 +123,12 @@ impl Shared {
         usize::try_from(unsafe { sys::xlb_isk_inq(self.sk) }).unwrap_or(0)
     }
 
+    /// Bytes sent and not acknowledged.
+    pub(crate) fn outq(&self) -> usize {
+        // SAFETY: As above.
+        usize::try_from(unsafe { sys::xlb_isk_outq(self.sk) }).unwrap_or(0)
+    }
+
     /// Asks the p-sock that owns it to look whether it can let go of it; false when that cannot be.
     ///
     /// # Safety

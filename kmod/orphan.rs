@@ -72,9 +72,9 @@ impl Locked<'_> {
     /// Lets the socket go on without owner when plain TCP would still have something to deliver; false
     /// when there is nothing, or no room for one more.
     pub(crate) fn orphan(&mut self) -> bool {
-        let waits = match self.phase {
-            Phase::Waiting => true,
-            Phase::Relay => !self.deaf && (self.has_unsent() || self.has_next()),
+        let waits = match &self.phase {
+            Phase::Waiting(_) => true,
+            Phase::Relay(relay) => !relay.upload.deaf && (self.has_unsent() || self.has_next()),
             Phase::Reply => self.has_next(),
             _ => false,
         };
@@ -115,15 +115,14 @@ impl Locked<'_> {
     pub(crate) fn work_as_orphan(&mut self) {
         let now = now_ms();
         while now < self.dies_ms && !self.psock.is_ending() {
-            match self.phase {
-                Phase::Waiting => {}
-                Phase::Relay if self.has_unsent() && !self.deaf => {}
-                Phase::Relay if self.has_next() => {
+            match &self.phase {
+                Phase::Waiting(_) => {}
+                Phase::Relay(relay) if self.has_unsent() && !relay.upload.deaf => {}
+                Phase::Relay(_) if self.has_next() => {
                     // All of it is sent: nobody reads the answer.
-                    self.unbind();
                     self.done(sys::XLB_REASON_CLIENT_GONE);
+                    self.unbind();
                     self.local.reset();
-                    self.response.partial.reset();
                     self.next();
                     continue;
                 }

@@ -9,7 +9,7 @@
 //!
 //! Positions count from the next byte that a read would return: first `local`, then the i-sock's queue.
 
-use crate::exchange::Phase;
+use crate::exchange::{Relay, Stage};
 use crate::psock::Locked;
 use crate::recv::{scan, Read};
 use crate::sys;
@@ -31,7 +31,7 @@ impl Locked<'_> {
             let n = local.len().min(len);
             return Self::copy(msg, local.get(..n).unwrap_or(local), flags);
         }
-        if self.phase != Phase::Relay {
+        if self.relay().is_none() {
             return Read::Empty;
         }
         self.peek_behind(msg, len, flags, at - self.local.len())
@@ -52,23 +52,23 @@ impl Locked<'_> {
 
     /// From position `at` of the i-sock's queue. What is refused there is so by the read that comes to it.
     fn peek_behind(&mut self, msg: *mut sys::msghdr, len: usize, flags: i32, at: usize) -> Read {
-        if self.response.head.is_none() && self.response.framed == 0 {
+        if self.relay().is_some_and(|r| r.response.lacks_head()) {
             return match self.frame_head() {
                 Ok(true) => Read::Again,
                 Ok(false) | Err(_) => Read::Empty,
             };
         }
-        let inner = &mut **self;
-        let Some(isock) = &inner.isock else {
+        let Some(Relay {
+            isock, response, ..
+        }) = self.relay_mut()
+        else {
             return Read::Empty;
         };
-        let response = &mut inner.response;
         let want = (at as u64).saturating_add(len as u64);
-        if !response.body.is_done() && scan(isock, response, want).is_err() {
+        if scan(isock, response, want).is_err() {
             return Read::Empty;
         }
-        let end = response.framed.saturating_add(response.body.opaque());
-        let seen = usize::try_from(end).unwrap_or(usize::MAX);
+        let seen = usize::try_from(response.passable()).unwrap_or(usize::MAX);
         let len = len.min(seen.saturating_sub(at));
         let Some(at) = u32::try_from(at).ok().filter(|_| len > 0) else {
             return Read::Empty;
@@ -82,14 +82,18 @@ impl Locked<'_> {
 
     /// Whether a peek that has seen all up to position `at` may see more without a read.
     pub(crate) fn may_see_more(&self, at: usize) -> bool {
-        let response = &self.response;
-        if self.phase != Phase::Relay || self.isock.as_ref().is_none_or(|i| i.is_dead()) {
+        let Some(Relay {
+            isock, response, ..
+        }) = self.relay()
+        else {
+            return false;
+        };
+        if isock.is_dead() {
             return false;
         }
-        if response.head.is_none() {
+        let Stage::Body(_, mut body) = response.stage else {
             return response.framed == 0;
-        }
-        let mut body = response.body;
+        };
         let end = (self.local.len() as u64).saturating_add(response.framed);
         body.skip((at as u64).saturating_sub(end));
         !body.is_done()

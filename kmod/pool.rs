@@ -456,6 +456,14 @@ impl Pool {
         }
     }
 
+    /// As [`Pool::release`] to the pool that `isock` is of, most likely `last`.
+    pub(crate) fn give_back(isock: Isock, last: Option<&Arc<Self>>, keep: bool) {
+        match last {
+            Some(pool) if Arc::ptr_eq(pool, &isock.pool) => pool.release(isock, keep),
+            _ => isock.pool.clone().release(isock, keep),
+        }
+    }
+
     /// Takes a connection back whose exchange is over: for the next waiter, into the pool, or to
     /// be closed when `keep` is false or it is no longer good. May sleep.
     pub(crate) fn release(&self, isock: Isock, keep: bool) {

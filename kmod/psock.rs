@@ -727,8 +727,8 @@ unsafe extern "C" fn xlb_psock_close(psock: *mut sys::xlb_psock, timeout: isize)
     let kept = psock.locked(|locked| {
         // SAFETY: The socket lock is held.
         if unsafe { sys::xlb_sk_resets_on_close(psock.sk) } != 0 {
-            if let Some(isock) = &mut locked.isock {
-                isock.reset_at_end();
+            if let Some(relay) = locked.relay_mut() {
+                relay.isock.reset_at_end();
             }
         } else if locked.orphan() {
             return true;

@@ -17,7 +17,8 @@ use xlb_engine::rewrite::{self, Connection, ResponseEdits};
 use xlb_engine::{Body, Framing, Reason, ResponseHead, Status, Version};
 
 use crate::count;
-use crate::exchange::{fill_with, Phase, EAGAIN_I, RCV_SHUTDOWN};
+use crate::exchange::{fill_with, Phase, Relay, Response, Stage, EAGAIN_I, RCV_SHUTDOWN};
+use crate::isock::Isock;
 use crate::keep_alive;
 use crate::limits;
 use crate::psock::{from_c, Locked};
@@ -148,7 +149,7 @@ impl Locked<'_> {
             return self.read_local(msg, len, flags);
         }
         match self.phase {
-            Phase::Relay => self.relay(msg, len, flags),
+            Phase::Relay(_) => self.read_relayed(msg, len, flags),
             Phase::Closing | Phase::Closed => {
                 let err = self.take_error();
                 if err != 0 {
@@ -174,7 +175,7 @@ impl Locked<'_> {
             if self.local.is_empty() {
                 match self.phase {
                     Phase::Reply => self.next(),
-                    Phase::Relay => self.finish_if_over(),
+                    Phase::Relay(_) => self.finish_if_over(),
                     _ => {}
                 }
             }
@@ -182,46 +183,43 @@ impl Locked<'_> {
         read
     }
 
-    /// Reads from the i-sock.
-    fn relay(&mut self, msg: *mut sys::msghdr, len: usize, flags: i32) -> Read {
+    /// Reads from the i-sock: sends what is left of the request, frames a head when one comes next, and
+    /// receives what is known to belong to the response.
+    fn read_relayed(&mut self, msg: *mut sys::msghdr, len: usize, flags: i32) -> Read {
         if self.has_unsent() {
             self.flush();
             self.pass_on_end();
         }
-        if self.response.partial.is_empty() && self.isock.as_ref().is_some_and(|i| i.inq() == 0) {
+        let Some(relay) = self.relay() else {
+            return Read::Again;
+        };
+        if relay.response.partial.is_empty() && relay.isock.inq() == 0 {
             return self.nothing_came();
         }
-        if self.response.head.is_none() && self.response.framed == 0 {
+        if relay.response.lacks_head() {
             match self.frame_head() {
-                Ok(true) => return Read::Again,
-                Ok(false) => {}
+                // It was changed.
+                Ok(true) if !self.local.is_empty() => return Read::Again,
+                Ok(true) => {}
+                Ok(false) => return self.nothing_came(),
                 Err(reason) => return self.refuse(reason),
             }
-            if self.response.framed == 0 {
-                return self.nothing_came();
-            }
         }
-        let inner = &mut **self;
-        let Some(isock) = &inner.isock else {
-            return Read::Empty;
+        let Some(Relay {
+            isock, response, ..
+        }) = self.relay_mut()
+        else {
+            return Read::Again;
         };
-        let mut limit = inner
-            .response
-            .framed
-            .saturating_add(inner.response.body.opaque());
-        if limit < len as u64 && !inner.response.body.is_done() {
-            if let Err(reason) = scan(isock, &mut inner.response, len as u64) {
-                return self.refuse(reason);
-            }
-            limit = inner
-                .response
-                .framed
-                .saturating_add(inner.response.body.opaque());
+        if let Err(reason) = scan(isock, response, len as u64) {
+            return self.refuse(reason);
         }
-        if limit == 0 {
+        let want = usize::try_from(response.passable())
+            .unwrap_or(usize::MAX)
+            .min(len);
+        if want == 0 {
             return self.nothing_came();
         }
-        let want = usize::try_from(limit).unwrap_or(usize::MAX).min(len);
         let n = isock.recv_msg(msg, want, flags & (MSG_PEEK | MSG_TRUNC));
         if n == 0 || n == -EAGAIN_I {
             return self.nothing_came();
@@ -234,11 +232,7 @@ impl Locked<'_> {
             return Read::Again;
         };
         if flags & MSG_PEEK == 0 {
-            let response = &mut inner.response;
-            let framed = response.framed.min(n as u64);
-            response.framed -= framed;
-            response.body.skip(n as u64 - framed);
-            response.bytes += n as u64;
+            response.pass(n as u64);
             self.finish_if_over();
         }
         Read::Bytes(n)
@@ -254,11 +248,11 @@ impl Locked<'_> {
     /// When other requests wait for this connection and the rest of the response is in: takes it
     /// into `local`, so that a client that is slow to read does not hold the connection.
     pub(crate) fn park(&mut self) {
-        let wanted = self.isock.as_ref().is_some_and(|i| i.pool.is_wanted());
+        let wanted = self.isock().is_some_and(|i| i.pool.is_wanted());
         if !wanted || self.has_unsent() {
             return;
         }
-        while self.response.head.is_none() && self.response.framed == 0 {
+        while self.relay().is_some_and(|r| r.response.lacks_head()) {
             match self.frame_head() {
                 Ok(true) => {}
                 Ok(false) => return,
@@ -269,62 +263,59 @@ impl Locked<'_> {
             }
         }
         let inner = &mut **self;
-        let Some(isock) = &inner.isock else { return };
-        if inner.response.head.is_none() || inner.local.len() >= PARK_BYTES {
+        let Phase::Relay(Relay {
+            isock, response, ..
+        }) = &mut inner.phase
+        else {
+            return;
+        };
+        if response.head().is_none() || inner.local.len() >= PARK_BYTES {
             return;
         }
-        if let Err(reason) = scan(isock, &mut inner.response, PARK_BYTES as u64) {
+        if let Err(reason) = scan(isock, response, PARK_BYTES as u64) {
             self.refuse(reason);
             return;
         }
-        let tunnel_or_close =
-            inner.response.body.at_close().is_ok() && !inner.response.body.is_done();
-        let rest = inner
-            .response
-            .framed
-            .saturating_add(inner.response.body.opaque());
-        let Ok(rest) = usize::try_from(rest) else {
+        let Stage::Body(_, mut body) = response.stage else {
             return;
         };
-        if tunnel_or_close || rest > PARK_BYTES || isock.inq() < rest {
+        let Ok(rest) = usize::try_from(response.passable()) else {
             return;
-        }
-        let mut body = inner.response.body;
-        body.skip((rest as u64).saturating_sub(inner.response.framed));
-        if !body.is_done() || inner.local.reserve(rest).is_err() {
+        };
+        body.skip((rest as u64).saturating_sub(response.framed));
+        let fits = rest <= PARK_BYTES && isock.inq() >= rest;
+        if !fits || !body.is_done() || inner.local.reserve(rest).is_err() {
             return;
         }
         let n = inner.local.fill(rest, |to, n| {
             // SAFETY: `fill` gives `n` writable bytes.
             usize::try_from(unsafe { isock.recv_buf(to, n, 0) }).unwrap_or(0)
-        }) as u64;
-        let framed = inner.response.framed.min(n);
-        inner.response.framed -= framed;
-        inner.response.body.skip(n - framed);
-        inner.response.bytes += n;
-        if inner.response.framed == 0 && inner.response.body.is_done() {
+        });
+        response.pass(n as u64);
+        if response.is_over() {
             self.finish();
         }
     }
 
     fn finish_if_over(&mut self) {
-        let r = &self.response;
-        if r.head.is_some() && r.framed == 0 && r.body.is_done() && self.local.is_empty() {
+        if self.local.is_empty() && self.relay().is_some_and(|r| r.response.is_over()) {
             self.finish();
         }
     }
 
     /// The i-sock has nothing that may be delivered: wait, or is it over?
     fn nothing_came(&mut self) -> Read {
-        let Some(isock) = &self.isock else {
-            return Read::Empty;
+        let Some(Relay {
+            isock, response, ..
+        }) = self.relay()
+        else {
+            return Read::Again;
         };
         if isock.inq() > 0 || !isock.is_dead() {
             return Read::Empty;
         }
-        let ended = self.response.head.is_some() && self.response.body.at_close().is_ok();
         // A reset is no end of a response that is delimited by one.
-        if ended && self.response.framed == 0 && isock.end_in_order() {
+        if response.ends_at_close() && response.framed == 0 && isock.end_in_order() {
             self.finish();
         } else {
             self.fail_upstream(sys::XLB_REASON_UPSTREAM_RESET, "");
@@ -336,61 +327,70 @@ impl Locked<'_> {
     /// false when the head is not whole.
     pub(crate) fn frame_head(&mut self) -> Result<bool, Reason> {
         let inner = &mut **self;
-        let Some(isock) = &inner.isock else {
+        let Phase::Relay(Relay {
+            isock, response, ..
+        }) = &mut inner.phase
+        else {
             return Ok(false);
         };
-        let context = inner.head.context();
-        if inner.response.partial.is_empty() {
-            // The common case: the whole head is in one piece, and stays where it is.
-            let mut guard = isock.lock();
-            let bytes = guard.peek(0);
-            if bytes.is_empty() {
-                return Ok(false);
-            }
-            let mut parser = inner.response.parser;
-            if let Status::Complete(head) = parser.parse(bytes, limits::get(), &context)? {
-                let head_bytes = head.head_bytes as usize;
-                let keeps = keep_alive::timeout(isock, bytes, &head);
-                if let Some(edits) = edits(&head, inner.last, inner.head.version) {
-                    let bound = rewrite::response_bound(&head, &edits);
-                    fill_with(&mut inner.local, bound, |to| {
-                        rewrite::response(bytes, &head, &edits, to)
-                    })?;
-                    drop(guard);
-                    if !isock.drop_bytes(head_bytes) {
-                        inner.local.reset();
-                        return Err(Reason::OutputFull);
-                    }
-                    inner.response.bytes += head_bytes as u64;
-                } else {
-                    drop(guard);
-                    inner.response.framed = head_bytes as u64;
-                }
-                self.endpoint_keeps(&head, keeps);
-                self.accept_head(head)?;
-                return Ok(true);
-            }
+        let Stage::Head(mut parser) = response.stage else {
+            return Ok(false);
+        };
+        if !response.partial.is_empty() {
+            return self.frame_head_in_pieces();
         }
-        self.frame_head_in_pieces()
+        // The common case: the whole head is in one piece, and stays where it is.
+        let context = inner.head.context();
+        let mut guard = isock.lock();
+        let bytes = guard.peek(0);
+        if bytes.is_empty() {
+            return Ok(false);
+        }
+        let Status::Complete(head) = parser.parse(bytes, limits::get(), &context)? else {
+            drop(guard);
+            return self.frame_head_in_pieces();
+        };
+        let head_bytes = head.head_bytes as usize;
+        let keeps = keep_alive::timeout(isock, bytes, &head);
+        if let Some(edits) = edits(&head, inner.last, inner.head.version) {
+            let bound = rewrite::response_bound(&head, &edits);
+            fill_with(&mut inner.local, bound, |to| {
+                rewrite::response(bytes, &head, &edits, to)
+            })?;
+            drop(guard);
+            if !isock.drop_bytes(head_bytes) {
+                inner.local.reset();
+                return Err(Reason::OutputFull);
+            }
+            response.bytes += head_bytes as u64;
+        } else {
+            drop(guard);
+            response.framed = head_bytes as u64;
+        }
+        self.accept_head(head, keeps)?;
+        Ok(true)
     }
 
     /// The head comes in several pieces: collects it in `partial`.
     fn frame_head_in_pieces(&mut self) -> Result<bool, Reason> {
         let inner = &mut **self;
-        let Some(isock) = &inner.isock else {
+        let Phase::Relay(Relay {
+            isock, response, ..
+        }) = &mut inner.phase
+        else {
+            return Ok(false);
+        };
+        let Stage::Head(parser) = &mut response.stage else {
             return Ok(false);
         };
         let context = inner.head.context();
         let most = limits::get().head_bytes as usize + PARTIAL_BYTES;
         loop {
-            let response = &mut inner.response;
             if !response.partial.is_empty() {
-                let mut parser = response.parser;
                 let status = parser.parse(response.partial.bytes(), limits::get(), &context)?;
                 if let Status::Complete(head) = status {
-                    break self.collected(head);
+                    return self.collected(head);
                 }
-                response.parser = parser;
             }
             let Ok(room) = response.partial.make_room(most) else {
                 return Err(Reason::OutputFull);
@@ -410,13 +410,16 @@ impl Locked<'_> {
     /// `partial` holds a whole head, and maybe bytes behind it.
     fn collected(&mut self, head: ResponseHead) -> Result<bool, Reason> {
         let inner = &mut **self;
-        let head_bytes = head.head_bytes as usize;
-        let bytes = inner.response.partial.bytes();
-        let own = bytes.get(..head_bytes).unwrap_or(bytes);
-        let keeps = match &inner.isock {
-            Some(isock) => keep_alive::timeout(isock, own, &head),
-            None => None,
+        let Phase::Relay(Relay {
+            isock, response, ..
+        }) = &mut inner.phase
+        else {
+            return Ok(false);
         };
+        let head_bytes = head.head_bytes as usize;
+        let bytes = response.partial.bytes();
+        let own = bytes.get(..head_bytes).unwrap_or(bytes);
+        let keeps = keep_alive::timeout(isock, own, &head);
         match edits(&head, inner.last, inner.head.version) {
             Some(edits) => {
                 let bound = rewrite::response_bound(&head, &edits);
@@ -426,44 +429,55 @@ impl Locked<'_> {
             }
             None => inner.local.append(own).map_err(|_| Reason::OutputFull)?,
         }
-        inner.response.partial.consume(head_bytes);
-        self.endpoint_keeps(&head, keeps);
-        self.accept_head(head)?;
-        if !head.interim {
+        response.partial.consume(head_bytes);
+        self.accept_head(head, keeps)?;
+        let inner = &mut **self;
+        let Phase::Relay(Relay { response, .. }) = &mut inner.phase else {
+            return Ok(true);
+        };
+        if let Stage::Body(_, body) = &mut response.stage {
             // The beginning of the body was taken with the head.
-            let response = &mut self.response;
             let rest = response.partial.bytes();
-            let used = response.body.feed(rest, limits::get())?;
-            let inner = &mut **self;
-            let rest = inner.response.partial.bytes();
+            let used = body.feed(rest, limits::get())?;
             inner
                 .local
                 .append(rest.get(..used).unwrap_or(&[]))
                 .map_err(|_| Reason::OutputFull)?;
-            inner.response.surplus |= rest.len() > used;
-            inner.response.partial.reset();
+            response.surplus |= rest.len() > used;
+            response.partial.reset();
         }
         Ok(true)
     }
 
-    /// Goes on to the body, or to the next head.
-    fn accept_head(&mut self, head: ResponseHead) -> Result<(), Reason> {
+    /// Goes on to the body, or to the next head. `keeps` is what [`keep_alive::timeout`] found.
+    fn accept_head(&mut self, head: ResponseHead, keeps: Option<u32>) -> Result<(), Reason> {
+        let inner = &mut **self;
+        let Phase::Relay(Relay {
+            isock,
+            upload,
+            response,
+        }) = &mut inner.phase
+        else {
+            return Ok(());
+        };
         if head.interim {
-            if self.head.version == Version::Http10 {
+            if inner.head.version == Version::Http10 {
                 // RFC 9110, section 15.2: not for an HTTP/1.0 client. The engine refuses these.
                 return Err(Reason::StatusCode);
             }
-            return self.response.parser.interim(limits::get());
+            return match &mut response.stage {
+                Stage::Head(parser) => parser.interim(limits::get()),
+                Stage::Body(..) => Ok(()),
+            };
         }
-        self.response.head = Some(head);
-        self.response.body = Body::new(head.framing);
+        isock.endpoint_keeps(keeps);
+        response.stage = Stage::Body(head, Body::new(head.framing));
         if head.framing == Framing::Tunnel {
             count::inc(sys::XLB_COUNTER_TUNNELS);
             // Everything that the client has written and will write is for the endpoint.
-            let inner = &mut **self;
             inner.body = Body::new(Framing::Tunnel);
-            inner.whole = false;
-            if let Some(out) = &mut inner.out {
+            upload.whole = false;
+            if let Some(out) = &mut upload.out {
                 let rest = inner.buf.bytes().get(inner.held..).unwrap_or(&[]);
                 out.append(rest).map_err(|_| Reason::OutputFull)?;
             }
@@ -497,25 +511,22 @@ fn edits(head: &ResponseHead, last: bool, client: Version) -> Option<ResponseEdi
     None
 }
 
-/// Frames the body in the i-sock's queue, until `want` bytes may be read or the queue ends.
-pub(crate) fn scan(
-    isock: &crate::isock::Isock,
-    response: &mut crate::exchange::Response,
-    want: u64,
-) -> Result<(), Reason> {
-    let mut guard = isock.lock();
-    loop {
-        let opaque = response.body.opaque();
-        if response.body.is_done() || response.framed.saturating_add(opaque) >= want {
-            return Ok(());
-        }
+/// Frames the body in the i-sock's queue, until `want` bytes may be read or the queue ends. Nothing need
+/// be looked at where the length of the rest is known.
+pub(crate) fn scan(isock: &Isock, response: &mut Response, want: u64) -> Result<(), Reason> {
+    let Stage::Body(_, body) = &mut response.stage else {
+        return Ok(());
+    };
+    let mut guard = None;
+    while !body.ends_after_opaque() && response.framed.saturating_add(body.opaque()) < want {
         let Ok(off) = u32::try_from(response.framed) else {
-            return Ok(());
+            break;
         };
-        let bytes = guard.peek(off);
+        let bytes = guard.get_or_insert_with(|| isock.lock()).peek(off);
         if bytes.is_empty() {
-            return Ok(());
+            break;
         }
-        response.framed += response.body.feed(bytes, limits::get())? as u64;
+        response.framed += body.feed(bytes, limits::get())? as u64;
     }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 //! Replies that XLB makes itself; their table is `XLB_REASONS` of `xlb_intf.h`.
 
 use xlb_engine::reason::Class;
-use xlb_engine::{reply, Body, Framing, Method, Reason, RequestParser, Version};
+use xlb_engine::{reply, Body, Framing, Method, Reason, Version};
 
 use crate::count;
 use crate::exchange::{fill_with, Phase};
@@ -20,16 +20,14 @@ impl Locked<'_> {
             Class::Version => sys::XLB_REASON_VERSION,
             _ => sys::XLB_REASON_BAD_REQUEST,
         };
-        let answered = self.response.bytes > 0 && self.phase == Phase::Relay;
-        self.leave_queue();
-        self.unbind();
+        let answered = self.relay().is_some_and(|r| r.response.bytes > 0);
         self.done(reply);
+        self.unbind();
         if answered {
             count::reason(reply);
             return self.close_client(true);
         }
         self.last = true;
-        self.parser = RequestParser::new();
         self.body = Body::new(Framing::None);
         self.buf.reset();
         self.held = 0;
@@ -53,9 +51,6 @@ impl Locked<'_> {
         inner.phase = Phase::Reply;
         let held = core::mem::take(&mut inner.held);
         inner.buf.consume(held);
-        inner.out = None;
-        inner.sent = 0;
-        inner.response.head = None;
         let written = fill_with(&mut inner.local, reply::REPLY_BYTES, |to| {
             Ok(reply::encode(
                 status, name, detail, last, head_only, version, to,

@@ -9,8 +9,7 @@
 
 use xlb_engine::{Body, Framing};
 
-use crate::exchange::Phase;
-use crate::exchange::{EAGAIN_I, SEND_SHUTDOWN};
+use crate::exchange::{Phase, Relay, EAGAIN_I, SEND_SHUTDOWN};
 use crate::limits;
 use crate::psock::{from_c, Locked};
 use crate::sys;
@@ -113,8 +112,8 @@ impl Locked<'_> {
 
     /// Takes some of the user's bytes.
     fn take(&mut self, msg: *mut sys::msghdr) -> Taken {
-        match self.phase {
-            Phase::Idle | Phase::Head => self.take_head(msg),
+        match &self.phase {
+            Phase::Idle | Phase::Head(_) => self.take_head(msg),
             // The last reply is on its way: what follows is nothing to anybody, and a client that
             // writes before it reads must not wait for ever.
             Phase::Reply if self.last => {
@@ -122,8 +121,8 @@ impl Locked<'_> {
                 unsafe { sys::xlb_msg_skip(msg, sys::xlb_msg_left(msg)) };
                 Taken::Some
             }
-            Phase::Relay if !self.body.is_done() => {
-                if self.deaf {
+            Phase::Relay(relay) if !self.body.is_done() => {
+                if relay.upload.deaf {
                     self.drop_body(msg)
                 } else {
                     self.stream(msg)
@@ -131,7 +130,7 @@ impl Locked<'_> {
             }
             Phase::Reply | Phase::Drain if !self.body.is_done() => {
                 let taken = self.drop_body(msg);
-                if self.phase == Phase::Drain && self.body.is_done() {
+                if matches!(self.phase, Phase::Drain) && self.body.is_done() {
                     self.phase = Phase::Idle;
                     self.advance(false);
                 }
@@ -184,7 +183,7 @@ impl Locked<'_> {
         match self.copy_in(msg, limits::hold_max()) {
             Ok(0) => Taken::None,
             Ok(_) => {
-                if self.phase == Phase::Waiting {
+                if matches!(self.phase, Phase::Waiting(_)) {
                     if let Err(reason) = self.frame_held_body() {
                         self.reject(reason);
                     }
@@ -198,20 +197,21 @@ impl Locked<'_> {
     /// The body of a request whose i-sock is there.
     fn stream(&mut self, msg: *mut sys::msghdr) -> Taken {
         self.flush();
-        if self.deaf {
+        let unsent = self.has_unsent();
+        let inner = &mut **self;
+        let Phase::Relay(Relay { isock, upload, .. }) = &mut inner.phase else {
+            return Taken::Some;
+        };
+        if upload.deaf {
             return Taken::Some;
         }
-        if self.has_unsent() {
+        if unsent {
             return Taken::None;
         }
-        let opaque = self.body.opaque();
+        let opaque = inner.body.opaque();
         if opaque == 0 {
             return self.stream_line(msg);
         }
-        let inner = &mut **self;
-        let Some(isock) = &inner.isock else {
-            return Taken::None;
-        };
         // SAFETY: `msg` is ours.
         let left = unsafe { sys::xlb_msg_left(msg) };
         let len = usize::try_from(opaque).unwrap_or(usize::MAX).min(left);
@@ -226,11 +226,11 @@ impl Locked<'_> {
         }
         let Ok(n) = u64::try_from(n) else {
             // The endpoint may have answered before it went: that is for the reader to see.
-            inner.deaf = true;
+            upload.deaf = true;
             self.psock.wake_reader();
             return Taken::Some;
         };
-        inner.whole = false;
+        upload.whole = false;
         inner.body.skip(n);
         inner.request_bytes += n;
         if inner.held > 0 {
@@ -260,11 +260,14 @@ impl Locked<'_> {
             }
         };
         let (ours, next) = bytes.split_at_checked(used).unwrap_or((bytes, &[]));
+        let Phase::Relay(Relay { upload, .. }) = &mut inner.phase else {
+            return Taken::Some;
+        };
         if inner.held > limits::hold_max() {
-            inner.whole = false;
+            upload.whole = false;
         }
         // The body is not done before these bytes, so nothing is pipelined behind `held` yet.
-        let stored = match &mut inner.out {
+        let stored = match &mut upload.out {
             Some(out) => out.append(ours),
             None => Ok(()),
         };
@@ -310,7 +313,7 @@ impl Locked<'_> {
             Err(_) => {
                 self.last = true;
                 self.body = Body::new(Framing::None);
-                if self.phase == Phase::Drain {
+                if matches!(self.phase, Phase::Drain) {
                     self.close_client(false);
                 }
             }

@@ -130,6 +130,11 @@ impl Body {
         }
     }
 
+    /// The message ends after [`opaque`](Self::opaque) bytes, or has ended.
+    pub const fn ends_after_opaque(&self) -> bool {
+        matches!(self.at, At::Length | At::Done)
+    }
+
     /// `bytes` (at most [`opaque`](Self::opaque), more are not counted) passed without being looked at.
     pub fn skip(&mut self, bytes: u64) {
         match self.at {
