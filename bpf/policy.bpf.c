@@ -146,9 +146,8 @@ int BPF_PROG(route, struct xlb_request *req, struct xlb_decision *dec)
 	reason = decide(ctx, blob, head, dec);
 	if (reason == XLB_REASON_RETRIED)
 		return reason;
-	if (reason)
-		return refuse(req, head, dec, reason);
-	return changed(req, head) ? XLB_REASON_RETRIED : XLB_REASON_OK;
+	/* Whether the configuration has changed meanwhile pick() finds, which follows at once. */
+	return reason ? refuse(req, head, dec, reason) : XLB_REASON_OK;
 }
 
 SEC("struct_ops/pick")

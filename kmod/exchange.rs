@@ -278,6 +278,11 @@ impl Inner {
         self.buf.memory() + self.local.memory() + self.path.memory() + self.host.memory() + relayed
     }
 
+    /// Whether nothing is to be read, and nothing will come before the client writes.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle | Phase::Head(_)) && self.local.is_empty()
+    }
+
     /// The request that an endpoint has.
     pub(crate) fn relay(&self) -> Option<&Relay> {
         match &self.phase {

@@ -43,7 +43,7 @@ use crate::lock::BhLock;
 use crate::pool::Link;
 use crate::sys;
 
-/// What poll(2) and callbacks must know, as bits of [`Psock::poll`].
+/// What poll(2) and callbacks must know, as bits of [`Psock::poll`], which holders of the socket lock write.
 pub(crate) mod bits {
     /// Bytes or an end for the client are there, whatever the i-sock has.
     pub(crate) const READY: u32 = 1;
@@ -55,6 +55,10 @@ pub(crate) mod bits {
     pub(crate) const STREAM: u32 = 8;
     /// Events of the i-sock are for the work: a connect, or a head that did not fit.
     pub(crate) const KICK: u32 = 16;
+    /// The socket is connected to a VIP; without this it is passed through to TCP.
+    pub(crate) const OURS: u32 = 32;
+    /// Behind them the state that `get sockets` shows, `XLB_SOCKET_*`.
+    pub(crate) const STATE_SHIFT: u32 = 8;
 }
 
 /// See the top of the file.
@@ -74,14 +78,12 @@ pub(crate) struct Psock {
     poll: Atomic<u32>,
     /// Bytes for the client that do not come from an i-sock.
     local: Atomic<u32>,
-    ours: Atomic<bool>,
     /// The work waits for the owner of the socket lock to let go; written under its spinlock.
     deferred: Atomic<bool>,
     /// Unload with force: end after the running exchange.
     ending: Atomic<bool>,
     /// The `struct sock` of the bound i-sock.
     rx: Atomic<*mut sys::sock>,
-    state: Atomic<u32>,
     endpoint: Atomic<u32>,
     requests: Atomic<u64>,
     service: Atomic<u32>,
@@ -187,6 +189,11 @@ impl Psock {
         self.rx.store(sk, Release);
     }
 
+    /// Whether the socket is connected to a VIP.
+    fn is_ours(&self) -> bool {
+        self.poll.load(Acquire) & bits::OURS != 0
+    }
+
     /// Says, before anything is sent over it, that responses come from the i-sock `sk`: a thread
     /// that polls when the first byte comes must find it.
     pub(crate) fn will_relay(&self, sk: *mut sys::sock) {
@@ -234,9 +241,8 @@ impl Psock {
         unsafe { sys::xlb_sk_write_space(self.sk) }
     }
 
-    /// Whether a write can make progress; lock-free.
-    fn is_writable(&self) -> bool {
-        let poll = self.poll.load(Acquire);
+    /// Whether a write can make progress, where `poll` says how the socket stands; lock-free.
+    fn is_writable(&self, poll: u32) -> bool {
         if poll & bits::STREAM != 0 {
             let rx = self.rx.load(Acquire);
             // SAFETY: In RCU; TCP sockets are SLAB_TYPESAFE_BY_RCU, so what `rx` points at is
@@ -256,15 +262,17 @@ impl Psock {
     }
 
     /// Whether a read can make progress; lock-free.
-    fn is_readable(&self) -> bool {
-        let poll = self.poll.load(Acquire);
+    fn is_readable(&self, poll: u32) -> bool {
         if poll & bits::READY != 0 {
             return true;
+        }
+        if poll & bits::RELAY == 0 {
+            return false;
         }
         let rx = self.rx.load(Acquire);
         // SAFETY: As in `is_writable`: plain fields of some TCP socket. Of another one they may say
         // that there is something: a read finds out.
-        poll & bits::RELAY != 0 && !rx.is_null() && unsafe { sys::xlb_isk_readable(rx) } != 0
+        !rx.is_null() && unsafe { sys::xlb_isk_readable(rx) } != 0
     }
 
     /// SO_LINGER with a time: sleeps until the endpoint has acknowledged what was written, or `timeo` jiffies.
@@ -280,11 +288,11 @@ impl Psock {
 
     /// Whether poll(2) may say so, where SO_RCVLOWAT asks for `target` bytes; lock-free. As
     /// `tcp_epollin_ready()`: also for an end, and where the window or memory ends before.
-    fn is_readable_to(&self, target: u32) -> bool {
-        if target <= 1 || !self.is_readable() {
-            return self.is_readable();
+    fn is_readable_to(&self, poll: u32, target: u32) -> bool {
+        let readable = self.is_readable(poll);
+        if target <= 1 || !readable {
+            return readable;
         }
-        let poll = self.poll.load(Acquire);
         let local = self.local.load(Relaxed);
         if local >= target || (local == 0 && poll & bits::READY != 0) {
             return true;
@@ -391,7 +399,7 @@ impl Psock {
             pid: node.pid,
             service: self.service(),
             netns,
-            state: self.state.load(Relaxed),
+            state: self.poll.load(Relaxed) >> bits::STATE_SHIFT,
             receive_bytes: u32::try_from(receive).unwrap_or(0),
             send_bytes: u32::try_from(send).unwrap_or(0),
             vip: node.vip,
@@ -455,7 +463,7 @@ pub(crate) fn end_all(service: u32) {
 pub(crate) unsafe fn ask(sk: *mut sys::sock) -> bool {
     // SAFETY: As in `wake`.
     let psock = unsafe { sys::xlb_sk_psock(sk).cast::<Psock>().as_ref() };
-    let Some(psock) = psock.filter(|p| p.is_readable()) else {
+    let Some(psock) = psock.filter(|p| p.is_readable(p.poll.load(Acquire))) else {
         return false;
     };
     psock.kick(0);
@@ -500,10 +508,12 @@ impl Locked<'_> {
         let inner = &mut **self;
         let (poll, state) = inner.public();
         let before = psock.poll.load(Relaxed);
-        let local = u32::try_from(inner.local.len()).unwrap_or(u32::MAX);
-        psock.local.store(local, Relaxed);
+        if (poll | before) & bits::READY != 0 {
+            let local = u32::try_from(inner.local.len()).unwrap_or(u32::MAX);
+            psock.local.store(local, Relaxed);
+        }
+        let poll = poll | before & bits::OURS | state << bits::STATE_SHIFT;
         psock.poll.store(poll, Release);
-        psock.state.store(state, Relaxed);
         let memory = inner.memory();
         if memory != inner.counted {
             count::add(
@@ -532,7 +542,7 @@ impl Locked<'_> {
     fn has_news(&self) -> bool {
         // SAFETY: The socket is live.
         let ended = unsafe { sys::xlb_sk_shutdown(self.psock.sk) } & RCV_SHUTDOWN != 0;
-        ended || self.psock.is_readable() || self.has_error()
+        ended || self.psock.is_readable(self.psock.poll.load(Relaxed)) || self.has_error()
     }
 
     /// Sleeps without the lock until `target` bytes are there, or no more will come. `Err` is for the caller.
@@ -576,7 +586,7 @@ impl Locked<'_> {
     /// Whether the socket is still connected to a VIP: another thread may have dissolved that
     /// while this one waited for the lock.
     pub(crate) fn is_ours(&self) -> bool {
-        self.psock.ours.load(Relaxed)
+        self.psock.is_ours()
     }
 
     /// The pending error of the socket, cleared; 0 for none, else `-errno`.
@@ -639,11 +649,9 @@ extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_p
             next_done: UnsafeCell::new(ptr::null()),
             poll: Atomic::new(0),
             local: Atomic::new(0),
-            ours: Atomic::new(false),
             deferred: Atomic::new(false),
             ending: Atomic::new(false),
             rx: Atomic::new(ptr::null_mut()),
-            state: Atomic::new(sys::XLB_SOCKET_IDLE),
             endpoint: Atomic::new(0),
             requests: Atomic::new(0),
             service: Atomic::new(service),
@@ -699,7 +707,8 @@ unsafe extern "C" fn xlb_psock_connected(psock: *mut sys::xlb_psock, vip: *const
     // SAFETY: By the contract.
     let vip = unsafe { *vip.cast::<[u8; 16]>() };
     psock.ending.store(false, Relaxed);
-    psock.ours.store(true, Release);
+    let poll = psock.poll.load(Relaxed);
+    psock.poll.store(poll | bits::OURS, Release);
     psock.enlist(vip, port);
     count::inc(sys::XLB_COUNTER_ACCEPTED);
 }
@@ -710,7 +719,7 @@ unsafe extern "C" fn xlb_psock_connected(psock: *mut sys::xlb_psock, vip: *const
 #[no_mangle]
 unsafe extern "C" fn xlb_psock_is_ours(psock: *const sys::xlb_psock) -> i32 {
     // SAFETY: By the contract.
-    i32::from(unsafe { from_c(psock) }.ours.load(Acquire))
+    i32::from(unsafe { from_c(psock) }.is_ours())
 }
 
 /// Ends everything but the socket itself; or keeps it as an orphan (`orphan.rs`), and returns 1. Lingers
@@ -761,7 +770,8 @@ unsafe extern "C" fn xlb_psock_disconnect(psock: *mut sys::xlb_psock) {
         });
     }
     psock.delist();
-    psock.ours.store(false, Release);
+    let poll = psock.poll.load(Relaxed);
+    psock.poll.store(poll & !bits::OURS, Release);
 }
 
 /// `shutdown(2)`: `how` is `RCV_SHUTDOWN` and/or `SEND_SHUTDOWN`, already set on the socket.
@@ -802,22 +812,34 @@ unsafe extern "C" fn xlb_psock_free(psock: *mut sys::xlb_psock) {
     }
 }
 
+/// Whether a read finds `target` bytes or an end; -1 for a socket that is passed through.
+///
 /// # Safety
 ///
 /// In RCU, with a p-sock found in that section.
 #[no_mangle]
 unsafe extern "C" fn xlb_psock_readable(psock: *const sys::xlb_psock, target: u32) -> i32 {
     // SAFETY: By the contract.
-    i32::from(unsafe { from_c(psock) }.is_readable_to(target))
+    let psock = unsafe { from_c(psock) };
+    match psock.poll.load(Acquire) {
+        poll if poll & bits::OURS == 0 => -1,
+        poll => i32::from(psock.is_readable_to(poll, target)),
+    }
 }
 
+/// Whether a write finds room; -1 for a socket that is passed through.
+///
 /// # Safety
 ///
 /// In RCU, with a p-sock found in that section.
 #[no_mangle]
 unsafe extern "C" fn xlb_psock_writable(psock: *const sys::xlb_psock) -> i32 {
     // SAFETY: By the contract.
-    i32::from(unsafe { from_c(psock) }.is_writable())
+    let psock = unsafe { from_c(psock) };
+    match psock.poll.load(Acquire) {
+        poll if poll & bits::OURS == 0 => -1,
+        poll => i32::from(psock.is_writable(poll)),
+    }
 }
 
 /// The p-sock's work: what callbacks and timers ask for, under the socket lock.

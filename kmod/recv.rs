@@ -96,6 +96,10 @@ impl Locked<'_> {
             match read {
                 Read::Bytes(n) => {
                     copied += n;
+                    // The common end: the response is over, and no other one is under way.
+                    if copied >= target && !peeks && self.is_idle() {
+                        break 0;
+                    }
                     continue;
                 }
                 Read::Again => continue,

@@ -57,6 +57,9 @@ fn reaper_soon() {
 }
 
 /// The pool of `key`, made if there is none. May sleep.
+// Not for the common request, which knows its pool: inlined, the key would be hashed for it too.
+#[cold]
+#[inline(never)]
 pub(crate) fn get(key: &Key) -> Result<Arc<Pool>> {
     let bucket = TABLE.get(key.hash() as usize % BUCKETS).ok_or(EINVAL)?;
     let found = find(&bucket.lock(), key);

@@ -217,11 +217,13 @@ static void xlb_splice_eof(struct socket *sock)
 static bool xlb_stream_memory_free(const struct sock *sk, int wake)
 {
 	struct xlb_psock *psock;
-	bool ret;
+	int ret;
 
 	rcu_read_lock();
-	psock = ours(sk);
-	ret = psock ? xlb_psock_writable(psock) : tcp_of(sk)->stream_memory_free(sk, wake);
+	psock = xlb_sk_psock(sk);
+	ret = psock ? xlb_psock_writable(psock) : -1;
+	if (unlikely(ret < 0))
+		ret = tcp_of(sk)->stream_memory_free(sk, wake);
 	rcu_read_unlock();
 	return ret;
 }
@@ -232,9 +234,9 @@ static bool xlb_sock_is_readable(struct sock *sk)
 	bool ret;
 
 	rcu_read_lock();
-	psock = ours(sk);
+	psock = xlb_sk_psock(sk);
 	/* From tcp_poll(): what a read would wait for, sock_rcvlowat(sk, 0, INT_MAX). */
-	ret = psock && xlb_psock_readable(psock, READ_ONCE(sk->sk_rcvlowat));
+	ret = psock && xlb_psock_readable(psock, READ_ONCE(sk->sk_rcvlowat)) > 0;
 	rcu_read_unlock();
 	return ret;
 }

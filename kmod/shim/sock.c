@@ -200,7 +200,8 @@ static bool can_read(const struct sock *sk, __u32 target)
 	if (READ_ONCE(sk->sk_err) || (READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN))
 		return true;
 	rcu_read_lock();
-	ret = xlb_psock_readable(xlb_sk_psock(sk), target);
+	/* One that was disconnected meanwhile finds out. */
+	ret = xlb_psock_readable(xlb_sk_psock(sk), target) != 0;
 	rcu_read_unlock();
 	return ret;
 }

@@ -187,8 +187,9 @@ void xlb_psock_disconnect(struct xlb_psock *psock); /* locked */
 void xlb_psock_shutdown(struct xlb_psock *psock, int how); /* locked */
 int xlb_psock_sendmsg(struct xlb_psock *psock, struct msghdr *msg, size_t len, int flags);
 int xlb_psock_recvmsg(struct xlb_psock *psock, struct msghdr *msg, size_t len, int flags);
-int xlb_psock_readable(const struct xlb_psock *psock, __u32 target); /* in RCU; to `target` bytes */
-int xlb_psock_writable(const struct xlb_psock *psock); /* in RCU */
+/* In RCU; -1: passed through. */
+int xlb_psock_readable(const struct xlb_psock *psock, __u32 target); /* to `target` bytes */
+int xlb_psock_writable(const struct xlb_psock *psock);
 int xlb_psock_inq(struct xlb_psock *psock);
 int xlb_psock_outq(struct xlb_psock *psock);
 void xlb_psock_work(void *delayed_work);
