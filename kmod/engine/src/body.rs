@@ -9,8 +9,8 @@
 //!
 //! Stricter than the RFC: no white space in the chunk line, no bare LF, no framing fields in the trailer section.
 
-use crate::facts::FRAMING_NAMES;
-use crate::hash::{fnv1a, Fnv1a};
+use crate::hash::Fnv1a;
+use crate::known::Known;
 use crate::limits::{Limits, CHUNK_FREE_BYTES};
 use crate::message::Framing;
 use crate::reason::Reason;
@@ -60,24 +60,6 @@ pub struct Body {
 }
 
 const _: () = assert!(size_of::<Body>() <= 48);
-
-/// What the other parser of a trailer must not see; hashed, so that a name needs no room.
-static FRAMING_HASHES: [u64; FRAMING_NAMES.len()] = hashes();
-
-#[expect(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "evaluated by the compiler"
-)]
-const fn hashes() -> [u64; FRAMING_NAMES.len()] {
-    let mut out = [0; FRAMING_NAMES.len()];
-    let mut i = 0;
-    while i < out.len() {
-        out[i] = fnv1a(FRAMING_NAMES[i]);
-        i += 1;
-    }
-    out
-}
 
 impl Body {
     /// The body of a message with this framing.
@@ -317,7 +299,7 @@ impl Body {
 
     fn trailer_name(&mut self, byte: u8, limits: &Limits) -> Result<(), Reason> {
         self.at = match byte {
-            b':' if FRAMING_HASHES.contains(&self.name.finish()) => {
+            b':' if Known::is_hash(self.name.finish()) => {
                 return Err(Reason::TrailerField);
             }
             b':' => At::TrailerValue,

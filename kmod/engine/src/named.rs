@@ -46,8 +46,8 @@ impl Entry {
         hash: 0,
         next: NONE,
         first: NONE,
-        name: Span { start: 0, len: 0 },
-        value: Span { start: 0, len: 0 },
+        name: Span::EMPTY,
+        value: Span::EMPTY,
     };
 }
 

@@ -6,7 +6,7 @@
 //! *( CRLF ) method SP target SP HTTP-version CRLF *( field-line CRLF ) CRLF
 //! ```
 
-use crate::facts::{self, Facts, Flags};
+use crate::facts::{Facts, Flags};
 use crate::fields::Lines;
 use crate::limits::Limits;
 use crate::message::{Framing, Method, Protocol, Span, Status, Version};
@@ -290,7 +290,11 @@ impl RequestParser {
         match self.method {
             Method::Connect => Err(Reason::MethodConnect),
             // To a server that ignores case the response would have another end.
-            Method::Other if facts::is_one_of(token, &[b"head", b"connect"]) => {
+            Method::Other
+                if [&b"head"[..], b"connect"]
+                    .iter()
+                    .any(|name| token.eq_ignore_ascii_case(name)) =>
+            {
                 Err(Reason::MethodLookalike)
             }
             _ => Ok(Status::Complete(end)),

@@ -30,6 +30,7 @@
 mod body;
 mod facts;
 mod fields;
+mod known;
 mod message;
 mod out;
 mod request;
