@@ -18,9 +18,13 @@ use crate::scan;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum At {
+    // Bytes pass unseen in the first four: one comparison says so.
     Length,
+    Data,
     UntilClose,
     Tunnel,
+    Done,
+    Refused,
     Size,
     ExtName,
     ExtNameMore,
@@ -30,7 +34,6 @@ enum At {
     ExtEscaped,
     ExtQuotedEnd,
     SizeLf,
-    Data,
     DataCr,
     DataLf,
     TrailerLine,
@@ -38,10 +41,10 @@ enum At {
     TrailerValue,
     TrailerLf,
     EndLf,
-    Done,
 }
 
-/// Where one message's body stands.
+/// Where one message's body stands.  What follows an error has no meaning that all peers agree on, so a body that has
+/// returned one returns it again, and never ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Body {
     /// Rest of the length, or of the chunk's data; the chunk's size while its line is read.
@@ -56,6 +59,8 @@ pub struct Body {
     digits: u32,
     /// The trailer section has a field.
     trailers: bool,
+    /// The error that was returned, in [`At::Refused`].
+    refused: Option<Reason>,
     at: At,
 }
 
@@ -78,6 +83,7 @@ impl Body {
             line: 0,
             digits: 0,
             trailers: false,
+            refused: None,
             at,
         }
     }
@@ -98,7 +104,10 @@ impl Body {
     pub const fn at_close(&self) -> Result<(), Reason> {
         match self.at {
             At::Done | At::UntilClose | At::Tunnel => Ok(()),
-            _ => Err(Reason::BodyTruncated),
+            _ => Err(match self.refused {
+                Some(reason) => reason,
+                None => Reason::BodyTruncated,
+            }),
         }
     }
 
@@ -132,8 +141,21 @@ impl Body {
     }
 
     /// Goes over the next bytes and says how many of them are this message's: less than all only when
-    /// the message has ended.  After an error the message has no end that all peers agree on.
+    /// the message has ended.
     pub fn feed(&mut self, data: &[u8], limits: &Limits) -> Result<usize, Reason> {
+        if let Some(reason) = self.refused {
+            return Err(reason);
+        }
+        let result = self.pass(data, limits);
+        if let Err(reason) = result {
+            self.refused = Some(reason);
+            self.at = At::Refused;
+        }
+        result
+    }
+
+    #[inline]
+    fn pass(&mut self, data: &[u8], limits: &Limits) -> Result<usize, Reason> {
         let mut rest = data;
         loop {
             let opaque = self.opaque();
@@ -244,7 +266,7 @@ impl Body {
             At::TrailerLf if byte == b'\n' => At::TrailerLine,
             At::EndLf if byte == b'\n' => At::Done,
             At::SizeLf | At::DataLf | At::TrailerLf | At::EndLf => return Err(Reason::BareCr),
-            At::Length | At::UntilClose | At::Tunnel | At::Data | At::Done => self.at,
+            At::Length | At::UntilClose | At::Tunnel | At::Data | At::Done | At::Refused => self.at,
         };
         self.count(limits)
     }
