@@ -41,6 +41,15 @@ impl Span {
         self.start.saturating_add(self.len)
     }
 
+    /// Without its first `bytes`.
+    #[must_use]
+    pub const fn skip(self, bytes: u32) -> Span {
+        Span {
+            start: self.start.saturating_add(bytes),
+            len: self.len.saturating_sub(bytes),
+        }
+    }
+
     /// No byte.
     pub const fn is_empty(self) -> bool {
         self.len == 0
