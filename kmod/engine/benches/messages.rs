@@ -3,7 +3,10 @@
 //! The messages that are measured, and the calls that are.
 
 use std::hint::black_box;
-use xlb_engine::{Limits, Method, RequestContext, RequestParser, ResponseParser, Version};
+use xlb_engine::parts::{self, Kind, Slot};
+use xlb_engine::{
+    Limits, Method, RequestContext, RequestHead, RequestParser, ResponseParser, Status, Version,
+};
 
 /// What a load generator sends.
 pub const SHORT_GET: &[u8] = b"GET /v2/items HTTP/1.1\r\nHost: shop.example\r\n\r\n";
@@ -43,6 +46,25 @@ pub fn response_of_30_fields() -> Vec<u8> {
     head
 }
 
+/// A request of 60 KB of cookies, `part` again and again, or 20,000 names when that is empty.
+pub fn cookies(part: &str) -> Vec<u8> {
+    let letters =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'()*+-./:<>?@[]^_`{|}~";
+    let names = letters
+        .chars()
+        .flat_map(|a| letters.chars().map(move |b| format!("{a}{b};")));
+    let all: String = if part.is_empty() {
+        // Each name three times, in the order of the first time.
+        let all: String = names.collect();
+        all.repeat(3)
+    } else {
+        part.repeat(60_000 / part.len())
+    };
+    let [a, b] = [&all[..30_000.min(all.len() / 2)], &all[all.len() / 2..]]
+        .map(|text| &text[..text.len().min(30_000)]);
+    format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {a}\r\nCookie: {b}\r\n\r\n").into_bytes()
+}
+
 /// A body of some chunks.
 pub fn chunks(count: usize, size: usize) -> Vec<u8> {
     let mut body = Vec::new();
@@ -74,6 +96,31 @@ pub fn request(bytes: &[u8]) {
 pub fn response(bytes: &[u8]) {
     let parsed = ResponseParser::new().parse(black_box(bytes), &Limits::DEFAULT, &GET);
     assert!(black_box(parsed).is_ok());
+}
+
+fn head(bytes: &[u8]) -> RequestHead {
+    match RequestParser::new().parse(black_box(bytes), &Limits::DEFAULT) {
+        Ok(Status::Complete(head)) => head,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The engine searches for a cookie that is not there.
+#[inline(never)]
+pub fn seek(bytes: &[u8]) {
+    let head = head(bytes);
+    assert!(parts::seek(black_box(bytes), &head, Kind::Cookie, b"abc").is_none());
+}
+
+/// The engine makes a table of the cookies.
+#[inline(never)]
+pub fn table(bytes: &[u8]) {
+    let head = head(bytes);
+    let bytes = black_box(bytes);
+    let mut slots = vec![Slot::FREE; parts::bound(bytes, &head, Kind::Cookie)];
+    let key = [0x0123_4567_89ab_cdef, 0x9e37_79b9_7f4a_7c15];
+    parts::fill(&mut slots, key, bytes, &head, Kind::Cookie);
+    black_box(&slots);
 }
 
 /// httparse splits a request head.

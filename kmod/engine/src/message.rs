@@ -26,13 +26,23 @@ pub struct Span {
 }
 
 impl Span {
-    pub(crate) const EMPTY: Span = Span { start: 0, len: 0 };
+    /// No bytes, of anything.
+    pub const EMPTY: Span = Span { start: 0, len: 0 };
 
     /// From two offsets; empty when they are out of order.
     pub(crate) const fn between(start: usize, end: usize) -> Span {
         Span {
             start: start as u32,
             len: end.saturating_sub(start) as u32,
+        }
+    }
+
+    /// Where `part` lies in `whole`, of which it is a piece.
+    pub(crate) fn of(whole: &[u8], part: &[u8]) -> Span {
+        let start = part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
+        Span {
+            start: if part.is_empty() { 0 } else { start as u32 },
+            len: part.len() as u32,
         }
     }
 

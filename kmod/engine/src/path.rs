@@ -260,6 +260,7 @@ fn hex_digit(value: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::draws;
 
     fn form(path: &str, form: Form) -> Result<String, Reason> {
         let mut out = vec![0; normalize_bound(path.as_bytes())];
@@ -417,13 +418,7 @@ mod tests {
 
     /// Paths of parts that mean something to some reading.
     fn each_path(mut check: impl FnMut(&str)) {
-        let mut state = 7u64;
-        let mut next = |n: usize| {
-            state = state
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
-            (state >> 33) as usize % n
-        };
+        let mut next = draws(7);
         let parts = [
             "/", "a", ".", "..", "%2e", "%2F", "%5c", "\\", "//", "%41", "%", ";", "%3b", "|",
             "%25", "%00", "2e", "/..", "/", "%40", "@", "%c3", "/.",
