@@ -3,10 +3,7 @@
 //! The messages that are measured, and the calls that are.
 
 use std::hint::black_box;
-use xlb_engine::parts::{self, Kind, Slot};
-use xlb_engine::{
-    Limits, Method, RequestContext, RequestHead, RequestParser, ResponseParser, Status, Version,
-};
+use xlb_engine::{Limits, Method, RequestContext, RequestParser, ResponseParser, Version};
 
 /// What a load generator sends.
 pub const SHORT_GET: &[u8] = b"GET /v2/items HTTP/1.1\r\nHost: shop.example\r\n\r\n";
@@ -96,31 +93,6 @@ pub fn request(bytes: &[u8]) {
 pub fn response(bytes: &[u8]) {
     let parsed = ResponseParser::new().parse(black_box(bytes), &Limits::DEFAULT, &GET);
     assert!(black_box(parsed).is_ok());
-}
-
-fn head(bytes: &[u8]) -> RequestHead {
-    match RequestParser::new().parse(black_box(bytes), &Limits::DEFAULT) {
-        Ok(Status::Complete(head)) => head,
-        other => panic!("{other:?}"),
-    }
-}
-
-/// The engine searches for a cookie that is not there.
-#[inline(never)]
-pub fn seek(bytes: &[u8]) {
-    let head = head(bytes);
-    assert!(parts::seek(black_box(bytes), &head, Kind::Cookie, b"abc").is_none());
-}
-
-/// The engine makes a table of the cookies.
-#[inline(never)]
-pub fn table(bytes: &[u8]) {
-    let head = head(bytes);
-    let bytes = black_box(bytes);
-    let mut slots = vec![Slot::FREE; parts::bound(bytes, &head, Kind::Cookie)];
-    let key = [0x0123_4567_89ab_cdef, 0x9e37_79b9_7f4a_7c15];
-    parts::fill(&mut slots, key, bytes, &head, Kind::Cookie);
-    black_box(&slots);
 }
 
 /// httparse splits a request head.
