@@ -115,7 +115,7 @@ struct xlb_vhost {
 	__u32 flags; /* XLB_VHOST_* */
 	__u32 max_path_bytes; /* the longest exact path */
 	__u32 max_prefix_bytes; /* the longest path prefix */
-	__u32 named; /* XLB_NAMED_* that its routes ask for */
+	__u32 named; /* XLB_NAMED_* that its routes ask for so often that a table pays */
 	__u32 reserved0;
 };
 _Static_assert(sizeof(struct xlb_vhost) == 32, "a power of two");

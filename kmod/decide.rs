@@ -146,7 +146,7 @@ impl Locked<'_> {
 
     /// What the first decision says of how the request is forwarded, whoever gets it in the end: an upgrade that the
     /// service does not allow is not asked for, and a path that came in another form than it was matched in is
-    /// forwarded as it came only where no server can read another path in it.
+    /// forwarded as it came, but for slashes at its start, and only where no server can read another path in it.
     pub(crate) fn settle(&mut self) -> Result<(), Reason> {
         let inner = &mut **self;
         let flags = u32::from(inner.decision.flags);
@@ -158,7 +158,13 @@ impl Locked<'_> {
         if inner.rewrite_path || inner.path.is_empty() {
             return Ok(());
         }
-        path::may_forward(inner.head.path.get(inner.buf.bytes()))
+        let path = inner.head.path;
+        let start = path::forward(path.get(inner.buf.bytes()))?;
+        if start > 0 {
+            inner.head.path = path.skip(start as u32);
+            inner.head.rewrite = true;
+        }
+        Ok(())
     }
 
     /// Writes path and host as they are matched to `path` and `host`, or leaves these empty when

@@ -12,8 +12,9 @@ use core::cell::Cell;
 use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use xlb_engine::hash::fnv1a;
-use xlb_engine::named::{self, Bytes, Entry, Kind, Named};
-use xlb_engine::{search, RequestHead};
+use xlb_engine::headers::{self, Bytes, Entry, Headers};
+use xlb_engine::parts::{self, Kind, Slot};
+use xlb_engine::{search, RequestHead, Span};
 
 use crate::psock::Psock;
 use crate::sys;
@@ -32,19 +33,26 @@ pub(crate) struct View {
     /// Lower case, without port.
     host: *const [u8],
     table: Option<KBox<Table>>,
+    /// The part that was found last without a table.
+    found: Cell<Span>,
     /// Kinds of named parts (`XLB_NAMED_*`) that were asked for. What one request on a connection
     /// needs, the next one most likely needs too: it stays.
     wanted: Cell<u32>,
 }
 
-/// The named parts of a request, of some kinds.
+/// The named parts of a request, of the kinds that were asked for.
 struct Table {
     kinds: u32,
     key: [u64; 2],
-    entries: KVVec<Entry>,
+    headers: KVVec<Entry>,
     /// Values of repeated header fields.
     joined: KVVec<u8>,
+    query: KVVec<Slot>,
+    cookies: KVVec<Slot>,
 }
+
+/// What a field number of a named part has above the part's own: one bit says of which kind it is.
+const PART_BITS: u32 = 24;
 
 const NOTHING: *const [u8] = core::ptr::slice_from_raw_parts(core::ptr::null(), 0);
 
@@ -57,6 +65,7 @@ impl View {
             path: NOTHING,
             host: NOTHING,
             table: None,
+            found: Cell::new(Span::EMPTY),
             wanted: Cell::new(0),
         }
     }
@@ -94,41 +103,14 @@ impl View {
         kinds & !made == 0
     }
 
-    /// Makes the table of all that was asked for. May sleep. Its memory, which is at most some 14
+    /// Makes the table of all that was asked for. May sleep. Its memory, which is at most some 9
     /// times the head's, is charged to the caller's cgroup and goes when the policy has decided.
     pub(crate) fn make_table(&mut self) -> Result {
         self.table = None;
         let head = self.head();
         // SAFETY: By the invariant of `View`.
-        let bytes = unsafe { slice(self.bytes) };
-        let kinds = self.wanted.get();
-        let (query, cookies) = (
-            kinds & sys::XLB_NAMED_QUERY != 0,
-            kinds & sys::XLB_NAMED_COOKIE != 0,
-        );
-        // SAFETY: Only draws numbers.
-        let key = unsafe { [sys::xlb_random_u64(), sys::xlb_random_u64() | 1] };
-        let bound = named::bound(bytes, head, query, cookies);
-        let mut entries = KVVec::from_elem(Entry::FREE, bound, GFP_KERNEL_ACCOUNT)?;
-        let mut named = Named::new(&mut entries, key);
-        let joined = named.headers(bytes, head);
-        let mut joined = KVVec::from_elem(0, joined, GFP_KERNEL_ACCOUNT)?;
-        named.join(bytes, head, &mut joined);
-        if query {
-            named.query(bytes, head);
-        }
-        if cookies {
-            named.cookies(Bytes {
-                head: bytes,
-                joined: &joined,
-            });
-        }
-        let table = Table {
-            kinds: kinds | sys::XLB_NAMED_HEADER,
-            key,
-            entries,
-            joined,
-        };
+        let head = unsafe { slice(self.bytes) };
+        let table = Table::new(self.wanted.get(), head, self.head())?;
         self.table = Some(KBox::new(table, GFP_KERNEL_ACCOUNT)?);
         Ok(())
     }
@@ -143,28 +125,113 @@ impl View {
             sys::XLB_FIELD_PATH => path,
             sys::XLB_FIELD_QUERY => self.head().query.get(bytes),
             n => {
-                let nth = n.checked_sub(sys::XLB_FIELD_NAMED)? as usize;
-                let table = self.table.as_ref()?;
-                named::value(&table.entries, table.bytes(bytes), nth)?
+                let part = n.checked_sub(sys::XLB_FIELD_NAMED)?;
+                self.value(bytes, part)?
             }
         })
     }
 
-    fn named(&self, kind: Kind, name: &[u8]) -> Option<u32> {
-        let table = self.table.as_ref()?;
+    fn named(&self, kind: u32, name: &[u8]) -> Option<u32> {
         // SAFETY: By the invariant of `View`.
-        let bytes = table.bytes(unsafe { slice(self.bytes) });
-        let nth = named::find(&table.entries, table.key, bytes, kind, name)?;
-        sys::XLB_FIELD_NAMED.checked_add(u32::try_from(nth).ok()?)
+        let head = unsafe { slice(self.bytes) };
+        let nth = match (self.table(kind), kind) {
+            (Some(table), _) => table.find(head, kind, name)?,
+            (None, sys::XLB_NAMED_QUERY | sys::XLB_NAMED_COOKIE) => {
+                let kind = match kind {
+                    sys::XLB_NAMED_QUERY => Kind::Query,
+                    _ => Kind::Cookie,
+                };
+                let part = parts::seek(head, self.head(), kind, name)?;
+                self.found.set(part);
+                part.start as usize
+            }
+            _ => return None,
+        };
+        Some(sys::XLB_FIELD_NAMED + ((kind << PART_BITS) | u32::try_from(nth).ok()?))
+    }
+
+    /// The value of the part with a number.
+    fn value<'a>(&'a self, head: &'a [u8], part: u32) -> Option<&'a [u8]> {
+        let (kind, nth) = (part >> PART_BITS, part & ((1 << PART_BITS) - 1));
+        match self.table(kind) {
+            Some(table) => table.value(head, kind, nth as usize),
+            None => {
+                let found = Some(self.found.get()).filter(|part| part.start == nth)?;
+                Some(parts::value_of(head, found))
+            }
+        }
+    }
+
+    /// The table, if it has parts of this kind.
+    fn table(&self, kind: u32) -> Option<&Table> {
+        self.table
+            .as_deref()
+            .filter(|table| table.kinds & kind != 0)
     }
 }
 
 impl Table {
+    fn new(kinds: u32, head: &[u8], request: &RequestHead) -> Result<Self> {
+        // SAFETY: Only draws numbers.
+        let key = unsafe { [sys::xlb_random_u64(), sys::xlb_random_u64() | 1] };
+        let mut table = Table {
+            kinds,
+            key,
+            headers: KVVec::new(),
+            joined: KVVec::new(),
+            query: KVVec::new(),
+            cookies: KVVec::new(),
+        };
+        if kinds & sys::XLB_NAMED_HEADER != 0 {
+            let count = request.field_count as usize;
+            table.headers = KVVec::from_elem(Entry::FREE, count, GFP_KERNEL_ACCOUNT)?;
+            let mut headers = Headers::new(&mut table.headers, key);
+            let joined = headers.fill(head, request);
+            table.joined = KVVec::from_elem(0, joined, GFP_KERNEL_ACCOUNT)?;
+            headers.join(head, request, &mut table.joined);
+        }
+        let slots = |kind| -> Result<KVVec<Slot>> {
+            let bound = parts::bound(head, request, kind);
+            let mut slots = KVVec::from_elem(Slot::FREE, bound, GFP_KERNEL_ACCOUNT)?;
+            parts::fill(&mut slots, key, head, request, kind);
+            Ok(slots)
+        };
+        if kinds & sys::XLB_NAMED_QUERY != 0 {
+            table.query = slots(Kind::Query)?;
+        }
+        if kinds & sys::XLB_NAMED_COOKIE != 0 {
+            table.cookies = slots(Kind::Cookie)?;
+        }
+        Ok(table)
+    }
+
     fn bytes<'a>(&'a self, head: &'a [u8]) -> Bytes<'a> {
         Bytes {
             head,
             joined: &self.joined,
         }
+    }
+
+    /// The number of the part of a kind with a name.
+    fn find(&self, head: &[u8], kind: u32, name: &[u8]) -> Option<usize> {
+        let key = self.key;
+        match kind {
+            sys::XLB_NAMED_HEADER => headers::find(&self.headers, key, self.bytes(head), name),
+            sys::XLB_NAMED_QUERY => parts::find(&self.query, key, head, name),
+            _ => parts::find(&self.cookies, key, head, name),
+        }
+    }
+
+    /// The value of the part with that number.
+    fn value<'a>(&'a self, head: &'a [u8], kind: u32, nth: usize) -> Option<&'a [u8]> {
+        let part = match kind {
+            sys::XLB_NAMED_HEADER => {
+                return headers::value(&self.headers, self.bytes(head), nth);
+            }
+            sys::XLB_NAMED_QUERY => parts::part(&self.query, nth),
+            _ => parts::part(&self.cookies, nth),
+        };
+        Some(parts::value_of(head, part?))
     }
 }
 
@@ -320,12 +387,6 @@ unsafe extern "C" fn xlb_field_named(
     let view = unsafe { view(req) };
     // SAFETY: By the function's contract.
     let name = unsafe { core::slice::from_raw_parts(name, len as usize) };
-    let kind = match kind {
-        sys::XLB_NAMED_HEADER => Kind::Header,
-        sys::XLB_NAMED_QUERY => Kind::Query,
-        sys::XLB_NAMED_COOKIE => Kind::Cookie,
-        _ => return NOT_FOUND,
-    };
     match view.named(kind, name) {
         Some(field) => i32::try_from(field).unwrap_or(NOT_FOUND),
         None => NOT_FOUND,

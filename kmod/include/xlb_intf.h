@@ -204,11 +204,13 @@ enum xlb_reason {
  *	1 when buf[off, off + len) is somewhere in field[from, end), else 0; linear in both
  *	int bpf_xlb_contains(struct xlb_request *req, __u64 field_from,
  *			     const void *buf, __u32 buf__sz, __u64 off_len);
- *	0 when the named parts of all `kinds` can be asked for; -EAGAIN when route() must
- *	return XLB_REASON_RETRIED first: they are there when it is called again
+ *	0 when there is a table of the named parts of all `kinds`; -EAGAIN when route() must
+ *	return XLB_REASON_RETRIED first: it is there when it is called again
  *	int bpf_xlb_fields(struct xlb_request *req, __u32 kinds);
  *	the field number of the part of a kind that is named buf[off, off + len); headers
- *	are compared without case; -ENOENT when absent, or without bpf_xlb_fields()
+ *	are compared without case; -ENOENT when absent.  Headers need bpf_xlb_fields() first;
+ *	without it each search for another part goes over all of them, and makes the
+ *	number that the one before has returned void
  *	int bpf_xlb_named(struct xlb_request *req, __u32 kind, const void *buf, __u32 buf__sz,
  *			  __u64 off_len);
  *

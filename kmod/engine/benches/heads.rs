@@ -33,7 +33,7 @@ fn requests(c: &mut Criterion) {
             b.iter(|| rewrite::request(black_box(bytes), &head, &RequestEdits::default(), &mut out))
         });
         group.bench_function("xlb path", |b| {
-            b.iter(|| path::normalize(black_box(head.path.get(bytes)), &mut []))
+            b.iter(|| path::normalize(black_box(head.path.get(bytes)), path::Form::Match, &mut []))
         });
         group.finish();
     }

@@ -43,6 +43,25 @@ pub fn response_of_30_fields() -> Vec<u8> {
     head
 }
 
+/// A request of 60 KB of cookies, `part` again and again, or 20,000 names when that is empty.
+pub fn cookies(part: &str) -> Vec<u8> {
+    let letters =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'()*+-./:<>?@[]^_`{|}~";
+    let names = letters
+        .chars()
+        .flat_map(|a| letters.chars().map(move |b| format!("{a}{b};")));
+    let all: String = if part.is_empty() {
+        // Each name three times, in the order of the first time.
+        let all: String = names.collect();
+        all.repeat(3)
+    } else {
+        part.repeat(60_000 / part.len())
+    };
+    let [a, b] = [&all[..30_000.min(all.len() / 2)], &all[all.len() / 2..]]
+        .map(|text| &text[..text.len().min(30_000)]);
+    format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {a}\r\nCookie: {b}\r\n\r\n").into_bytes()
+}
+
 /// A body of some chunks.
 pub fn chunks(count: usize, size: usize) -> Vec<u8> {
     let mut body = Vec::new();

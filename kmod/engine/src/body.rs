@@ -9,8 +9,8 @@
 //!
 //! Stricter than the RFC: no white space in the chunk line, no bare LF, no framing fields in the trailer section.
 
-use crate::facts::FRAMING_NAMES;
-use crate::hash::{fnv1a, Fnv1a};
+use crate::hash::Fnv1a;
+use crate::known::Known;
 use crate::limits::{Limits, CHUNK_FREE_BYTES};
 use crate::message::Framing;
 use crate::reason::Reason;
@@ -18,9 +18,13 @@ use crate::scan;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum At {
+    // Bytes pass unseen in the first four: one comparison says so.
     Length,
+    Data,
     UntilClose,
     Tunnel,
+    Done,
+    Refused,
     Size,
     ExtName,
     ExtNameMore,
@@ -30,7 +34,6 @@ enum At {
     ExtEscaped,
     ExtQuotedEnd,
     SizeLf,
-    Data,
     DataCr,
     DataLf,
     TrailerLine,
@@ -38,10 +41,10 @@ enum At {
     TrailerValue,
     TrailerLf,
     EndLf,
-    Done,
 }
 
-/// Where one message's body stands.
+/// Where one message's body stands.  What follows an error has no meaning that all peers agree on, so a body that has
+/// returned one returns it again, and never ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Body {
     /// Rest of the length, or of the chunk's data; the chunk's size while its line is read.
@@ -56,28 +59,12 @@ pub struct Body {
     digits: u32,
     /// The trailer section has a field.
     trailers: bool,
+    /// The error that was returned, in [`At::Refused`].
+    refused: Option<Reason>,
     at: At,
 }
 
 const _: () = assert!(size_of::<Body>() <= 48);
-
-/// What the other parser of a trailer must not see; hashed, so that a name needs no room.
-static FRAMING_HASHES: [u64; FRAMING_NAMES.len()] = hashes();
-
-#[expect(
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "evaluated by the compiler"
-)]
-const fn hashes() -> [u64; FRAMING_NAMES.len()] {
-    let mut out = [0; FRAMING_NAMES.len()];
-    let mut i = 0;
-    while i < out.len() {
-        out[i] = fnv1a(FRAMING_NAMES[i]);
-        i += 1;
-    }
-    out
-}
 
 impl Body {
     /// The body of a message with this framing.
@@ -96,6 +83,7 @@ impl Body {
             line: 0,
             digits: 0,
             trailers: false,
+            refused: None,
             at,
         }
     }
@@ -116,7 +104,10 @@ impl Body {
     pub const fn at_close(&self) -> Result<(), Reason> {
         match self.at {
             At::Done | At::UntilClose | At::Tunnel => Ok(()),
-            _ => Err(Reason::BodyTruncated),
+            _ => Err(match self.refused {
+                Some(reason) => reason,
+                None => Reason::BodyTruncated,
+            }),
         }
     }
 
@@ -155,8 +146,21 @@ impl Body {
     }
 
     /// Goes over the next bytes and says how many of them are this message's: less than all only when
-    /// the message has ended.  After an error the message has no end that all peers agree on.
+    /// the message has ended.
     pub fn feed(&mut self, data: &[u8], limits: &Limits) -> Result<usize, Reason> {
+        if let Some(reason) = self.refused {
+            return Err(reason);
+        }
+        let result = self.pass(data, limits);
+        if let Err(reason) = result {
+            self.refused = Some(reason);
+            self.at = At::Refused;
+        }
+        result
+    }
+
+    #[inline]
+    fn pass(&mut self, data: &[u8], limits: &Limits) -> Result<usize, Reason> {
         let mut rest = data;
         loop {
             let opaque = self.opaque();
@@ -267,7 +271,7 @@ impl Body {
             At::TrailerLf if byte == b'\n' => At::TrailerLine,
             At::EndLf if byte == b'\n' => At::Done,
             At::SizeLf | At::DataLf | At::TrailerLf | At::EndLf => return Err(Reason::BareCr),
-            At::Length | At::UntilClose | At::Tunnel | At::Data | At::Done => self.at,
+            At::Length | At::UntilClose | At::Tunnel | At::Data | At::Done | At::Refused => self.at,
         };
         self.count(limits)
     }
@@ -322,7 +326,7 @@ impl Body {
 
     fn trailer_name(&mut self, byte: u8, limits: &Limits) -> Result<(), Reason> {
         self.at = match byte {
-            b':' if FRAMING_HASHES.contains(&self.name.finish()) => {
+            b':' if Known::is_hash(self.name.finish()) => {
                 return Err(Reason::TrailerField);
             }
             b':' => At::TrailerValue,

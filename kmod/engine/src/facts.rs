@@ -2,126 +2,11 @@
 
 //! What the fields of one head say about framing, connection and host: gathered line by line by both parsers.
 
+use crate::known::Known;
 use crate::limits::Limits;
 use crate::message::{Protocol, Span};
 use crate::reason::Reason;
 use crate::scan;
-
-/// The fields that the engine reads or drops.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Known {
-    Host,
-    ContentLength,
-    TransferEncoding,
-    Connection,
-    KeepAlive,
-    ProxyConnection,
-    Te,
-    Upgrade,
-    Http2Settings,
-    Expect,
-}
-
-/// Lengths of the names in [`Known`]: one test sends most fields on.
-const LENGTHS: u32 =
-    (1 << 2) | (1 << 4) | (1 << 6) | (1 << 7) | (1 << 10) | (1 << 14) | (1 << 16) | (1 << 17);
-
-impl Known {
-    /// The field that this token may be by its length and first letter, and whether it is.
-    #[inline]
-    fn candidate(name: &[u8]) -> Option<(Known, bool)> {
-        if name.len() > 17 || (LENGTHS >> name.len()) & 1 == 0 {
-            return None;
-        }
-        let known = match (name.len(), name.first()? | 0x20) {
-            (2, b't') => Known::Te,
-            (4, b'h') => Known::Host,
-            (6, b'e') => Known::Expect,
-            (7, b'u') => Known::Upgrade,
-            (10, b'c') => Known::Connection,
-            (10, b'k') => Known::KeepAlive,
-            (14, b'c') => Known::ContentLength,
-            (14, b'h') => Known::Http2Settings,
-            (16, b'p') => Known::ProxyConnection,
-            (17, b't') => Known::TransferEncoding,
-            _ => return None,
-        };
-        Some((known, scan::is_token_equal(name, known.spelling())))
-    }
-
-    #[inline]
-    const fn spelling(self) -> &'static [u8] {
-        match self {
-            Known::Te => b"te",
-            Known::Host => b"host",
-            Known::Expect => b"expect",
-            Known::Upgrade => b"upgrade",
-            Known::Connection => b"connection",
-            Known::KeepAlive => b"keep-alive",
-            Known::ContentLength => b"content-length",
-            Known::Http2Settings => b"http2-settings",
-            Known::ProxyConnection => b"proxy-connection",
-            Known::TransferEncoding => b"transfer-encoding",
-        }
-    }
-
-    /// The field of this name, which is a token, compared without case.
-    #[inline]
-    pub(crate) fn from_name(name: &[u8]) -> Option<Known> {
-        Self::candidate(name).and_then(|(known, equal)| equal.then_some(known))
-    }
-
-    /// Is this the name of a field with `_` for `-`?  Gateways that turn names into environment variables
-    /// cannot tell the two apart.
-    #[cold]
-    pub(crate) fn is_lookalike(name: &[u8]) -> bool {
-        Self::candidate(name).is_some_and(|(known, _)| {
-            name.contains(&b'_')
-                && name
-                    .iter()
-                    .zip(known.spelling())
-                    .all(|(a, b)| a.to_ascii_lowercase() == *b || (*a == b'_' && *b == b'-'))
-        })
-    }
-
-    /// Meant for the next hop only (RFC 9110, section 7.6.1).
-    pub(crate) fn is_hop_by_hop(self) -> bool {
-        matches!(
-            self,
-            Known::Connection
-                | Known::KeepAlive
-                | Known::ProxyConnection
-                | Known::Te
-                | Known::Upgrade
-                | Known::Http2Settings
-        )
-    }
-}
-
-/// Names that a trailer section must not hold and Connection must not name: they frame or route (RFC 9110, sections
-/// 6.5.1 and 7.6.1).
-pub(crate) const FRAMING_NAMES: [&[u8]; 10] = [
-    b"host",
-    b"content-length",
-    b"transfer-encoding",
-    b"connection",
-    b"keep-alive",
-    b"proxy-connection",
-    b"te",
-    b"trailer",
-    b"upgrade",
-    b"expect",
-];
-
-/// Fields that Connection must not name although they are end to end: dropping one would change where the
-/// message ends, or what it asks for.
-const NEVER_NAMED: [&[u8]; 5] = [
-    b"host",
-    b"content-length",
-    b"transfer-encoding",
-    b"expect",
-    b"trailer",
-];
 
 /// One bit for each fact.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -269,6 +154,7 @@ impl Facts {
                     Protocol::from_value(value)
                 };
             }
+            Known::Trailer => {}
             Known::KeepAlive | Known::ProxyConnection | Known::Te | Known::Http2Settings => {
                 self.flags.set(Flags::HOP);
             }
@@ -340,7 +226,7 @@ impl Facts {
                 self.flags.set(Flags::KEEP_ALIVE);
             } else if option.eq_ignore_ascii_case(b"upgrade") {
                 self.flags.set(Flags::UPGRADE_OPTION);
-            } else if is_one_of(option, &NEVER_NAMED) {
+            } else if Known::from_name(option).is_some_and(|known| !known.is_hop_by_hop()) {
                 return Err(Reason::ConnectionFraming);
             } else {
                 self.flags.set(Flags::HOP);
@@ -372,47 +258,5 @@ fn length_error(value: &[u8]) -> Reason {
         Reason::LengthZeros
     } else {
         Reason::LengthOverflow
-    }
-}
-
-/// Is `name` one of `names` (in lower case), without regard to case?
-pub(crate) fn is_one_of(name: &[u8], names: &[&[u8]]) -> bool {
-    names.iter().any(|n| name.eq_ignore_ascii_case(n))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_known_without_case() {
-        for (name, known) in [
-            ("Host", Known::Host),
-            ("CONTENT-LENGTH", Known::ContentLength),
-            ("Transfer-Encoding", Known::TransferEncoding),
-            ("te", Known::Te),
-            ("HTTP2-Settings", Known::Http2Settings),
-            ("Proxy-Connection", Known::ProxyConnection),
-        ] {
-            assert_eq!(Known::from_name(name.as_bytes()), Some(known), "{name}");
-        }
-        for name in [
-            "",
-            "hosts",
-            "content-lengt",
-            "content-lengths",
-            "hose",
-            "content.length",
-            "X",
-            "accept-charset",
-            "a-name-that-is-longer-than-thirty-two-bytes-in-all",
-        ] {
-            assert_eq!(Known::from_name(name.as_bytes()), None, "{name}");
-            assert!(!Known::is_lookalike(name.as_bytes()), "{name}");
-        }
-        for name in ["content_length", "TRANSFER_ENCODING", "Keep_Alive"] {
-            assert_eq!(Known::from_name(name.as_bytes()), None, "{name}");
-            assert!(Known::is_lookalike(name.as_bytes()), "{name}");
-        }
     }
 }

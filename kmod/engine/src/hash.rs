@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! FNV-1a, 64 bit: <https://datatracker.ietf.org/doc/html/draft-eastlake-fnv>.  For consistent choices, not for secrets:
-//! whoever picks the bytes can pick the hash.
+//! whoever picks the bytes can pick the hash.  `Keyed` is for tables whose names a client picks.
 
 const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0000_0100_0000_01b3;
@@ -48,6 +48,59 @@ impl Default for Fnv1a {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// A hash with a secret: each word is multiplied to 128 bits and folded.  Names have no NUL, so a last word that is not
+/// full says its length; a name is hashed to the end of the word behind its last byte.
+#[derive(Clone, Copy)]
+pub(crate) struct Keyed {
+    hash: u64,
+    factor: u64,
+}
+
+impl Keyed {
+    /// Before the first word.
+    #[inline]
+    pub(crate) fn new([hash, factor]: [u64; 2]) -> Self {
+        Keyed { hash, factor }
+    }
+
+    /// Of a whole name, each word of which is changed by `fold` first.
+    #[inline]
+    pub(crate) fn of(key: [u64; 2], name: &[u8], fold: impl Fn(u64) -> u64) -> Keyed {
+        let (mut hash, mut at) = (Keyed::new(key), 0usize);
+        while at <= name.len() {
+            hash.push(fold(word_at(name, at)));
+            at = at.wrapping_add(8);
+        }
+        hash
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, word: u64) {
+        let product = u128::from(self.hash ^ word).wrapping_mul(u128::from(self.factor));
+        self.hash = product as u64 ^ (product >> 64) as u64;
+    }
+
+    #[inline]
+    pub(crate) fn finish(self) -> u64 {
+        self.hash
+    }
+}
+
+/// Eight bytes as a word, the first lowest; NULs behind the last.
+#[inline]
+pub(crate) fn word_at(bytes: &[u8], at: usize) -> u64 {
+    match bytes.get(at..at.wrapping_add(8)) {
+        Some(&[a, b, c, d, e, f, g, h]) => u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        _ => last_word(bytes.get(at..).unwrap_or(&[])),
+    }
+}
+
+#[cold]
+fn last_word(bytes: &[u8]) -> u64 {
+    let backwards = bytes.iter().rev();
+    backwards.fold(0, |word, byte| (word << 8) | u64::from(*byte))
 }
 
 #[cfg(test)]

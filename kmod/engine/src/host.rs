@@ -176,17 +176,12 @@ pub fn normalize(host: &[u8], out: &mut [u8]) -> Result<Normalized, Reason> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::draws;
     use std::net::Ipv6Addr;
 
     #[test]
     fn ipv6_agrees_with_the_standard_library() {
-        let mut state = 1u64;
-        let mut next = |n: usize| {
-            state = state
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
-            (state >> 33) as usize % n
-        };
+        let mut next = draws(1);
         let parts = [
             "1",
             "ffff",

@@ -26,7 +26,8 @@ pub struct Span {
 }
 
 impl Span {
-    pub(crate) const EMPTY: Span = Span { start: 0, len: 0 };
+    /// No bytes, of anything.
+    pub const EMPTY: Span = Span { start: 0, len: 0 };
 
     /// From two offsets; empty when they are out of order.
     pub(crate) const fn between(start: usize, end: usize) -> Span {
@@ -36,9 +37,27 @@ impl Span {
         }
     }
 
+    /// Where `part` lies in `whole`, of which it is a piece.
+    pub(crate) fn of(whole: &[u8], part: &[u8]) -> Span {
+        let start = part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
+        Span {
+            start: if part.is_empty() { 0 } else { start as u32 },
+            len: part.len() as u32,
+        }
+    }
+
     /// Offset after the last byte.
     pub const fn end(self) -> u32 {
         self.start.saturating_add(self.len)
+    }
+
+    /// Without its first `bytes`.
+    #[must_use]
+    pub const fn skip(self, bytes: u32) -> Span {
+        Span {
+            start: self.start.saturating_add(bytes),
+            len: self.len.saturating_sub(bytes),
+        }
     }
 
     /// No byte.

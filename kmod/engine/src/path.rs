@@ -14,12 +14,19 @@
 //! resolve and others do not.  Letters keep their case, and a parameter (`/a;v=1`) is a part of its segment.
 //!
 //! What is forwarded are the bytes that came: to RabbitMQ, npm, GitLab and S3 `%2F` and `//` are names, and another spelling is
-//! another resource.  That is no way around a rule, because [`may_forward`] refuses what a server could read as a path that was
-//! not matched.  The readings considered: segments split and then decoded, or decoded and then split; a backslash as a slash or
-//! as itself; empty segments kept or merged; dot segments resolved (RFC 3986, section 5.2.4) before any of these, after them, or
-//! never; the target read as a URL, to which `//x/y` is the host `x` and the path `/y`.  In all of them the path consists of the
-//! segments that were matched: they can only differ in which slashes part segments and which belong to a name.  A rule thus
-//! sees an encoded slash as a slash.
+//! another resource.  That is no way around a rule, because [`forward`] leaves out or refuses what a server could read as a path
+//! that was not matched.  The readings considered: segments split and then decoded, or decoded and then split; a backslash as a
+//! slash or as itself; empty segments kept or merged; dot segments resolved (RFC 3986, section 5.2.4) before any of these, after
+//! them, or never; the target read as a URL, to which `//x/y` is the host `x` and the path `/y`.  In all of them the path consists
+//! of the segments that were matched: they can only differ in which slashes part segments and which belong to a name.  A rule
+//! thus sees an encoded slash as a slash.
+//!
+//! Slashes at the start are therefore sent as one, as Python's `http.server` takes them since CVE-2021-28861.  Clients that join a
+//! base that ends with a slash to a path that begins with one write `//x/y`, and mean what was matched, `/x/y`: nginx, Go's
+//! `net/http` and Node's `http` see that path or two slashes, but `new URL(target, base)` in what runs on Node, `parse_url()` of PHP,
+//! `urlsplit()` of Python and `java.net.URI` see `/y`.  To refuse such a request breaks its client, and to forward it as it came
+//! lets `//x/admin` pass a rule for `/admin`.  With one slash all of them read what was matched.  The rest of the path stays as it
+//! came.  The price: a server to which `//key` and `/key` are two resources gets no request for the first.
 //!
 //! A service that says `normalize: forward` gets [`Form::Forward`] instead: Envoy's `normalize_path`, `merge_slashes` and
 //! `UNESCAPE_AND_FORWARD`.  It differs from the form that is matched in reserved characters (`;` and `%3B`), which keep the spelling
@@ -215,11 +222,14 @@ pub fn normalize(path: &[u8], form: Form, out: &mut [u8]) -> Result<Normalized, 
     }
 }
 
-/// May a path that was matched in normal form be forwarded as it came?  Only asked of one that has another form, and
-/// that has a normal form.
+/// How a path that was matched in normal form is forwarded: as it came from this offset on, where its last slash at the start
+/// stands.  Only asked of one that has another form, and that has a normal form.
 #[cold]
-pub fn may_forward(path: &[u8]) -> Result<(), Reason> {
-    if matches!(path, [b'/', b'/' | b'\\', ..]) {
+pub fn forward(path: &[u8]) -> Result<usize, Reason> {
+    let slashes = path.iter().take_while(|b| **b == b'/').count();
+    let start = slashes.saturating_sub(1);
+    let path = path.get(start..).unwrap_or(&[]);
+    if path.starts_with(b"/\\") {
         return Err(Reason::PathAuthority);
     }
     let mut rest = path;
@@ -236,7 +246,7 @@ pub fn may_forward(path: &[u8]) -> Result<(), Reason> {
     }
     match dots {
         Some(1 | 2) => Err(Reason::PathDots),
-        _ => Ok(()),
+        _ => Ok(start),
     }
 }
 
@@ -250,6 +260,7 @@ fn hex_digit(value: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::draws;
 
     fn form(path: &str, form: Form) -> Result<String, Reason> {
         let mut out = vec![0; normalize_bound(path.as_bytes())];
@@ -371,7 +382,17 @@ mod tests {
             "/%252e%252e/a",
             "/a|b",
         ] {
-            assert_eq!(may_forward(path.as_bytes()), Ok(()), "{path}");
+            assert_eq!(forward(path.as_bytes()), Ok(0), "{path}");
+        }
+        for (path, sent) in [
+            ("//", "/"),
+            ("//a/b", "/a/b"),
+            ("///a//b", "/a//b"),
+            ("//api/queues/%2F/orders", "/api/queues/%2F/orders"),
+            ("//%2Fa", "/%2Fa"),
+        ] {
+            let start = forward(path.as_bytes()).unwrap();
+            assert_eq!(&path[start..], sent);
         }
         for (path, reason) in [
             ("/.", Reason::PathDots),
@@ -385,23 +406,19 @@ mod tests {
             ("/a\\..\\b", Reason::PathDots),
             ("/a%5c..", Reason::PathDots),
             ("/a//..//b", Reason::PathDots),
-            ("//a/b", Reason::PathAuthority),
-            ("//", Reason::PathAuthority),
+            ("//..//a", Reason::PathDots),
+            ("//./a", Reason::PathDots),
             ("/\\a/b", Reason::PathAuthority),
+            ("//\\a/b", Reason::PathAuthority),
+            ("/\\/a/b", Reason::PathAuthority),
         ] {
-            assert_eq!(may_forward(path.as_bytes()), Err(reason), "{path}");
+            assert_eq!(forward(path.as_bytes()), Err(reason), "{path}");
         }
     }
 
     /// Paths of parts that mean something to some reading.
     fn each_path(mut check: impl FnMut(&str)) {
-        let mut state = 7u64;
-        let mut next = |n: usize| {
-            state = state
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
-            (state >> 33) as usize % n
-        };
+        let mut next = draws(7);
         let parts = [
             "/", "a", ".", "..", "%2e", "%2F", "%5c", "\\", "//", "%41", "%", ";", "%3b", "|",
             "%25", "%00", "2e", "/..", "/", "%40", "@", "%c3", "/.",
@@ -513,7 +530,7 @@ mod tests {
 
     #[test]
     fn no_reading_of_what_is_forwarded_has_other_segments_than_were_matched() {
-        let (mut count, mut as_it_came, mut refused) = (0, 0, 0);
+        let (mut count, mut as_it_came, mut shorter, mut refused) = (0, 0, 0, 0);
         each_path(|path| {
             count += 1;
             // Each takes 650 readings.
@@ -521,26 +538,38 @@ mod tests {
                 return;
             }
             let Ok(matched) = normal(path) else { return };
-            let forwarded = if may_forward(path.as_bytes()).is_ok() {
-                as_it_came += 1;
-                path.to_owned()
-            } else {
-                refused += 1;
-                form(path, Form::Forward).unwrap()
+            let forwarded = match forward(path.as_bytes()) {
+                Ok(start) => {
+                    as_it_came += usize::from(start == 0);
+                    shorter += usize::from(start > 0);
+                    path[start..].to_owned()
+                }
+                Err(_) => {
+                    refused += 1;
+                    form(path, Form::Forward).unwrap()
+                }
             };
             assert_eq!(normal(&forwarded).as_ref(), Ok(&matched), "{path}");
             for reading in readings(&forwarded) {
                 assert_eq!(flat(&reading), flat(&matched), "{path} read as {reading}");
             }
         });
-        assert!(as_it_came > 500 && refused > 500, "{as_it_came} {refused}");
+        let counts = [as_it_came, shorter, refused];
+        assert!(counts.iter().all(|n| *n > 200), "{counts:?}");
+    }
+
+    /// The reason for what is done to the slashes at the start.
+    #[test]
+    fn two_slashes_have_a_reading_of_their_own() {
+        assert!(readings("//x/admin").contains(&"/admin".to_owned()));
+        assert!(!readings("/x/admin").contains(&"/admin".to_owned()));
     }
 
     #[test]
     fn refused_dots_have_a_reading_of_their_own() {
         each_path(|path| {
             let Ok(matched) = normal(path) else { return };
-            let dots = may_forward(path.as_bytes()) == Err(Reason::PathDots);
+            let dots = forward(path.as_bytes()) == Err(Reason::PathDots);
             if !dots || path.len() > 12 || matched == "/" {
                 return;
             }

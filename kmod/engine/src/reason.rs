@@ -162,7 +162,7 @@ reasons! {
     // Appended
     MethodLookalike = "method_lookalike", BadRequest, "HEAD or CONNECT in another case";
     PathDots = "path_dots", BadRequest, "dot segment in the path, which servers resolve differently";
-    PathAuthority = "path_authority", BadRequest, "path that begins with two slashes, which some read as a host";
+    PathAuthority = "path_authority", BadRequest, "path that begins with slash and backslash, which some read as a host";
 }
 
 // XLB_ENGINE_REASONS in xlb_intf.h.

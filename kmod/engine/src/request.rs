@@ -6,7 +6,7 @@
 //! *( CRLF ) method SP target SP HTTP-version CRLF *( field-line CRLF ) CRLF
 //! ```
 
-use crate::facts::{self, Facts, Flags};
+use crate::facts::{Facts, Flags};
 use crate::fields::Lines;
 use crate::limits::Limits;
 use crate::message::{Framing, Method, Protocol, Span, Status, Version};
@@ -38,6 +38,8 @@ pub struct RequestParser {
     query: u32,
     method: Method,
     version: Version,
+    /// The error that was returned.
+    refused: Option<Reason>,
     at: At,
 }
 
@@ -145,15 +147,28 @@ impl RequestParser {
             query: 0,
             method: Method::Other,
             version: Version::Http11,
+            refused: None,
             at: At::Start,
         }
     }
 
     /// Goes on where the last call stopped.  `buf` is everything since the first byte, and may hold bytes after
-    /// the head.  After an error or a complete head, begin anew with [`new`](Self::new).
+    /// the head.  After a complete head, begin anew with [`new`](Self::new); after an error every call returns it again.
     // The module calls it in one place: inlined, the head need not be copied out.
     #[inline]
     pub fn parse(&mut self, buf: &[u8], limits: &Limits) -> Result<Status<RequestHead>, Reason> {
+        if let Some(reason) = self.refused {
+            return Err(reason);
+        }
+        let result = self.parse_once(buf, limits);
+        if let Err(reason) = result {
+            self.refused = Some(reason);
+        }
+        result
+    }
+
+    #[inline]
+    fn parse_once(&mut self, buf: &[u8], limits: &Limits) -> Result<Status<RequestHead>, Reason> {
         let most = limits.head_bytes as usize;
         let window = buf.get(..most).unwrap_or(buf);
         match self.advance(window, limits)? {
@@ -290,7 +305,11 @@ impl RequestParser {
         match self.method {
             Method::Connect => Err(Reason::MethodConnect),
             // To a server that ignores case the response would have another end.
-            Method::Other if facts::is_one_of(token, &[b"head", b"connect"]) => {
+            Method::Other
+                if [&b"head"[..], b"connect"]
+                    .iter()
+                    .any(|name| token.eq_ignore_ascii_case(name)) =>
+            {
                 Err(Reason::MethodLookalike)
             }
             _ => Ok(Status::Complete(end)),

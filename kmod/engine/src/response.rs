@@ -32,6 +32,8 @@ pub struct ResponseParser {
     interims: u32,
     status: u16,
     version: Version,
+    /// The error that was returned.
+    refused: Option<Reason>,
     at: At,
 }
 
@@ -71,15 +73,19 @@ impl ResponseParser {
             interims: 0,
             status: 0,
             version: Version::Http11,
+            refused: None,
             at: At::Start,
         }
     }
 
     /// Makes ready for the response after an interim one, or says that there were too many.
     pub fn interim(&mut self, limits: &Limits) -> Result<(), Reason> {
+        if let Some(reason) = self.refused {
+            return Err(reason);
+        }
         let interims = self.interims.saturating_add(1);
         if interims > limits.interim_count {
-            return Err(Reason::InterimCount);
+            return self.refuse(Reason::InterimCount);
         }
         *self = ResponseParser {
             interims,
@@ -89,20 +95,33 @@ impl ResponseParser {
     }
 
     /// Goes on where the last call stopped.  `buf` is everything since the first byte, and may hold bytes after
-    /// the head; `request` is the oldest one that has no final response yet.
+    /// the head; `request` is the oldest one that has no final response yet.  After an error every call returns it again.
     pub fn parse(
         &mut self,
         buf: &[u8],
         limits: &Limits,
         request: &RequestContext,
     ) -> Result<Status<ResponseHead>, Reason> {
+        if let Some(reason) = self.refused {
+            return Err(reason);
+        }
         let most = limits.head_bytes as usize;
         let window = buf.get(..most).unwrap_or(buf);
-        match self.advance(window, limits)? {
-            Some(end) => self.finish(end, request).map(Status::Complete),
-            None if window.len() >= most => Err(Reason::HeadBytes),
-            None => Ok(Status::Partial),
+        match self.advance(window, limits) {
+            Ok(Some(end)) => match self.finish(end, request) {
+                Ok(head) => Ok(Status::Complete(head)),
+                Err(reason) => self.refuse(reason),
+            },
+            Ok(None) if window.len() >= most => self.refuse(Reason::HeadBytes),
+            Ok(None) => Ok(Status::Partial),
+            Err(reason) => self.refuse(reason),
         }
+    }
+
+    #[cold]
+    fn refuse<T>(&mut self, reason: Reason) -> Result<T, Reason> {
+        self.refused = Some(reason);
+        Err(reason)
     }
 
     /// The offset after the head, once it is whole.

@@ -6,8 +6,8 @@
 //! what frames or routes: those fields are the engine's.  What was written parses to the same
 //! message: the fuzz target `rewrite` holds that true.
 
-use crate::facts::{Known, FRAMING_NAMES};
 use crate::fields::Fields;
+use crate::known::Known;
 use crate::message::{Framing, Span, Version};
 use crate::out::Out;
 use crate::reason::Reason;
@@ -131,10 +131,7 @@ fn check(edits: &[FieldEdit<'_>]) -> Result<(), Reason> {
         if edit.name.is_empty() || !edit.name.iter().all(|b| scan::is_token(*b)) {
             return Err(Reason::EditName);
         }
-        if Known::from_name(edit.name).is_some()
-            || Known::is_lookalike(edit.name)
-            || crate::facts::is_one_of(edit.name, &FRAMING_NAMES)
-        {
+        if Known::from_name(edit.name).is_some() || Known::is_lookalike(edit.name) {
             return Err(Reason::EditForbidden);
         }
         if !edit.value.iter().all(|b| scan::is_value(*b)) {

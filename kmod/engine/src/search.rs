@@ -51,6 +51,18 @@ fn two_way(text: &[u8], needle: &[u8]) -> bool {
             continue;
         }
         let from = cut.max(memory);
+        // Where the part after the cut begins otherwise no match does, and the needle moves by one.
+        if memory <= cut && window.get(cut) != back.first() {
+            let begins = back.first().and_then(|byte| {
+                scan::find_byte(text, at.wrapping_add(cut).wrapping_add(1), *byte)
+            });
+            let Some(begins) = begins else {
+                return false;
+            };
+            at = begins.wrapping_sub(cut);
+            memory = 0;
+            continue;
+        }
         if let Some(n) = mismatch(needle, window, from) {
             at = at.wrapping_add(from.wrapping_add(n).wrapping_sub(cut).wrapping_add(1));
             memory = 0;
@@ -106,6 +118,7 @@ fn maximal_suffix(needle: &[u8], before: impl Fn(u8, u8) -> bool) -> (usize, usi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::draws;
 
     fn plain(text: &[u8], needle: &[u8]) -> bool {
         needle.is_empty() || text.windows(needle.len()).any(|w| w == needle)
@@ -133,13 +146,7 @@ mod tests {
     /// Longer ones, with runs, near misses and bytes that share a bit of the set.
     #[test]
     fn long_strings() {
-        let mut state = 1u64;
-        let mut draw = |n: usize| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (state >> 33) as usize % n
-        };
+        let mut draw = draws(1);
         for _ in 0..20_000 {
             let letters = [b'a', b'b', b'a' + 64, 0x80][..1 + draw(4)].to_vec();
             let text: Vec<u8> = (0..draw(200))

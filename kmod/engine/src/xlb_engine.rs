@@ -30,17 +30,21 @@
 mod body;
 mod facts;
 mod fields;
+mod known;
 mod message;
 mod out;
 mod request;
 mod response;
 mod scan;
 mod target;
+#[cfg(test)]
+mod testing;
 
 pub mod hash;
+pub mod headers;
 pub mod host;
 pub mod limits;
-pub mod named;
+pub mod parts;
 pub mod path;
 pub mod reason;
 pub mod reply;

@@ -196,6 +196,7 @@ fn rfc9112_7_1_2_trailer_section() {
         ("Connection: close\r\n", Reason::TrailerField),
         ("Trailer: x\r\n", Reason::TrailerField),
         ("TE: x\r\n", Reason::TrailerField),
+        ("HTTP2-Settings: x\r\n", Reason::TrailerField),
         (" X: y\r\n", Reason::ObsFold),
         ("X: y\r\n z\r\n", Reason::ObsFold),
         (": y\r\n", Reason::FieldNameEmpty),

@@ -24,6 +24,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::xlb("smuggle/haproxy", haproxy).within(240),
     Scenario::xlb("smuggle/responses", responses).within(240),
     Scenario::xlb("smuggle/trailers", trailers),
+    Scenario::xlb("smuggle/cheroot", cheroot),
 ];
 
 pub const REQUESTS: &str = include_str!("../../corpus/smuggled-requests.txt");
@@ -160,9 +161,58 @@ fn one_attack(
     Ok(())
 }
 
-/// A server that takes two bytes after the last chunk's line for the end of the message, and what stands behind them
-/// for its next request, as cheroot 11.1.2 does. Its answer to that comes late: when the pool looks at the connection
-/// after the first answer, nothing is there.
+/// A request whose trailer is a request to a server that takes the end of the last chunk's line, or two bytes behind it, for
+/// the end of the message.
+const TRAILER_ATTACK: &str =
+    "POST /attack HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+     0\r\nX:GET /slow HTTP/1.1\r\n\r\n";
+
+/// Nobody gets the answer to the hidden request, which comes late: when the pool looks at the connection after the first
+/// answer, nothing is there.
+fn attack_by_trailer(ctx: &Ctx, vip: std::net::SocketAddr) -> Result<()> {
+    // While the server still thinks, and after its answer to the hidden request has come.
+    for wait_ms in [0, 100, 500] {
+        let mut attacker = ctx.open(vip)?;
+        attacker.send(TRAILER_ATTACK)?;
+        ensure!(attacker.response("POST")?.expect(200)?.text() == "answer to /attack");
+        thread::sleep(Duration::from_millis(wait_ms));
+        let mut victim = ctx.open(vip)?;
+        for round in 0..2 {
+            let path = format!("/v/{wait_ms}/{round}");
+            let answer = victim.get(&path)?;
+            ensure!(
+                answer.expect(200)?.text() == format!("answer to {path}"),
+                "the victim's request {path} was answered with {:?}",
+                answer.text()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The real cheroot 11.1.2 leaves a trailer section to be read as its next request.
+fn cheroot(ctx: &mut Ctx) -> Result<()> {
+    let script = include_str!("../../peers/cheroot_server.py");
+    let script = ctx.file("cheroot_server.py", script)?.display().to_string();
+    let (host, port) = BACKEND.rsplit_once(':').context("address:port")?;
+    let _server = ctx.spawn("python3", &[&script, host, port])?;
+    ctx.wait_listen(BACKEND)?;
+    // It does: one request has two answers.
+    let mut direct = ctx.open(BACKEND.parse()?)?;
+    direct.send(TRAILER_ATTACK)?;
+    for text in ["answer to /attack", "POISON"] {
+        ensure!(
+            direct.response("POST")?.expect(200)?.text() == text,
+            "cheroot has changed"
+        );
+    }
+    drop(direct);
+    let vip = ctx.shop_of_one_connection(BACKEND)?;
+    attack_by_trailer(ctx, vip)
+}
+
+/// A server with that defect that reads on behind two bytes, as it takes them for the empty line; and connections are kept
+/// where no trailers were.
 fn trailers(ctx: &mut Ctx) -> Result<()> {
     let server = Server::start(BACKEND, |mut conn, _| {
         while let Some(request) = conn.head()? {
@@ -188,25 +238,7 @@ fn trailers(ctx: &mut Ctx) -> Result<()> {
         "round_robin",
         "  pool: {max: 1, max_pending: 100}\n",
     )?;
-    // While the server still thinks, and after its answer to the hidden request has come.
-    for wait_ms in [0, 100, 500] {
-        let mut attacker = ctx.open(vip)?;
-        attacker.send(
-            "POST /attack HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX:GET /slow HTTP/1.1\r\n\r\n",
-        )?;
-        ensure!(attacker.response("POST")?.expect(200)?.text() == "answer to /attack");
-        thread::sleep(Duration::from_millis(wait_ms));
-        let mut victim = ctx.open(vip)?;
-        for round in 0..2 {
-            let path = format!("/v/{wait_ms}/{round}");
-            let answer = victim.get(&path)?;
-            ensure!(
-                answer.expect(200)?.text() == format!("answer to {path}"),
-                "the victim's request {path} was answered with {:?}",
-                answer.text()
-            );
-        }
-    }
+    attack_by_trailer(ctx, vip)?;
     // A chunked request without trailers leaves its connection in the pool.
     let before = server.accepted();
     let mut conn = ctx.open(vip)?;

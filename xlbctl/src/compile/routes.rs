@@ -59,12 +59,23 @@ fn small(value: u32) -> Option<u8> {
     u8::try_from(value).ok()
 }
 
-/// The kinds of named parts that a match asks for.
-fn named(matches: &Match) -> u32 {
-    let kind = |any: bool, kind: u32| if any { kind } else { 0 };
-    kind(!matches.headers.is_empty(), intf::XLB_PLACE_HEADER)
-        | kind(!matches.query.is_empty(), intf::XLB_PLACE_QUERY)
-        | kind(!matches.cookies.is_empty(), intf::XLB_PLACE_COOKIE)
+/// So many query parameters or cookies are searched for without a table, which costs more than one search: in a head that was
+/// chosen against it, and in a usual one too.
+const SEARCHES: usize = 1;
+
+/// The kinds of named parts that the kernel makes a table of for these routes.
+fn named(routes: &[Route]) -> u32 {
+    let kind = |count: fn(&Match) -> usize, most: usize, kind: u32| {
+        let asked: usize = routes.iter().map(|route| count(&route.matches)).sum();
+        if asked > most {
+            kind
+        } else {
+            0
+        }
+    };
+    kind(|m| m.headers.len(), 0, intf::XLB_PLACE_HEADER)
+        | kind(|m| m.query.len(), SEARCHES, intf::XLB_PLACE_QUERY)
+        | kind(|m| m.cookies.len(), SEARCHES, intf::XLB_PLACE_COOKIE)
 }
 
 impl Tables {
@@ -223,10 +234,7 @@ impl Tables {
             },
             max_path_bytes: longest(&exact)?,
             max_prefix_bytes: longest(&prefix)?,
-            named: host
-                .routes
-                .iter()
-                .fold(0, |kinds, r| kinds | named(&r.matches)),
+            named: named(&host.routes),
             reserved0: 0,
         };
         self.lists.extend(any);

@@ -150,13 +150,13 @@ pub fn request_path(text: &str) -> Result<String, String> {
     }
 }
 
-/// Why a path that came like this is not forwarded so, where it was matched in another form: the engine's reason.
+/// Why a path that came like this is not forwarded, where it was matched in another form: the engine's reason.
 pub fn path_refusal(text: &str) -> Option<xlb_engine::Reason> {
     let text = text.as_bytes();
     if xlb_engine::path::is_normal(text, Form::Match) {
         return None;
     }
-    xlb_engine::path::may_forward(text).err()
+    xlb_engine::path::forward(text).err()
 }
 
 /// As the engine makes it for matching, or in lower case where the engine would refuse it.

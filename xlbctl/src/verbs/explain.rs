@@ -116,7 +116,7 @@ fn request(args: &Explain) -> Result<Request, Error> {
         }
         match request.headers.iter_mut().find(|(n, _)| *n == name) {
             Some((_, joined)) => {
-                // As in the kernel: kmod/engine/src/named.rs.
+                // As in the kernel: kmod/engine/src/headers.rs.
                 joined.push_str(if name == "cookie" { "; " } else { "," });
                 joined.push_str(value);
             }

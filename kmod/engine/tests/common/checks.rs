@@ -222,6 +222,10 @@ pub fn chunked(data: &[u8]) {
     };
     assert_eq!(whole, slow);
     assert_eq!(body.at_close().is_ok(), body.is_done());
+    if let Err(reason) = slow {
+        assert_eq!(body.feed(b"0\r\n\r\n", &limits), Err(reason));
+        assert!(!body.is_done());
+    }
     if slow.is_ok() && body.is_done() {
         let (decoded, used) = reference::chunked(data).expect("the reference refuses");
         assert_eq!((decoded, used), (seen, at));

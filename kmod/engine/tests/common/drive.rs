@@ -61,6 +61,7 @@ impl Stream {
             return;
         }
         if let Err(reason) = self.take(bytes) {
+            self.check_stays_refused(reason);
             // How much of a refused body had passed depends on the pieces.
             if matches!(self.events.last(), Some(Event::Body(_))) {
                 self.events.pop();
@@ -78,6 +79,33 @@ impl Stream {
             Some(Err(reason)) => self.events.push(Event::Refused(reason)),
             Some(Ok(())) => self.events.push(Event::End),
             None => {}
+        }
+    }
+
+    /// What has returned an error takes nothing any more, whatever comes.
+    fn check_stays_refused(&mut self, reason: Reason) {
+        const GOOD: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        if let Some(body) = &mut self.body {
+            for more in [GOOD, b"\r\n", b""] {
+                assert_eq!(body.feed(more, &self.limits), Err(reason));
+            }
+            body.skip(1);
+            assert_eq!((body.opaque(), body.is_done()), (0, false));
+            assert_eq!(body.at_close(), Err(reason));
+            return;
+        }
+        match &mut self.side {
+            Side::Requests(parser) => {
+                for bytes in [&self.head, GOOD] {
+                    assert_eq!(parser.parse(bytes, &self.limits), Err(reason));
+                }
+            }
+            Side::Responses(parser, to) => {
+                for bytes in [&self.head, &b"HTTP/1.1 204 x\r\n\r\n"[..]] {
+                    assert_eq!(parser.parse(bytes, &self.limits, to), Err(reason));
+                }
+                assert_eq!(parser.interim(&self.limits), Err(reason));
+            }
         }
     }
 
