@@ -2,12 +2,13 @@
 
 //! What xlbctl asks of the module, through a BPF program of type SYSCALL: `bpf_xlb_ctl()`.
 //!
-//! Process context, may sleep. Records are written to the caller's buffer; the cursor is
-//! `shard or bucket << 32 | place in it`, so a list that changes between two calls may show an
-//! entry twice or miss one, but never goes wrong.
+//! Process context, may sleep. Records are written to the caller's buffer. The cursor of pools is
+//! `bucket << 32 | place in it`, that of sockets a place in `list.rs`: a list that changes between two
+//! calls may show an entry twice or miss one, but never goes wrong.
 
 use kernel::prelude::*;
 
+use crate::list::{self, Cursor};
 use crate::psock;
 use crate::sys;
 use crate::table;
@@ -29,7 +30,10 @@ unsafe extern "C" fn xlb_control(ctl: *mut sys::xlb_ctl, buf: *mut u8, len: u32)
     };
     let result = match ctl.op {
         sys::XLB_CTL_INFO => info(&mut out),
-        sys::XLB_CTL_SOCKETS => sockets(ctl, &mut out),
+        sys::XLB_CTL_SOCKETS => {
+            sockets(ctl, &mut out);
+            Ok(())
+        }
         sys::XLB_CTL_POOLS => pools(ctl, &mut out),
         sys::XLB_CTL_CLOSE_IDLE => {
             table::retire_endpoint(&ctl.addr, ctl.port);
@@ -99,25 +103,11 @@ fn info(out: &mut Records) -> Result {
     }
 }
 
-fn sockets(ctl: &mut sys::xlb_ctl, out: &mut Records) -> Result {
-    let (mut shard, mut skip) = split(ctl.cursor);
-    while shard < psock::shards() {
-        let mut full = false;
-        psock::for_each_in(shard, skip, |p| {
-            full = !out.push(&psock::info_of(p));
-            skip += usize::from(!full);
-            !full
-        })?;
-        if full {
-            ctl.cursor = join(shard, skip);
-            ctl.more = 1;
-            return Ok(());
-        }
-        shard += 1;
-        skip = 0;
-    }
-    ctl.more = 0;
-    Ok(())
+fn sockets(ctl: &mut sys::xlb_ctl, out: &mut Records) {
+    let mut cursor = Cursor(ctl.cursor);
+    let all = list::walk(&mut cursor, |psock| out.push(&psock.info()));
+    ctl.cursor = cursor.0;
+    ctl.more = u32::from(!all);
 }
 
 fn pools(ctl: &mut sys::xlb_ctl, out: &mut Records) -> Result {

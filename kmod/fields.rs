@@ -86,6 +86,7 @@ impl View {
         self.path = NOTHING;
         self.host = NOTHING;
         self.table = None;
+        self.found.set(Span::EMPTY);
     }
 
     fn head(&self) -> &RequestHead {
@@ -107,7 +108,6 @@ impl View {
     /// times the head's, is charged to the caller's cgroup and goes when the policy has decided.
     pub(crate) fn make_table(&mut self) -> Result {
         self.table = None;
-        let head = self.head();
         // SAFETY: By the invariant of `View`.
         let head = unsafe { slice(self.bytes) };
         let table = Table::new(self.wanted.get(), head, self.head())?;

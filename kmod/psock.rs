@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`Inner`]: the exchange, buffers, the bound i-sock | the socket lock (1): only through [`Locked`] |
 //! | `link`: place in a pool's queue | that pool's lock (4) |
-//! | `node`: place in the list of all p-sockets | the shard's lock (5) |
+//! | `place` in the list of all p-sockets | written at the attach; see `list.rs` |
 //! | `poll`, `rx`, and what `get sockets` shows | atomics: poll(2) and i-sock callbacks take no lock |
 //! | `next_done` | the list of orphans that are over (5) |
 //! | `deferred` | the spinlock inside the socket lock |
@@ -39,7 +39,7 @@ use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 use crate::count;
 use crate::exchange::{Inner, RCV_SHUTDOWN};
 use crate::fields::View;
-use crate::lock::BhLock;
+use crate::list::{self, Cursor, Place};
 use crate::pool::Link;
 use crate::sys;
 
@@ -72,7 +72,7 @@ pub(crate) struct Psock {
     pub(crate) sk: *mut sys::sock,
     work: UnsafeCell<MaybeUninit<bindings::delayed_work>>,
     pub(crate) link: UnsafeCell<Link>,
-    node: UnsafeCell<Node>,
+    place: UnsafeCell<Option<Place>>,
     /// The next one of the list of orphans that are over.
     pub(crate) next_done: UnsafeCell<*const Psock>,
     poll: Atomic<u32>,
@@ -87,39 +87,19 @@ pub(crate) struct Psock {
     endpoint: Atomic<u32>,
     requests: Atomic<u64>,
     service: Atomic<u32>,
+    /// Who connected, and to which VIP: for `get sockets`, which may see them while they change.
+    pid: Atomic<u32>,
+    vip_port: Atomic<u32>,
+    vip: [Atomic<u64>; 2],
     inner: UnsafeCell<Inner>,
 }
 
 // SAFETY: See the table at the top of the file.
 unsafe impl Sync for Psock {}
 
-/// A link of the list of p-sockets, and what does not change while it is there.
-struct Node {
-    next: *mut Psock,
-    prev: *mut Psock,
-    shard: usize,
-    listed: bool,
-    pid: u32,
-    vip: [u8; 16],
-    vip_port: u16,
-}
-
-/// The list is cut into shards by CPU, so that connects on different CPUs take different locks.
-const SHARDS: usize = 64;
-
-struct Head(*mut Psock);
-
-// SAFETY: Followed under the shard's lock only.
-unsafe impl Send for Head {}
-
-static LIST: [BhLock<Head>; SHARDS] = [const { BhLock::new(Head(ptr::null_mut())) }; SHARDS];
-
 /// Prepares the list and the memory; once, at load.
 pub(crate) fn init() -> Result {
-    for shard in &LIST {
-        // SAFETY: Once, before first use; statics do not move.
-        unsafe { shard.init(sys::XLB_LOCK_SOCKETS) };
-    }
+    list::init();
     // SAFETY: Once.
     kernel::error::to_result(unsafe { sys::xlb_psock_cache_init(size_of::<Psock>() as u32) })
 }
@@ -315,76 +295,29 @@ impl Psock {
     /// The last step of a close: takes the p-sock off the list and waits for its work, which finds
     /// `Phase::Closed`. Nothing is locked; may sleep.
     pub(crate) fn stop(&self) {
-        self.delist();
+        // SAFETY: Written at the attach and here, at the end of all users.
+        if let Some(place) = unsafe { (*self.place.get()).take() } {
+            list::remove(place);
+        }
         // SAFETY: The work sleeps for no lock that is held here.
         unsafe { sys::xlb_work_disable_sync(self.work.get().cast()) };
     }
 
-    fn enlist(&self, vip: [u8; 16], vip_port: u16) {
-        // SAFETY: Any CPU number does.
-        let shard = unsafe { sys::xlb_cpu() } as usize % SHARDS;
-        let Some(head) = LIST.get(shard) else { return };
-        let this = ptr::from_ref(self).cast_mut();
-        let mut head = head.lock();
-        // SAFETY: The shard's lock is held, and an unlisted node is ours (socket lock).
-        unsafe {
-            let node = &mut *self.node.get();
-            node.shard = shard;
-            node.listed = true;
-            node.pid = sys::xlb_current_tgid();
-            node.vip = vip;
-            node.vip_port = vip_port;
-            node.prev = ptr::null_mut();
-            node.next = head.0;
-            if !head.0.is_null() {
-                (*(*head.0).node.get()).prev = this;
-            }
-        }
-        head.0 = this;
-    }
-
-    fn delist(&self) {
-        // SAFETY: `shard` and `listed` change in connect, disconnect and close only, which the socket
-        // lock, or the end of all users, keeps apart.
-        let (shard, listed) = unsafe { ((*self.node.get()).shard, (*self.node.get()).listed) };
-        let Some(head) = LIST.get(shard) else { return };
-        if !listed {
-            return;
-        }
-        let mut head = head.lock();
-        // SAFETY: The shard's lock is held; neighbours are listed, hence live.
-        unsafe {
-            let node = &mut *self.node.get();
-            if node.prev.is_null() {
-                head.0 = node.next;
-            } else {
-                (*(*node.prev).node.get()).next = node.next;
-            }
-            if !node.next.is_null() {
-                (*(*node.next).node.get()).prev = node.prev;
-            }
-            node.listed = false;
-        }
-    }
-
-    /// For `xlbctl get sockets`; the shard's lock is held.
-    fn info(&self) -> sys::xlb_socket_info {
-        // SAFETY: The shard's lock is held, so the node stays as it is.
-        let node = unsafe { &*self.node.get() };
+    /// For `xlbctl get sockets`; in RCU.
+    pub(crate) fn info(&self) -> sys::xlb_socket_info {
         let mut endpoint = [0; 16];
         let mut endpoint_port = 0;
         let (mut receive, mut send) = (0, 0);
         let rx = self.rx.load(Acquire);
         if !rx.is_null() {
-            // SAFETY: BHs are off and we hold a spinlock, which is an RCU section; see
-            // `is_writable` for what `rx` points at.
+            // SAFETY: In RCU; see `is_writable` for what `rx` points at.
             unsafe {
                 sys::xlb_sk_peer(rx, endpoint.as_mut_ptr(), &mut endpoint_port);
                 receive = sys::xlb_isk_inq(rx);
                 send = sys::xlb_isk_outq(rx);
             }
         }
-        // SAFETY: A listed p-sock has a live socket.
+        // SAFETY: In RCU the socket of a p-sock that was listed is one still, see `list.rs`.
         let (id, cgroup_id, netns) = unsafe {
             (
                 sys::xlb_sk_cookie(self.sk),
@@ -392,66 +325,43 @@ impl Psock {
                 sys::xlb_net_inum(sys::xlb_sk_net(self.sk)),
             )
         };
+        let mut vip = [0; 16];
+        for (to, half) in vip.chunks_exact_mut(8).zip(&self.vip) {
+            to.copy_from_slice(&half.load(Relaxed).to_ne_bytes());
+        }
+        let poll = self.poll.load(Relaxed);
         sys::xlb_socket_info {
             id,
             cgroup_id,
             requests: self.requests.load(Relaxed),
-            pid: node.pid,
+            pid: self.pid.load(Relaxed),
             service: self.service(),
             netns,
-            state: self.poll.load(Relaxed) >> bits::STATE_SHIFT,
+            state: match poll & bits::OURS {
+                0 => sys::XLB_SOCKET_PASSED,
+                _ => poll >> bits::STATE_SHIFT,
+            },
             receive_bytes: u32::try_from(receive).unwrap_or(0),
             send_bytes: u32::try_from(send).unwrap_or(0),
-            vip: node.vip,
+            vip,
             endpoint,
-            vip_port: node.vip_port,
+            vip_port: self.vip_port.load(Relaxed) as u16,
             endpoint_port,
             endpoint_id: self.endpoint.load(Relaxed),
         }
     }
 }
 
-/// Calls `f` with each p-sock of shard `shard` from the `skip`-th on, until it returns false.
-/// `f` runs under the shard's lock. `Err` when there is no such shard.
-pub(crate) fn for_each_in(shard: usize, skip: usize, mut f: impl FnMut(&Psock) -> bool) -> Result {
-    let head = LIST.get(shard).ok_or(EINVAL)?.lock();
-    let mut at = head.0;
-    let mut n = 0;
-    while !at.is_null() {
-        // SAFETY: The shard's lock is held; listed p-sockets are live.
-        let psock = unsafe { &*at };
-        if n >= skip && !f(psock) {
-            break;
-        }
-        n += 1;
-        // SAFETY: As above.
-        at = unsafe { (*psock.node.get()).next };
-    }
-    Ok(())
-}
-
-/// Number of shards for [`for_each_in`].
-pub(crate) const fn shards() -> usize {
-    SHARDS
-}
-
-/// What `xlbctl get sockets` shows of a p-sock given by [`for_each_in`].
-pub(crate) fn info_of(psock: &Psock) -> sys::xlb_socket_info {
-    psock.info()
-}
-
-/// Asks the p-sockets of `service` (or of all) to end in order.
+/// Asks the p-sockets of `service` (or of all) to end in order. May sleep.
 pub(crate) fn end_all(service: u32) {
-    for shard in 0..SHARDS {
-        let _ = for_each_in(shard, 0, |psock| {
-            if service == sys::XLB_ANY || psock.service() == service {
-                psock.ending.store(true, Relaxed);
-                // A listed p-sock waits for its work before it goes.
-                psock.kick(0);
-            }
-            true
-        });
-    }
+    list::walk(&mut Cursor(0), |psock| {
+        if psock.is_ours() && (service == sys::XLB_ANY || psock.service() == service) {
+            psock.ending.store(true, Relaxed);
+            // In RCU; where it was closed meanwhile this does nothing.
+            psock.kick(0);
+        }
+        true
+    });
 }
 
 /// Lets the owner of an i-sock look whether it can let go of it, see
@@ -628,7 +538,8 @@ extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_p
     if psock.is_null() {
         return ptr::null_mut();
     }
-    // SAFETY: The cache's objects have the size and alignment of a Psock, and this one is ours.
+    // SAFETY: The cache's objects have the size and alignment of a Psock, and this one is ours. Asks about
+    // the current task.
     unsafe {
         psock.write(Psock {
             rcu: [0; 2],
@@ -637,15 +548,7 @@ extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_p
             sk,
             work: UnsafeCell::new(MaybeUninit::zeroed()),
             link: UnsafeCell::new(Link::new()),
-            node: UnsafeCell::new(Node {
-                next: ptr::null_mut(),
-                prev: ptr::null_mut(),
-                shard: 0,
-                listed: false,
-                pid: 0,
-                vip: [0; 16],
-                vip_port: 0,
-            }),
+            place: UnsafeCell::new(None),
             next_done: UnsafeCell::new(ptr::null()),
             poll: Atomic::new(0),
             local: Atomic::new(0),
@@ -655,6 +558,9 @@ extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_p
             endpoint: Atomic::new(0),
             requests: Atomic::new(0),
             service: Atomic::new(service),
+            pid: Atomic::new(sys::xlb_current_tgid()),
+            vip_port: Atomic::new(0),
+            vip: [const { Atomic::new(0) }; 2],
             inner: UnsafeCell::new(Inner::new()),
         });
     }
@@ -662,6 +568,15 @@ extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_p
     unsafe {
         sys::xlb_work_init((*psock).work.get().cast());
         (*(*psock).inner.get()).armed = true;
+    }
+    match list::add(psock) {
+        // SAFETY: Nobody else writes it before the end.
+        Ok(place) => unsafe { *(*psock).place.get() = Some(place) },
+        Err(_) => {
+            // SAFETY: Nobody knows it.
+            unsafe { sys::xlb_kfree_rcu(psock.cast()) };
+            return ptr::null_mut();
+        }
     }
     count::inc(sys::XLB_COUNTER_PSOCKS);
     count::add(sys::XLB_COUNTER_PSOCK_BYTES, size_of::<Psock>() as i64);
@@ -705,11 +620,16 @@ unsafe extern "C" fn xlb_psock_connected(psock: *mut sys::xlb_psock, vip: *const
     // SAFETY: By the contract.
     let psock = unsafe { from_c(psock) };
     // SAFETY: By the contract.
-    let vip = unsafe { *vip.cast::<[u8; 16]>() };
+    let vip = unsafe { *vip.cast::<[u64; 2]>() };
+    for (half, value) in psock.vip.iter().zip(vip) {
+        half.store(value, Relaxed);
+    }
+    psock.vip_port.store(u32::from(port), Relaxed);
+    // SAFETY: About the current task.
+    psock.pid.store(unsafe { sys::xlb_current_tgid() }, Relaxed);
     psock.ending.store(false, Relaxed);
     let poll = psock.poll.load(Relaxed);
     psock.poll.store(poll | bits::OURS, Release);
-    psock.enlist(vip, port);
     count::inc(sys::XLB_COUNTER_ACCEPTED);
 }
 
@@ -769,7 +689,6 @@ unsafe extern "C" fn xlb_psock_disconnect(psock: *mut sys::xlb_psock) {
             locked.clear();
         });
     }
-    psock.delist();
     let poll = psock.poll.load(Relaxed);
     psock.poll.store(poll & !bits::OURS, Release);
 }

@@ -6,7 +6,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `psock.rs` | the application's socket: lifetime, poll, the list of all of them |
+//! | `psock.rs`, `list.rs` | the application's socket: lifetime, poll; the list of all of them |
 //! | `send.rs`, `recv.rs` | its `sendmsg` and `recvmsg` |
 //! | `exchange.rs` | one request and its response: what a p-sock is doing, and how it goes on |
 //! | `decide.rs`, `upstream.rs`, `replies.rs` | the steps of it: policy, connection, own answers |
@@ -34,6 +34,7 @@ mod holders;
 mod isock;
 mod keep_alive;
 mod limits;
+mod list;
 mod lock;
 mod orphan;
 mod peek;

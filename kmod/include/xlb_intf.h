@@ -21,7 +21,7 @@
 #include <linux/types.h>
 #endif
 
-#define XLB_ABI 2
+#define XLB_ABI 3
 
 /* --- Requests -------------------------------------------------------------- */
 
@@ -227,7 +227,7 @@ enum xlb_reason {
  *
  * Returns 0 or -errno.  `cursor` starts at 0 and is carried from call to call
  * until `more` is 0; `count` is the number of records written to buf.  May sleep.
- * Rights are those of running a BPF_PROG_TYPE_SYSCALL program (CAP_BPF).
+ * Wants CAP_NET_ADMIN and CAP_BPF in the initial user namespace.
  */
 struct xlb_ctl {
 	__u32 abi; /* in: XLB_ABI; -EPROTO when it is not the module's */
@@ -246,7 +246,8 @@ _Static_assert(sizeof(struct xlb_ctl) == 48, "passed by xlbctl of the same ABI")
 
 enum xlb_ctl_op {
 	XLB_CTL_INFO = 0, /* one struct xlb_info */
-	XLB_CTL_SOCKETS = 1, /* struct xlb_socket_info, one per p-sock */
+	XLB_CTL_SOCKETS =
+		1, /* struct xlb_socket_info, one for each socket that keeps the module in place */
 	XLB_CTL_POOLS = 2, /* struct xlb_pool_info, one per pool */
 	XLB_CTL_CLOSE_IDLE = 3, /* close an endpoint's idle i-socks; running ones end */
 	XLB_CTL_END_SOCKETS = 4, /* a running exchange ends with EOF, the next write gets EPIPE */
@@ -307,6 +308,8 @@ enum xlb_socket_state {
 	XLB_SOCKET_ACTIVE = 3, /* bound to an i-sock */
 	XLB_SOCKET_TUNNEL = 4, /* after 101 */
 	XLB_SOCKET_CLOSING = 5, /* no further request is taken */
+	XLB_SOCKET_PASSED =
+		6, /* not connected to a VIP any more: TCP serves it, the module stays for it */
 };
 
 struct xlb_socket_info {

@@ -18,6 +18,7 @@
 #include <linux/spinlock.h>
 #include <linux/version.h>
 #include <linux/workqueue.h>
+#include <linux/xarray.h>
 #include <net/net_namespace.h>
 #include <net/netns/generic.h>
 #include <net/rps.h>
@@ -685,8 +686,9 @@ void xlb_isk_shut_write(struct socket *sock)
 
 static struct lock_class_key lock_keys[XLB_LOCK_CLASSES];
 static const char *const lock_names[XLB_LOCK_CLASSES] = {
-	[XLB_LOCK_POOL] = "xlb_pool",	    [XLB_LOCK_TABLE] = "xlb_pool_table",
-	[XLB_LOCK_SOCKETS] = "xlb_psocks",  [XLB_LOCK_DEAD] = "xlb_dead",
+	[XLB_LOCK_POOL] = "xlb_pool",
+	[XLB_LOCK_TABLE] = "xlb_pool_table",
+	[XLB_LOCK_DEAD] = "xlb_dead",
 	[XLB_LOCK_ORPHANS] = "xlb_orphans",
 };
 
@@ -729,6 +731,32 @@ void xlb_kfree_rcu(void *object)
 
 	static_assert(sizeof(struct rcu_object) <= 16);
 	kfree_rcu(o, rcu);
+}
+
+/* ---- lists of p-sockets -------------------------------------------------------- */
+
+void xlb_list_init(struct xarray *list)
+{
+	xa_init_flags(list, XA_FLAGS_ALLOC | XA_FLAGS_ACCOUNT);
+}
+
+int xlb_list_add(struct xarray *list, void *entry, __u32 *index)
+{
+	return xa_alloc(list, index, entry, xa_limit_32b, GFP_ATOMIC | __GFP_NOWARN);
+}
+
+void xlb_list_remove(struct xarray *list, __u32 index)
+{
+	xa_erase(list, index);
+}
+
+void *xlb_list_next(struct xarray *list, __u32 *index)
+{
+	unsigned long at = *index;
+	void *entry = xa_find(list, &at, U32_MAX, XA_PRESENT);
+
+	*index = at;
+	return entry;
 }
 
 /* ---- memory that clients make us hold ---------------------------------------- */

@@ -16,6 +16,7 @@ struct sock;
 struct socket;
 struct msghdr;
 struct net;
+struct xarray;
 struct xlb_psock; /* psock.rs */
 struct xlb_isock; /* isock.rs */
 
@@ -107,6 +108,13 @@ void xlb_rcu_read_lock(void);
 void xlb_rcu_read_unlock(void);
 void xlb_kfree_rcu(void *object); /* its first 16 bytes are room for the RCU head */
 
+/* Lists of p-sockets, see list.rs. */
+void xlb_list_init(struct xarray *list);
+int xlb_list_add(struct xarray *list, void *entry, __u32 *index); /* -errno; does not sleep */
+void xlb_list_remove(struct xarray *list, __u32 index);
+void *xlb_list_next(struct xarray *list,
+		    __u32 *index); /* in RCU; at or after *index, which it sets */
+
 /* Memory that clients make the module hold, charged to their cgroups. */
 int xlb_psock_cache_init(__u32 size);
 void xlb_psock_cache_exit(void);
@@ -155,7 +163,6 @@ void xlb_shim_exit(void);
 enum xlb_lock_class {
 	XLB_LOCK_POOL,
 	XLB_LOCK_TABLE,
-	XLB_LOCK_SOCKETS,
 	XLB_LOCK_DEAD,
 	XLB_LOCK_ORPHANS,
 	XLB_LOCK_CLASSES,

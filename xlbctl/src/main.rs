@@ -11,6 +11,7 @@ mod kernel;
 mod matcher;
 mod numbers;
 mod output;
+mod pins;
 mod verbs;
 
 use std::process::ExitCode;

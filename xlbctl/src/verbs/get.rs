@@ -80,7 +80,10 @@ pub fn run(args: &Get) -> Result<(), Error> {
         Kind::Sockets => {
             ready_to_look()?;
             let document = applied().map(|(_, document)| document).unwrap_or_default();
-            let rows = sockets(&Ctl::open()?.sockets()?, &document);
+            let mut all = Ctl::open()?.sockets()?;
+            // Those that TCP serves are nobody's but `status`s.
+            all.retain(|socket| socket.state != intf::XLB_SOCKET_PASSED);
+            let rows = sockets(&all, &document);
             emit(output, &rows, |rows| {
                 let rows: Vec<_> = rows.iter().map(SocketRow::cells).collect();
                 table(
@@ -410,7 +413,8 @@ fn sockets(sockets: &[xlb_socket_info], document: &Document) -> Vec<SocketRow> {
         .collect()
 }
 
-fn command(pid: u32) -> String {
+/// The name of a process; empty when it is gone.
+pub fn command(pid: u32) -> String {
     std::fs::read_to_string(format!("/proc/{pid}/comm"))
         .unwrap_or_default()
         .trim()
@@ -425,6 +429,7 @@ fn state_name(state: u32) -> &'static str {
         intf::XLB_SOCKET_ACTIVE => "active",
         intf::XLB_SOCKET_TUNNEL => "tunnel",
         intf::XLB_SOCKET_CLOSING => "closing",
+        intf::XLB_SOCKET_PASSED => "passed",
         _ => "unknown",
     }
 }

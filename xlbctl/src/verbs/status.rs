@@ -13,6 +13,7 @@ use crate::kernel::commit::Maps;
 use crate::kernel::ctl::Ctl;
 use crate::kernel::{cgroup, preflight, programs};
 use crate::output;
+use crate::pins::{self, Pin};
 
 #[derive(Default, Serialize)]
 struct Status {
@@ -27,6 +28,8 @@ struct Status {
     clusters: usize,
     /// Instructions that the verifier walked for each program: a measure of its cost to load.
     verified_insns: BTreeMap<String, u32>,
+    /// Whose sockets keep the module in place.
+    pinned_by: Vec<Pin>,
     connects: BTreeMap<&'static str, u64>,
     counters: BTreeMap<&'static str, u64>,
     reasons: BTreeMap<&'static str, u64>,
@@ -56,8 +59,11 @@ fn look() -> Status {
     if !status.problems.is_empty() {
         return status;
     }
-    match Ctl::open().and_then(|ctl| ctl.info()) {
-        Ok(info) => module(&mut status, &info),
+    match Ctl::open().and_then(|ctl| Ok((ctl.info()?, ctl.sockets()?))) {
+        Ok((info, sockets)) => {
+            module(&mut status, &info);
+            status.pinned_by = pins::by_process(&sockets);
+        }
         Err(err) => status.problems.push(plain(&err)),
     }
     let missing = programs::missing_links();
@@ -192,6 +198,9 @@ fn text(status: &Status) -> String {
             .map(|(name, n)| format!("{name} {n}"))
             .collect();
         line("verified", &format!("{} instructions", programs.join(", ")));
+    }
+    for pin in pins::lines(&status.pinned_by) {
+        line("pinned by", &pin);
     }
     for (name, n) in &status.connects {
         line("connects", &format!("{name} {n}"));

@@ -12,6 +12,7 @@ use crate::kernel::ctl::Ctl;
 use crate::kernel::lock::Lock;
 use crate::kernel::{preflight, programs};
 use crate::output;
+use crate::pins;
 
 /// A grace period of RCU tasks takes tens of milliseconds, more where the machine is emulated.
 const GRACE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -27,6 +28,7 @@ pub fn run(args: &Unload) -> Result<(), Error> {
     if !programs::dir().exists() {
         return output::print_line("nothing is loaded");
     }
+    let mut pinned = Vec::new();
     // Without the module there are no sockets, only pins to remove.
     if preflight::is_module_loaded() {
         let ctl = Ctl::open()?;
@@ -41,11 +43,17 @@ pub fn run(args: &Unload) -> Result<(), Error> {
         programs::detach_connect()?;
         if args.force {
             end_sockets(&ctl)?;
+            // Ended in order, but their programs still have them.
+            pinned = pins::lines(&pins::by_process(&ctl.sockets()?));
         }
     }
     programs::remove()?;
     wait_for_references();
-    output::print_line("unloaded")
+    output::print_line("unloaded")?;
+    for pin in pinned {
+        output::print_line(&format!("the module stays until closed: {pin}"))?;
+    }
+    Ok(())
 }
 
 /// The kernel drops programs and maps, and with them their references to the module, after a
