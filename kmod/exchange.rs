@@ -378,7 +378,8 @@ impl Locked<'_> {
         }
         inner.last |= to_end;
         inner.response.partial.reset();
-        if let Some(isock) = inner.isock.take() {
+        if let Some(isock) = self.isock.take() {
+            self.take_options_back(&isock);
             isock.pool.clone().release(isock, keep);
         }
         count::inc(sys::XLB_COUNTER_RESPONSES);
@@ -465,6 +466,11 @@ impl Locked<'_> {
             }
             _ => false,
         }
+    }
+
+    /// The connection that the running exchange is bound to.
+    pub(crate) fn relaying(&self) -> Option<&Isock> {
+        self.isock.as_ref().filter(|_| self.phase == Phase::Relay)
     }
 
     fn is_tunnel(&self) -> bool {

@@ -12,6 +12,7 @@
 //! | `node`: place in the list of all p-sockets | the shard's lock (5) |
 //! | `poll`, `rx`, and what `get sockets` shows | atomics: poll(2) and i-sock callbacks take no lock |
 //! | `next_done` | the list of orphans that are over (5) |
+//! | `options` | the socket lock |
 //! | `deferred` | the spinlock inside the socket lock |
 //! | `view` | the socket lock, and only during a call of the BPF policy |
 //!
@@ -40,6 +41,7 @@ use crate::count;
 use crate::exchange::{Inner, RCV_SHUTDOWN};
 use crate::fields::View;
 use crate::lock::BhLock;
+use crate::options::{self, Options};
 use crate::pool::Link;
 use crate::sys;
 
@@ -79,6 +81,8 @@ pub(crate) struct Psock {
     deferred: Atomic<bool>,
     /// Unload with force: end after the running exchange.
     ending: Atomic<bool>,
+    /// What was set with `setsockopt`, see `options.rs`; the socket lock.
+    pub(crate) options: Options,
     /// The `struct sock` of the bound i-sock.
     rx: Atomic<*mut sys::sock>,
     state: Atomic<u32>,
@@ -253,6 +257,21 @@ impl Psock {
             return writable;
         }
         poll & bits::FULL == 0
+    }
+
+    /// The bound i-sock with a reference, or null; lock-free, in RCU.
+    fn bound(&self) -> *mut sys::sock {
+        let rx = self.rx.load(Acquire);
+        // SAFETY: As in `is_writable`.
+        if rx.is_null() || unsafe { sys::xlb_isk_get(rx) } == 0 {
+            return ptr::null_mut();
+        }
+        if self.rx.load(Acquire) != rx {
+            // SAFETY: Taken above.
+            unsafe { sys::xlb_isk_put(rx) };
+            return ptr::null_mut();
+        }
+        rx
     }
 
     /// Whether a read can make progress; lock-free.
@@ -642,6 +661,7 @@ extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_p
             ours: Atomic::new(false),
             deferred: Atomic::new(false),
             ending: Atomic::new(false),
+            options: options::none(),
             rx: Atomic::new(ptr::null_mut()),
             state: Atomic::new(sys::XLB_SOCKET_IDLE),
             endpoint: Atomic::new(0),
@@ -698,6 +718,8 @@ unsafe extern "C" fn xlb_psock_connected(psock: *mut sys::xlb_psock, vip: *const
     let psock = unsafe { from_c(psock) };
     // SAFETY: By the contract.
     let vip = unsafe { *vip.cast::<[u8; 16]>() };
+    // SAFETY: By the contract.
+    unsafe { psock.read_options() };
     psock.ending.store(false, Relaxed);
     psock.ours.store(true, Release);
     psock.enlist(vip, port);
@@ -818,6 +840,28 @@ unsafe extern "C" fn xlb_psock_readable(psock: *const sys::xlb_psock, target: u3
 unsafe extern "C" fn xlb_psock_writable(psock: *const sys::xlb_psock) -> i32 {
     // SAFETY: By the contract.
     i32::from(unsafe { from_c(psock) }.is_writable())
+}
+
+/// The `struct sock` of the bound i-sock, with a reference for the caller, or null.
+///
+/// # Safety
+///
+/// In RCU, with a p-sock found in that section.
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_bound(psock: *const sys::xlb_psock) -> *mut sys::sock {
+    // SAFETY: By the contract.
+    unsafe { from_c(psock) }.bound()
+}
+
+/// Whether the client was told that nothing more will come, or will be when it has read what is there.
+///
+/// # Safety
+///
+/// Called by `shim/proto.c` with a live p-sock.
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_has_ended(psock: *const sys::xlb_psock) -> i32 {
+    // SAFETY: By the contract.
+    i32::from(unsafe { from_c(psock) }.state.load(Relaxed) == sys::XLB_SOCKET_CLOSING)
 }
 
 /// The p-sock's work: what callbacks and timers ask for, under the socket lock.

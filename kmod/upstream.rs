@@ -131,6 +131,7 @@ impl Locked<'_> {
             return true;
         }
         isock.set_owner(psock.sk);
+        self.lend_options(&isock);
         psock.will_relay(isock.sk());
         let inner = &mut **self;
         inner.sent = if inner.out.is_some() {

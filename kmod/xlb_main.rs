@@ -35,6 +35,7 @@ mod isock;
 mod keep_alive;
 mod limits;
 mod lock;
+mod options;
 mod orphan;
 mod peek;
 mod pool;
