@@ -188,9 +188,18 @@ static int xlb_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
 {
 	struct xlb_psock *psock = ours(sk);
 
+	int flags = msg->msg_flags;
+
 	if (!psock)
 		return tcp_of(sk)->sendmsg(sk, msg, len);
-	return xlb_psock_sendmsg(psock, msg, len, msg->msg_flags);
+	/*
+	 * io_uring's SEND_ZC brings the completion with it, and holds a reference to it for the time of
+	 * this call.  Nothing else does when the bytes are copied: it completes, and says so, as where
+	 * tcp_sendmsg_locked() finds a route that cannot send the user's pages.
+	 */
+	if (msg->msg_ubuf)
+		flags &= ~MSG_ZEROCOPY;
+	return xlb_psock_sendmsg(psock, msg, len, flags);
 }
 
 static int xlb_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags)
@@ -493,7 +502,6 @@ int xlb_attach(struct sock *sk, __u32 service)
 	__module_get(THIS_MODULE);
 	/* i-socks wake the p-sock under RCU, see isock.rs. */
 	sock_set_flag(sk, SOCK_RCU_FREE);
-	clear_bit(SOCK_SUPPORT_ZC, &sock->flags);
 	rcu_assign_pointer(icsk->icsk_ulp_data, (void *)psock);
 	icsk->icsk_ulp_ops = &xlb_ulp_ops;
 	WRITE_ONCE(sock->ops, &xlb_stream_ops[v6]);
