@@ -2,30 +2,14 @@
 
 //! Socket options of a p-sock that work on the connection behind it, see `shim/options.c`.
 //!
-//! [`Psock::options`](crate::psock::Psock) holds which of them were set, from the connect and from each
-//! `setsockopt` on, and which the bound i-sock has. Where none was set, a request costs one test. All of it
-//! runs with the socket lock (1); the i-sock's (2) is taken inside.
-
-use core::cell::UnsafeCell;
+//! `Psock::options` holds which of them were set, from the connect and from each `setsockopt` on, and so
+//! which a bound i-sock has; `Psock::lent` holds what it had before. Where none was set, a request costs one
+//! test. All of it runs with the socket lock (1); the i-sock's (2) is taken inside.
 
 use crate::exchange::Phase;
 use crate::isock::Isock;
 use crate::psock::{from_c, Locked, Psock};
 use crate::sys;
-
-/// What [`Locked`] knows of the options; behind the socket lock.
-pub(crate) type Options = UnsafeCell<sys::xlb_options>;
-
-/// No option was set.
-pub(crate) const fn none() -> Options {
-    UnsafeCell::new(sys::xlb_options {
-        set: 0,
-        lent: 0,
-        paced: 0,
-        sndbuf: 0,
-        rcvbuf: 0,
-    })
-}
 
 impl Psock {
     /// Looks which options are set, before a connection is bound.
@@ -35,40 +19,39 @@ impl Psock {
     /// The caller holds the socket lock.
     pub(crate) unsafe fn read_options(&self) {
         // SAFETY: By the contract.
-        unsafe { (*self.options.get()).set = sys::xlb_sk_options(self.sk) as u8 };
+        unsafe { *self.options.get() = sys::xlb_sk_options(self.sk) };
     }
 }
 
 impl Locked<'_> {
     fn has_option(&self, option: u32) -> bool {
         // SAFETY: The socket lock is held.
-        u32::from(unsafe { (*self.psock.options.get()).set }) & option != 0
+        u32::from(unsafe { *self.psock.options.get() }) & option != 0
     }
 
     /// Lends the options to a connection that becomes this p-sock's.
     pub(crate) fn lend_options(&self, isock: &Isock) {
-        let options = self.psock.options.get();
+        let psock = self.psock;
+        let options = psock.options.get();
         // SAFETY: The socket lock is held, the i-sock is live, and its lock is taken for the change.
         unsafe {
-            sys::xlb_sk_learn(self.psock.sk, isock.sk());
-            if (*options).set != 0 {
+            sys::xlb_sk_learn(psock.sk, isock.sk());
+            if *options != 0 {
                 let _guard = isock.lock();
-                sys::xlb_isk_lend(isock.sk(), self.psock.sk, options);
-            } else {
-                // What a connection had that is gone.
-                (*options).lent = 0;
+                sys::xlb_isk_lend(isock.sk(), psock.sk, options, psock.lent.get());
             }
         }
     }
 
     /// Takes the options back from a connection that goes on to the pool.
     pub(crate) fn take_options_back(&self, isock: &Isock) {
-        let options = self.psock.options.get();
+        let psock = self.psock;
+        let options = psock.options.get();
         // SAFETY: As above.
         unsafe {
-            if (*options).lent != 0 {
+            if *options != 0 {
                 let _guard = isock.lock();
-                sys::xlb_isk_take_back(isock.sk(), options);
+                sys::xlb_isk_take_back(isock.sk(), options, psock.lent.get());
             }
         }
     }

@@ -12,7 +12,7 @@
 //! | `node`: place in the list of all p-sockets | the shard's lock (5) |
 //! | `poll`, `rx`, and what `get sockets` shows | atomics: poll(2) and i-sock callbacks take no lock |
 //! | `next_done` | the list of orphans that are over (5) |
-//! | `options` | the socket lock |
+//! | `options`, `lent` | the socket lock |
 //! | `deferred` | the spinlock inside the socket lock |
 //! | `view` | the socket lock, and only during a call of the BPF policy |
 //!
@@ -41,7 +41,6 @@ use crate::count;
 use crate::exchange::{Inner, RCV_SHUTDOWN};
 use crate::fields::View;
 use crate::lock::BhLock;
-use crate::options::{self, Options};
 use crate::pool::Link;
 use crate::sys;
 
@@ -81,14 +80,15 @@ pub(crate) struct Psock {
     deferred: Atomic<bool>,
     /// Unload with force: end after the running exchange.
     ending: Atomic<bool>,
-    /// What was set with `setsockopt`, see `options.rs`; the socket lock.
-    pub(crate) options: Options,
+    /// What was set with `setsockopt`, and what the bound i-sock had before; see `options.rs`.
+    pub(crate) options: UnsafeCell<u8>,
+    pub(crate) lent: UnsafeCell<sys::xlb_lent>,
+    service: Atomic<u32>,
     /// The `struct sock` of the bound i-sock.
     rx: Atomic<*mut sys::sock>,
     state: Atomic<u32>,
     endpoint: Atomic<u32>,
     requests: Atomic<u64>,
-    service: Atomic<u32>,
     inner: UnsafeCell<Inner>,
 }
 
@@ -661,12 +661,13 @@ extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_p
             ours: Atomic::new(false),
             deferred: Atomic::new(false),
             ending: Atomic::new(false),
-            options: options::none(),
+            options: UnsafeCell::new(0),
+            lent: UnsafeCell::new(sys::xlb_lent::default()),
+            service: Atomic::new(service),
             rx: Atomic::new(ptr::null_mut()),
             state: Atomic::new(sys::XLB_SOCKET_IDLE),
             endpoint: Atomic::new(0),
             requests: Atomic::new(0),
-            service: Atomic::new(service),
             inner: UnsafeCell::new(Inner::new()),
         });
     }

@@ -24,10 +24,10 @@
  * Which options of a p-sock are not as they were made.  SO_BUSY_POLL: i-socks are made without, so
  * it is lent also where net.core.busy_read has set it.
  */
-__u32 xlb_sk_options(const struct sock *sk)
+__u8 xlb_sk_options(const struct sock *sk)
 {
 	const struct tcp_sock *tp = tcp_sk(sk);
-	__u32 set = 0;
+	__u8 set = 0;
 
 	if (sk->sk_userlocks & SOCK_SNDBUF_LOCK)
 		set |= XLB_OPTION_SNDBUF;
@@ -66,13 +66,13 @@ static void lend_rcvbuf(struct sock *sk, const struct sock *psk)
 	WRITE_ONCE(sk->sk_rcvbuf, want);
 }
 
-static void lend_pacing(struct sock *sk, const struct sock *psk, struct xlb_options *options)
+static void lend_pacing(struct sock *sk, const struct sock *psk, __u8 *options)
 {
 	unsigned long rate = READ_ONCE(psk->sk_max_pacing_rate);
 
 	/* As sk_setsockopt(). */
 	if (cmpxchg(&sk->sk_pacing_status, SK_PACING_NONE, SK_PACING_NEEDED) == SK_PACING_NONE)
-		options->paced = 1;
+		*options |= XLB_OPTION_PACED;
 	WRITE_ONCE(sk->sk_max_pacing_rate, rate);
 	if (rate < READ_ONCE(sk->sk_pacing_rate))
 		WRITE_ONCE(sk->sk_pacing_rate, rate);
@@ -87,14 +87,13 @@ static void lend_stamps(struct sock *sk, const struct sock *psk)
 	WRITE_ONCE(sk->sk_tsflags, READ_ONCE(psk->sk_tsflags) & RX_TIMESTAMPING);
 }
 
-void xlb_isk_lend(struct sock *sk, const struct sock *psk, struct xlb_options *options)
+void xlb_isk_lend(struct sock *sk, const struct sock *psk, __u8 *options, struct xlb_lent *lent)
 {
-	__u32 set = options->set;
+	__u8 set = *options;
 
-	options->lent = set;
-	options->sndbuf = sk->sk_sndbuf;
-	options->rcvbuf = sk->sk_rcvbuf;
-	options->paced = 0;
+	lent->sndbuf = sk->sk_sndbuf;
+	lent->rcvbuf = sk->sk_rcvbuf;
+	*options &= ~XLB_OPTION_PACED;
 	if (set & XLB_OPTION_SNDBUF) {
 		sk->sk_userlocks |= SOCK_SNDBUF_LOCK;
 		WRITE_ONCE(sk->sk_sndbuf, READ_ONCE(psk->sk_sndbuf));
@@ -116,38 +115,39 @@ void xlb_isk_lend(struct sock *sk, const struct sock *psk, struct xlb_options *o
 #endif
 }
 
-/* Mirrors xlb_isk_lend(). */
-void xlb_isk_take_back(struct sock *sk, struct xlb_options *options)
+/* Mirrors xlb_isk_lend(), with the same options. */
+void xlb_isk_take_back(struct sock *sk, __u8 *options, const struct xlb_lent *lent)
 {
-	__u32 lent = options->lent;
+	__u8 set = *options;
+	int rcvbuf = lent->rcvbuf;
 
-	options->lent = 0;
-	if (lent & XLB_OPTION_SNDBUF) {
+	if (set & XLB_OPTION_SNDBUF) {
 		sk->sk_userlocks &= ~SOCK_SNDBUF_LOCK;
-		WRITE_ONCE(sk->sk_sndbuf, options->sndbuf);
+		WRITE_ONCE(sk->sk_sndbuf, lent->sndbuf);
 	}
-	if (lent & XLB_OPTION_RCVBUF) {
+	if (set & XLB_OPTION_RCVBUF) {
 		/* Without the lock TCP may have grown it, and it keeps that. */
 		if (!(sk->sk_userlocks & SOCK_RCVBUF_LOCK))
-			options->rcvbuf = max(options->rcvbuf, sk->sk_rcvbuf);
+			rcvbuf = max(rcvbuf, sk->sk_rcvbuf);
 		sk->sk_userlocks &= ~SOCK_RCVBUF_LOCK;
-		WRITE_ONCE(sk->sk_rcvbuf, options->rcvbuf);
+		WRITE_ONCE(sk->sk_rcvbuf, rcvbuf);
 	}
-	if (lent & XLB_OPTION_NOTSENT)
+	if (set & XLB_OPTION_NOTSENT)
 		WRITE_ONCE(tcp_sk(sk)->notsent_lowat, 0);
-	if (lent & XLB_OPTION_PACING) {
+	if (set & XLB_OPTION_PACING) {
 		WRITE_ONCE(sk->sk_max_pacing_rate, ~0UL);
-		if (options->paced)
+		if (set & XLB_OPTION_PACED)
 			cmpxchg(&sk->sk_pacing_status, SK_PACING_NEEDED, SK_PACING_NONE);
+		*options &= ~XLB_OPTION_PACED;
 	}
-	if (lent & XLB_OPTION_STAMPS) {
+	if (set & XLB_OPTION_STAMPS) {
 		sock_reset_flag(sk, SOCK_RCVTSTAMP);
 		sock_reset_flag(sk, SOCK_RCVTSTAMPNS);
 		sock_reset_flag(sk, SOCK_TSTAMP_NEW);
 		WRITE_ONCE(sk->sk_tsflags, 0);
 	}
 #ifdef CONFIG_NET_RX_BUSY_POLL
-	if (lent & XLB_OPTION_BUSY_POLL)
+	if (set & XLB_OPTION_BUSY_POLL)
 		WRITE_ONCE(sk->sk_ll_usec, 0);
 #endif
 }

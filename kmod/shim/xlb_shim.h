@@ -109,12 +109,10 @@ enum xlb_option {
 	XLB_OPTION_STAMPS = 16, /* SO_TIMESTAMP, SO_TIMESTAMPNS, SO_TIMESTAMPING of what comes in */
 	XLB_OPTION_INQ = 32,
 	XLB_OPTION_BUSY_POLL = 64,
+	XLB_OPTION_PACED = 128, /* an i-sock is paced that was not before */
 };
-struct xlb_options {
-	__u8 set; /* enum xlb_option, as the p-sock has them */
-	__u8 lent; /* those that the bound i-sock has */
-	__u8 paced; /* it was not paced before */
-	__s32 sndbuf; /* what it had before */
+struct xlb_lent {
+	__s32 sndbuf; /* what the i-sock had before */
 	__s32 rcvbuf;
 };
 struct xlb_control {
@@ -122,10 +120,10 @@ struct xlb_control {
 	void *start, *end;
 	size_t start_len, end_len;
 };
-__u32 xlb_sk_options(const struct sock *sk); /* locked */
-void xlb_isk_lend(struct sock *sk, const struct sock *psk,
-		  struct xlb_options *options); /* both locked */
-void xlb_isk_take_back(struct sock *sk, struct xlb_options *options); /* locked */
+__u8 xlb_sk_options(const struct sock *sk); /* locked; enum xlb_option */
+void xlb_isk_lend(struct sock *sk, const struct sock *psk, __u8 *options,
+		  struct xlb_lent *lent); /* both locked */
+void xlb_isk_take_back(struct sock *sk, __u8 *options, const struct xlb_lent *lent); /* locked */
 void xlb_sk_learn(struct sock *psk, const struct sock *sk); /* psk locked */
 /* Around each read on an i-sock that is a part of one recvmsg(). */
 void xlb_msg_control_before(struct msghdr *msg, struct xlb_control *mark);
