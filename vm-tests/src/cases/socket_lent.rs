@@ -9,10 +9,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{anyhow, bail, ensure, Context, Result};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::PollFlags;
+use nix::sched::{setns, CloneFlags};
 use nix::sys::socket::{shutdown, MsgFlags, Shutdown, SockFlag};
 
 use crate::ctx::{Ctx, Scenario, VIP4};
@@ -30,6 +31,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::xlb("options/pacing", pacing),
     Scenario::xlb("options/time_stamps", time_stamps),
     Scenario::xlb("options/bytes_left", bytes_left),
+    Scenario::xlb("options/busy_poll", busy_poll),
     Scenario::xlb("options/all_harmless", all_harmless),
 ];
 
@@ -493,6 +495,10 @@ fn time_stamps(ctx: &mut Ctx) -> Result<()> {
     let _server = serve()?;
     ctx.shop_of_one_connection(BACKEND4)?;
     let long = answer("", 3000).len();
+    // The host stamps while any socket wants it, and begins a moment later: this one always does.
+    let always = Sock::new(VIP4.parse()?, SockFlag::empty())?;
+    always.set(libc::SOL_SOCKET, libc::SO_TIMESTAMP, 1)?;
+    thread::sleep(ctx.secs(1));
     for (option, value) in [
         (libc::SO_TIMESTAMP, 1),
         (libc::SO_TIMESTAMPNS, 1),
@@ -517,10 +523,6 @@ fn time_stamps(ctx: &mut Ctx) -> Result<()> {
                     }
                     Ok(())
                 };
-                // Stamps begin a moment after the option: the host's switch is thrown by a worker.
-                sock.send_all(&ask("/get/3000"))?;
-                read_answer(&sock, 3000)?;
-                thread::sleep(Duration::from_millis(100));
                 // Two answers in one read have one stamp.
                 sock.send_all(&[ask("/get/3000"), ask("/get/3000")].concat())?;
                 ctx.until("an answer", || Ok(queues(&sock)?[0] >= long as i32))?;
@@ -535,7 +537,7 @@ fn time_stamps(ctx: &mut Ctx) -> Result<()> {
                 read(&sock, 10, MsgFlags::MSG_WAITALL)?;
                 sock.set(libc::SOL_SOCKET, option, value)?;
                 read(&sock, long - 10, MsgFlags::MSG_WAITALL)?;
-                ensure!(seen.len() >= 3, "option {option} {value}: {seen:?}");
+                ensure!(seen.len() == 4, "option {option} {value}: {seen:?}");
                 Ok(seen)
             })
             .with_context(|| format!("option {option} {value}"))?;
@@ -584,6 +586,86 @@ fn bytes_left(ctx: &mut Ctx) -> Result<()> {
             Ok(seen)
         })?;
     }
+    Ok(())
+}
+
+/// SO_BUSY_POLL and SO_INCOMING_NAPI_ID, over a device that has a NAPI: loopback has none.
+fn busy_poll(ctx: &mut Ctx) -> Result<()> {
+    const ETHTOOL_SGRO: u32 = 0x2c;
+    const ETHTOOL_STSO: u32 = 0x1f;
+    const ENDPOINT: &str = "10.9.0.2:8001";
+    ctx.run_ok("ip", &["netns", "add", "far"])?;
+    let line = "ip link add near0 type veth peer name far0 netns far && ip addr add 10.9.0.1/24 dev near0 && \
+         ip link set near0 up && ip -n far addr add 10.9.0.2/24 dev far0 && ip -n far link set far0 up";
+    ctx.run_ok("sh", &["-c", line])?;
+    // A veth receives by NAPI with GRO, of what was sent without TSO.
+    ethtool("near0", ETHTOOL_SGRO, 1)?;
+    let far = std::fs::File::open("/run/netns/far")?;
+    let server = thread::spawn(move || -> Result<Server> {
+        setns(far, CloneFlags::CLONE_NEWNET)?;
+        ethtool("far0", ETHTOOL_STSO, 0)?;
+        Server::start(ENDPOINT, |mut conn, _| {
+            while conn.head()?.is_some() {
+                thread::sleep(Duration::from_millis(5));
+                conn.send(answer("", 100))?;
+            }
+            Ok(())
+        })
+    });
+    let _server = server.join().map_err(|_| anyhow!("server"))??;
+    ctx.shop(&[ENDPOINT])?;
+    for to in [ENDPOINT.parse()?, VIP4.parse::<SocketAddr>()?] {
+        for busy in [0, 50_000] {
+            let options = [
+                (libc::SOL_SOCKET, libc::SO_BUSY_POLL, busy),
+                (libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, 1),
+            ];
+            let sock = connected(to, &options, true)?;
+            let before = busy_polled()?;
+            for _ in 0..10 {
+                sock.send_all(&ask("/"))?;
+                read_answer(&sock, 100)?;
+            }
+            let polled = busy_polled()? - before;
+            let napi = sock.get(libc::SOL_SOCKET, libc::SO_INCOMING_NAPI_ID)?;
+            ensure!(
+                napi > 0 && (polled > 0) == (busy > 0),
+                "to {to}, SO_BUSY_POLL {busy}: NAPI {napi}, {polled} packets"
+            );
+        }
+    }
+    ctx.run_ok("ip", &["link", "del", "near0"])?;
+    ctx.run_ok("ip", &["netns", "del", "far"])?;
+    Ok(())
+}
+
+/// Packets that came by busy polling, in this namespace.
+fn busy_polled() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/net/netstat")?;
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (
+        lines.next().context("names")?,
+        lines.next().context("values")?,
+    );
+    let at = names
+        .split(' ')
+        .position(|name| name == "BusyPollRxPackets")
+        .context("BusyPollRxPackets")?;
+    Ok(values.split(' ').nth(at).context("value")?.parse()?)
+}
+
+/// Sets a feature of a device of the thread's namespace.
+fn ethtool(device: &str, command: u32, value: u32) -> Result<()> {
+    let mut data = [command, value];
+    // SAFETY: an all-zero request is a valid one.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(device.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = data.as_mut_ptr().cast();
+    let sock = Sock::new("127.0.0.1:1".parse()?, SockFlag::empty())?;
+    // SAFETY: the kernel reads the request and the two numbers behind it.
+    Errno::result(unsafe { libc::ioctl(sock.raw(), libc::SIOCETHTOOL as _, &mut request) })?;
     Ok(())
 }
 
