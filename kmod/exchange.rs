@@ -485,7 +485,8 @@ impl Locked<'_> {
             response.head().map(|h| h.framing),
             Some(Framing::UntilClose | Framing::Tunnel)
         );
-        Pool::give_back(relay.isock, inner.pool.as_ref(), keep);
+        self.take_options_back(&relay.isock);
+        Pool::give_back(relay.isock, self.pool.as_ref(), keep);
         count::inc(sys::XLB_COUNTER_RESPONSES);
         count::reason(sys::XLB_REASON_OK);
         self.next();

@@ -12,6 +12,7 @@
 //! | `place` in the list of all p-sockets | written at the attach; see `list.rs` |
 //! | `poll`, `rx`, and what `get sockets` shows | atomics: poll(2) and i-sock callbacks take no lock |
 //! | `next_done` | the list of orphans that are over (5) |
+//! | `options`, `lent` | the socket lock |
 //! | `deferred` | the spinlock inside the socket lock |
 //! | `view` | the socket lock, and only during a call of the BPF policy |
 //!
@@ -82,11 +83,14 @@ pub(crate) struct Psock {
     deferred: Atomic<bool>,
     /// Unload with force: end after the running exchange.
     ending: Atomic<bool>,
+    /// What was set with `setsockopt`, and what the bound i-sock had before; see `options.rs`.
+    pub(crate) options: UnsafeCell<u8>,
+    pub(crate) lent: UnsafeCell<sys::xlb_lent>,
+    service: Atomic<u32>,
     /// The `struct sock` of the bound i-sock.
     rx: Atomic<*mut sys::sock>,
     endpoint: Atomic<u32>,
     requests: Atomic<u64>,
-    service: Atomic<u32>,
     /// Who connected, and to which VIP: for `get sockets`, which may see them while they change.
     pid: Atomic<u32>,
     vip_port: Atomic<u32>,
@@ -239,6 +243,21 @@ impl Psock {
             return writable;
         }
         poll & bits::FULL == 0
+    }
+
+    /// The bound i-sock with a reference, or null; lock-free, in RCU.
+    fn bound(&self) -> *mut sys::sock {
+        let rx = self.rx.load(Acquire);
+        // SAFETY: As in `is_writable`.
+        if rx.is_null() || unsafe { sys::xlb_isk_get(rx) } == 0 {
+            return ptr::null_mut();
+        }
+        if self.rx.load(Acquire) != rx {
+            // SAFETY: Taken above.
+            unsafe { sys::xlb_isk_put(rx) };
+            return ptr::null_mut();
+        }
+        rx
     }
 
     /// Whether a read can make progress; lock-free.
@@ -554,10 +573,12 @@ extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_p
             local: Atomic::new(0),
             deferred: Atomic::new(false),
             ending: Atomic::new(false),
+            options: UnsafeCell::new(0),
+            lent: UnsafeCell::new(sys::xlb_lent::default()),
+            service: Atomic::new(service),
             rx: Atomic::new(ptr::null_mut()),
             endpoint: Atomic::new(0),
             requests: Atomic::new(0),
-            service: Atomic::new(service),
             pid: Atomic::new(sys::xlb_current_tgid()),
             vip_port: Atomic::new(0),
             vip: [const { Atomic::new(0) }; 2],
@@ -620,13 +641,15 @@ unsafe extern "C" fn xlb_psock_connected(psock: *mut sys::xlb_psock, vip: *const
     // SAFETY: By the contract.
     let psock = unsafe { from_c(psock) };
     // SAFETY: By the contract.
-    let vip = unsafe { *vip.cast::<[u64; 2]>() };
+    let vip = unsafe { vip.cast::<[u64; 2]>().read_unaligned() };
     for (half, value) in psock.vip.iter().zip(vip) {
         half.store(value, Relaxed);
     }
     psock.vip_port.store(u32::from(port), Relaxed);
     // SAFETY: About the current task.
     psock.pid.store(unsafe { sys::xlb_current_tgid() }, Relaxed);
+    // SAFETY: By the contract.
+    unsafe { psock.read_options() };
     psock.ending.store(false, Relaxed);
     let poll = psock.poll.load(Relaxed);
     psock.poll.store(poll | bits::OURS, Release);
@@ -759,6 +782,29 @@ unsafe extern "C" fn xlb_psock_writable(psock: *const sys::xlb_psock) -> i32 {
         poll if poll & bits::OURS == 0 => -1,
         poll => i32::from(psock.is_writable(poll)),
     }
+}
+
+/// The `struct sock` of the bound i-sock, with a reference for the caller, or null.
+///
+/// # Safety
+///
+/// In RCU, with a p-sock found in that section.
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_bound(psock: *const sys::xlb_psock) -> *mut sys::sock {
+    // SAFETY: By the contract.
+    unsafe { from_c(psock) }.bound()
+}
+
+/// Whether the client was told that nothing more will come, or will be when it has read what is there.
+///
+/// # Safety
+///
+/// Called by `shim/proto.c` with a live p-sock.
+#[no_mangle]
+unsafe extern "C" fn xlb_psock_has_ended(psock: *const sys::xlb_psock) -> i32 {
+    // SAFETY: By the contract.
+    let poll = unsafe { from_c(psock) }.poll.load(Relaxed);
+    i32::from(poll >> bits::STATE_SHIFT == sys::XLB_SOCKET_CLOSING)
 }
 
 /// The p-sock's work: what callbacks and timers ask for, under the socket lock.

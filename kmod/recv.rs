@@ -81,6 +81,7 @@ impl Locked<'_> {
             false => 0,
         };
         let mut copied = 0;
+        let mut control = sys::xlb_control::default();
         let err = loop {
             // As in TCP, an error is for the next call when there is something to return.
             if copied >= len || (copied > 0 && self.has_error()) {
@@ -89,10 +90,10 @@ impl Locked<'_> {
             if !self.is_ours() {
                 break -(sys::XLB_ENOTCONN as i32);
             }
-            let read = match peeks {
-                true => self.peek(msg, len - copied, flags, offset + copied),
-                false => self.read(msg, len - copied, flags),
-            };
+            let read = self.stamped(msg, &mut control, |locked| match peeks {
+                true => locked.peek(msg, len - copied, flags, offset + copied),
+                false => locked.read(msg, len - copied, flags),
+            });
             match read {
                 Read::Bytes(n) => {
                     copied += n;
@@ -137,6 +138,9 @@ impl Locked<'_> {
                 break -EAGAIN_I;
             }
         };
+        if copied > 0 || err == 0 {
+            self.tell_unread(msg);
+        }
         if copied == 0 {
             return err;
         }

@@ -135,6 +135,7 @@ impl Locked<'_> {
             return true;
         };
         isock.set_owner(psock.sk);
+        self.lend_options(&isock);
         psock.will_relay(isock.sk());
         let inner = &mut **self;
         let sent = match &out {

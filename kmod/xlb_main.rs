@@ -36,6 +36,7 @@ mod keep_alive;
 mod limits;
 mod list;
 mod lock;
+mod options;
 mod orphan;
 mod peek;
 mod pool;

@@ -19,6 +19,7 @@
  */
 #include <linux/module.h>
 #include <linux/version.h>
+#include <net/busy_poll.h>
 #include <net/inet_common.h>
 #include <net/ipv6.h>
 #include <net/tcp.h>
@@ -187,9 +188,18 @@ static int xlb_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
 {
 	struct xlb_psock *psock = ours(sk);
 
+	int flags = msg->msg_flags;
+
 	if (!psock)
 		return tcp_of(sk)->sendmsg(sk, msg, len);
-	return xlb_psock_sendmsg(psock, msg, len, msg->msg_flags);
+	/*
+	 * io_uring's SEND_ZC brings the completion with it, and holds a reference to it for the time of
+	 * this call.  Nothing else does when the bytes are copied: it completes, and says so, as where
+	 * tcp_sendmsg_locked() finds a route that cannot send the user's pages.
+	 */
+	if (msg->msg_ubuf)
+		flags &= ~MSG_ZEROCOPY;
+	return xlb_psock_sendmsg(psock, msg, len, flags);
 }
 
 static int xlb_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags)
@@ -202,6 +212,10 @@ static int xlb_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flag
 		return inet_recv_error(sk, msg, len);
 	if (flags & MSG_OOB)
 		return -EINVAL;
+#ifdef CONFIG_NET_RX_BUSY_POLL
+	if (sk_can_busy_loop(sk))
+		xlb_sk_busy_poll(sk, flags & MSG_DONTWAIT);
+#endif
 	return xlb_psock_recvmsg(psock, msg, len, flags);
 }
 
@@ -252,8 +266,10 @@ static int xlb_ioctl(struct sock *sk, int cmd, int *karg)
 		*karg = xlb_psock_inq(psock);
 		return 0;
 	case SIOCOUTQ:
-	case SIOCOUTQNSD:
 		*karg = xlb_psock_outq(psock);
+		return 0;
+	case SIOCOUTQNSD:
+		*karg = xlb_psock_outq_nsd(psock);
 		return 0;
 	case SIOCATMARK:
 		*karg = 0;
@@ -264,31 +280,107 @@ static int xlb_ioctl(struct sock *sk, int cmd, int *karg)
 
 /* ---- options ---------------------------------------------------------------- */
 
+/* tcp_sock_set_keepidle_locked() without its timer: there is no peer to ask. */
+static int set_keepidle(struct sock *sk, sockptr_t optval, unsigned int optlen)
+{
+	int val;
+
+	if (optlen < sizeof(val))
+		return -EINVAL;
+	if (copy_from_sockptr(&val, optval, sizeof(val)))
+		return -EFAULT;
+	if (val < 1 || val > MAX_TCP_KEEPIDLE)
+		return -EINVAL;
+	WRITE_ONCE(tcp_sk(sk)->keepalive_time, val * HZ);
+	return 0;
+}
+
+/* SOL_SOCKET comes here because of SOCK_CUSTOM_SOCKOPT. */
 static int xlb_setsockopt(struct sock *sk, int level, int optname, sockptr_t optval,
 			  unsigned int optlen)
 {
-	if (level == SOL_TCP && ours(sk)) {
+	struct xlb_psock *psock = ours(sk);
+	int err;
+
+	if (level == SOL_SOCKET) {
+		err = sock_setsockopt(sk->sk_socket, level, optname, optval, optlen);
+		if (!err && psock)
+			xlb_psock_set_options(psock);
+		return err;
+	}
+	if (level == SOL_TCP && psock) {
 		switch (optname) {
+		/* The other options of repair are refused by TCP without this one. */
 		case TCP_REPAIR:
-		case TCP_REPAIR_QUEUE:
-		case TCP_REPAIR_OPTIONS:
-		case TCP_REPAIR_WINDOW:
-		case TCP_QUEUE_SEQ:
-		case TCP_TIMESTAMP:
 		case TCP_ULP:
 		case TCP_MD5SIG:
 		case TCP_MD5SIG_EXT:
 			return -EOPNOTSUPP;
-		/* These would start a timer on a socket that has no peer. */
 		case TCP_KEEPIDLE:
-		case TCP_USER_TIMEOUT:
-			return 0;
+			return set_keepidle(sk, optval, optlen);
 		}
 	}
-	/* IPV6_ADDRFORM would replace our tables with IPv4's. */
-	if (level == SOL_IPV6 && optname == IPV6_ADDRFORM && ours(sk))
-		return -EOPNOTSUPP;
-	return tcp_of(sk)->setsockopt(sk, level, optname, optval, optlen);
+	/*
+	 * TCP refuses this one where a socket has a port, which a p-sock has not.  IPV6_ADDRFORM, which would
+	 * replace our tables with IPv4's, it refuses for every sk_prot but its own.
+	 */
+	if (level == SOL_IPV6 && optname == IPV6_V6ONLY && sk->sk_family == AF_INET6 && psock)
+		return -EINVAL;
+	err = tcp_of(sk)->setsockopt(sk, level, optname, optval, optlen);
+	if (!err && psock && level == SOL_TCP)
+		xlb_psock_set_options(psock);
+	return err;
+}
+
+/* What TCP would be in, had the connection been one: the endpoint's end is the end of the last response. */
+static __u8 shown_state(const struct sock *sk, const struct xlb_psock *psock)
+{
+	bool sent_end = READ_ONCE(sk->sk_shutdown) & SEND_SHUTDOWN;
+
+	if (xlb_psock_has_ended(psock))
+		return sent_end ? TCP_CLOSE : TCP_CLOSE_WAIT;
+	return sent_end ? TCP_FIN_WAIT2 : inet_sk_state_load(sk);
+}
+
+/* Of the connection that is bound, or where there is none, of the p-sock: with little more than its state. */
+static int get_connection(struct sock *sk, struct xlb_psock *psock, int optname,
+			  char __user *optval, int __user *optlen)
+{
+	struct sock *isk;
+	int err, len;
+
+	rcu_read_lock();
+	isk = xlb_psock_bound(psock);
+	rcu_read_unlock();
+	err = tcp_of(sk)->getsockopt(isk ?: sk, SOL_TCP, optname, optval, optlen);
+	if (isk)
+		sock_put(isk);
+	if (err || optname != TCP_INFO)
+		return err;
+	if (get_user(len, optlen))
+		return -EFAULT;
+	if (len > 0 && put_user(shown_state(sk, psock), (__u8 __user *)optval))
+		return -EFAULT;
+	return 0;
+}
+
+static int xlb_getsockopt(struct sock *sk, int level, int optname, char __user *optval,
+			  int __user *optlen)
+{
+	struct xlb_psock *psock = ours(sk);
+
+	if (level == SOL_TCP && psock) {
+		switch (optname) {
+		case TCP_INFO:
+		case TCP_CC_INFO:
+		case TCP_MAXSEG:
+			return get_connection(sk, psock, optname, optval, optlen);
+		/* A p-sock cannot be mapped, and its own queue is always empty. */
+		case TCP_ZEROCOPY_RECEIVE:
+			return -EOPNOTSUPP;
+		}
+	}
+	return tcp_of(sk)->getsockopt(sk, level, optname, optval, optlen);
 }
 
 static void xlb_keepalive(struct sock *sk, int on)
@@ -412,11 +504,13 @@ int xlb_attach(struct sock *sk, __u32 service)
 	__module_get(THIS_MODULE);
 	/* i-socks wake the p-sock under RCU, see isock.rs. */
 	sock_set_flag(sk, SOCK_RCU_FREE);
-	clear_bit(SOCK_SUPPORT_ZC, &sock->flags);
 	rcu_assign_pointer(icsk->icsk_ulp_data, (void *)psock);
 	icsk->icsk_ulp_ops = &xlb_ulp_ops;
 	WRITE_ONCE(sock->ops, &xlb_stream_ops[v6]);
 	WRITE_ONCE(sk->sk_prot, &xlb_prot[v6]);
+	/* Options of SOL_SOCKET go to sk_prot->setsockopt, which must be ours by then. */
+	smp_mb__before_atomic();
+	set_bit(SOCK_CUSTOM_SOCKOPT, &sock->flags);
 	return 0;
 }
 
@@ -438,6 +532,7 @@ static void build(int i, const struct proto *prot, const struct proto_ops *ops)
 	p->splice_eof = xlb_splice_eof;
 	p->ioctl = xlb_ioctl;
 	p->setsockopt = xlb_setsockopt;
+	p->getsockopt = xlb_getsockopt;
 	p->keepalive = xlb_keepalive;
 	p->stream_memory_free = xlb_stream_memory_free;
 	p->sock_is_readable = xlb_sock_is_readable;

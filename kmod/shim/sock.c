@@ -387,6 +387,10 @@ int xlb_isk_create(struct net *net, int family, const struct sock *psk, struct s
 	tcp_sock_set_nodelay((*res)->sk);
 	/* Urgent bytes are bytes: a read must return what was framed, all of it. */
 	sock_set_flag((*res)->sk, SOCK_URGINLINE);
+#ifdef CONFIG_NET_RX_BUSY_POLL
+	/* What net.core.busy_read says is in the p-sock, which lends it. */
+	WRITE_ONCE((*res)->sk->sk_ll_usec, 0);
+#endif
 	return 0;
 }
 
@@ -618,6 +622,13 @@ int xlb_isk_outq(const struct sock *sk)
 	const struct tcp_sock *tp = tcp_sk(sk);
 
 	return READ_ONCE(tp->write_seq) - READ_ONCE(tp->snd_una);
+}
+
+int xlb_isk_flying(const struct sock *sk)
+{
+	const struct tcp_sock *tp = tcp_sk(sk);
+
+	return READ_ONCE(tp->snd_nxt) - READ_ONCE(tp->snd_una);
 }
 
 int xlb_isk_readable(const struct sock *sk)

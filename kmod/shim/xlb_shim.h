@@ -90,6 +90,7 @@ int xlb_isk_recv_buf(struct sock *sk, void *buf, size_t len, int flags);
 size_t xlb_isk_peek(struct sock *sk, __u32 off, const __u8 **data); /* locked */
 int xlb_isk_inq(const struct sock *sk);
 int xlb_isk_outq(const struct sock *sk);
+int xlb_isk_flying(const struct sock *sk); /* sent and not acknowledged */
 int xlb_isk_readable(const struct sock *sk); /* in RCU */
 int xlb_isk_readable_to(const struct sock *sk,
 			int target); /* with a reference: so many bytes, or no more will come */
@@ -99,6 +100,37 @@ int xlb_isk_writable(struct sock *sk); /* in RCU, with a reference; asks for wri
 int xlb_isk_reset(const struct sock *sk); /* ended by an error, not by a FIN */
 int xlb_isk_fin(const struct sock *sk); /* the peer has ended its side, or the connection is dead */
 void xlb_isk_shut_write(struct socket *sock);
+
+/* options.c: options of a p-sock that work on the connection behind it. */
+enum xlb_option {
+	XLB_OPTION_SNDBUF = 1,
+	XLB_OPTION_RCVBUF = 2, /* or SO_RCVLOWAT */
+	XLB_OPTION_NOTSENT = 4,
+	XLB_OPTION_PACING = 8,
+	XLB_OPTION_STAMPS = 16, /* SO_TIMESTAMP, SO_TIMESTAMPNS, SO_TIMESTAMPING of what comes in */
+	XLB_OPTION_INQ = 32,
+	XLB_OPTION_BUSY_POLL = 64,
+	XLB_OPTION_PACED = 128, /* an i-sock is paced that was not before */
+};
+struct xlb_lent {
+	__s32 sndbuf; /* what the i-sock had before */
+	__s32 rcvbuf;
+};
+struct xlb_control {
+	__u32 begun;
+	void *start, *end;
+	size_t start_len, end_len;
+};
+__u8 xlb_sk_options(const struct sock *sk); /* locked; enum xlb_option */
+void xlb_isk_lend(struct sock *sk, const struct sock *psk, __u8 *options,
+		  struct xlb_lent *lent); /* both locked */
+void xlb_isk_take_back(struct sock *sk, __u8 *options, const struct xlb_lent *lent); /* locked */
+void xlb_sk_learn(struct sock *psk, const struct sock *sk); /* psk locked */
+/* Around each read on an i-sock that is a part of one recvmsg(). */
+void xlb_msg_control_before(struct msghdr *msg, struct xlb_control *mark);
+void xlb_msg_control_after(struct msghdr *msg, const struct xlb_control *mark);
+int xlb_msg_wants_inq(const struct msghdr *msg);
+void xlb_msg_inq(struct msghdr *msg, int unread, int as_control);
 
 /* Locks, RCU, time, work. */
 void xlb_spin_init(void *lock, unsigned int class_nr);
@@ -199,6 +231,10 @@ int xlb_psock_readable(const struct xlb_psock *psock, __u32 target); /* to `targ
 int xlb_psock_writable(const struct xlb_psock *psock);
 int xlb_psock_inq(struct xlb_psock *psock);
 int xlb_psock_outq(struct xlb_psock *psock);
+int xlb_psock_outq_nsd(struct xlb_psock *psock);
+void xlb_psock_set_options(struct xlb_psock *psock); /* not locked; an option was set */
+struct sock *xlb_psock_bound(const struct xlb_psock *psock); /* in RCU; the i-sock, referenced */
+int xlb_psock_has_ended(const struct xlb_psock *psock); /* no more will come */
 void xlb_psock_work(void *delayed_work);
 
 /* isock.rs: callbacks of i-socks; the i-sock's lock is held, softirq or backlog. */

@@ -134,6 +134,40 @@ impl Sock {
         Errno::result(result).map(drop)
     }
 
+    /// Sets an option of any length.
+    pub fn set_bytes(&self, level: i32, option: i32, value: &[u8]) -> Result<(), Errno> {
+        let length = value.len() as u32;
+        // SAFETY: the kernel reads as many bytes as are there.
+        let result =
+            unsafe { libc::setsockopt(self.raw(), level, option, value.as_ptr().cast(), length) };
+        Errno::result(result).map(drop)
+    }
+
+    /// What the kernel says of an option, at most `room` bytes.
+    pub fn get_bytes(&self, level: i32, option: i32, room: usize) -> Result<Vec<u8>, Errno> {
+        let mut value = vec![0u8; room];
+        let mut length = room as u32;
+        // SAFETY: the kernel writes at most as many bytes as there is room for.
+        let result = unsafe {
+            libc::getsockopt(
+                self.raw(),
+                level,
+                option,
+                value.as_mut_ptr().cast(),
+                &mut length,
+            )
+        };
+        Errno::result(result)?;
+        value.truncate(length as usize);
+        Ok(value)
+    }
+
+    /// An option that is an int.
+    pub fn get(&self, level: i32, option: i32) -> Result<i32, Errno> {
+        let bytes = self.get_bytes(level, option, size_of::<i32>())?;
+        Ok(bytes.try_into().map_or(0, i32::from_ne_bytes))
+    }
+
     /// Takes over a descriptor that came from elsewhere.
     pub fn adopt(fd: i32) -> Self {
         // SAFETY: the caller got the descriptor from the kernel and gives it away.

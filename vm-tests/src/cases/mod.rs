@@ -22,6 +22,8 @@ mod socket_api;
 mod socket_edge;
 mod socket_end;
 mod socket_io;
+mod socket_lent;
+mod socket_options;
 mod socket_owner;
 mod socket_wait;
 
@@ -32,6 +34,8 @@ const ALL: &[&[Scenario]] = &[
     socket_edge::SCENARIOS,
     socket_end::SCENARIOS,
     socket_owner::SCENARIOS,
+    socket_options::SCENARIOS,
+    socket_lent::SCENARIOS,
     bodies::SCENARIOS,
     clients::SCENARIOS,
     balance::SCENARIOS,

@@ -28,6 +28,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::http("io/send_timeout", send_timeout),
     Scenario::http("io/signal_while_reading", signal_while_reading),
     Scenario::http("io/io_uring", io_uring),
+    Scenario::http("io/io_uring_zerocopy", io_uring_zerocopy),
 ];
 
 fn poll_and_select(ctx: &mut Ctx) -> Result<()> {
@@ -330,5 +331,85 @@ fn io_uring(ctx: &mut Ctx) -> Result<()> {
     ensure!(got == 0, "recv after shutdown: {got}");
     shutter.join().map_err(|_| anyhow::anyhow!("shutter"))??;
     ensure!(backend.count() == 3, "{} requests", backend.count());
+    Ok(())
+}
+
+/// SEND_ZC and SENDMSG_ZC, also of a registered buffer: each has a result, and then a notice, which says that
+/// the bytes were copied. Nothing of it is in the socket's error queue, SO_ZEROCOPY or not.
+fn io_uring_zerocopy(ctx: &mut Ctx) -> Result<()> {
+    use io_uring::{cqueue, opcode, types::Fd, IoUring};
+    use nix::libc;
+    const REPORT_USAGE: u16 = 8;
+    const COPIED: i32 = i32::MIN;
+    fn run(ring: &mut IoUring, entry: &io_uring::squeue::Entry) -> Result<usize> {
+        // SAFETY: what the entry points at lives until its notice, which is awaited here.
+        unsafe { ring.submission().push(entry) }?;
+        let mut sent = None;
+        loop {
+            ring.submit_and_wait(1)?;
+            let Some(done) = ring.completion().next() else {
+                continue;
+            };
+            if cqueue::notif(done.flags()) {
+                ensure!(done.result() == COPIED, "notice {:#x}", done.result());
+                return sent.context("a notice before the result");
+            }
+            ensure!(
+                done.result() > 0 && cqueue::more(done.flags()),
+                "result {} without a notice to come",
+                done.result()
+            );
+            sent = Some(done.result() as usize);
+        }
+    }
+    let (backend, vip) = start(ctx)?;
+    let mut ring = IoUring::new(8)?;
+    let sock = Sock::open(vip)?;
+    let fd = Fd(sock.raw());
+    let body = pattern(300_000, 5);
+    let head = b"POST /zero HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n";
+    let request = [&head[..], &body].concat();
+    let vector = libc::iovec {
+        iov_base: request.as_ptr().cast_mut().cast(),
+        iov_len: request.len(),
+    };
+    // SAFETY: the buffer outlives the ring's use of it.
+    unsafe { ring.submitter().register_buffers(&[vector]) }?;
+    for so_zerocopy in [0, 1] {
+        sock.set(libc::SOL_SOCKET, libc::SO_ZEROCOPY, so_zerocopy)?;
+        for kind in ["send", "fixed", "sendmsg"] {
+            let mut sent = 0;
+            while let Some(rest) = request.get(sent..).filter(|rest| !rest.is_empty()) {
+                let send = opcode::SendZc::new(fd, rest.as_ptr(), rest.len() as u32)
+                    .zc_flags(REPORT_USAGE);
+                let mut vector = libc::iovec {
+                    iov_base: rest.as_ptr().cast_mut().cast(),
+                    iov_len: rest.len(),
+                };
+                // SAFETY: an all-zero msghdr is a valid empty one.
+                let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+                message.msg_iov = &mut vector;
+                message.msg_iovlen = 1;
+                let entry = match kind {
+                    "send" => send.build(),
+                    "fixed" => send.buf_index(Some(0)).build(),
+                    _ => opcode::SendMsgZc::new(fd, &message)
+                        .ioprio(REPORT_USAGE)
+                        .build(),
+                };
+                sent += run(&mut ring, &entry).with_context(|| format!("{kind} after {sent}"))?;
+            }
+            sock.recv_until("POST /zero\n")?;
+            ensure!(
+                backend
+                    .requests()
+                    .last()
+                    .is_some_and(|seen| seen.message.body == body),
+                "{kind}: the body differs"
+            );
+            let events = sock.poll(PollFlags::empty(), Duration::ZERO)?;
+            ensure!(events.is_empty(), "{kind}: {events:?}");
+        }
+    }
     Ok(())
 }
