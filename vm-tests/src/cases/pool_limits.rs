@@ -151,6 +151,18 @@ fn limits_of_each_cluster(ctx: &mut Ctx) -> Result<()> {
     for conn in &mut others {
         conn.response("GET")?.expect(200)?;
     }
+    let pools = xlb::json(&["get", "pools"])?;
+    let mut seen: Vec<_> = pools
+        .as_array()
+        .context("a list")?
+        .iter()
+        .map(|pool| (pool["cluster"].as_str(), pool["created"].as_u64()))
+        .collect();
+    seen.sort_unstable();
+    ensure!(
+        seen == [(Some("items"), Some(1)), (Some("other"), Some(3))],
+        "{pools:#}"
+    );
     // The other cluster's limits came last: the first one's are still its own.
     ctx.until("the end of the item's idle connection", || {
         Ok(xlb::counters()?.get("isocks_idle")? == 3)
