@@ -836,9 +836,18 @@ void xlb_work_init(void *delayed_work)
 	INIT_DELAYED_WORK((struct delayed_work *)delayed_work, psock_work);
 }
 
+/*
+ * msecs_to_jiffies() cuts down to 32 bits, and takes what is above INT_MAX for ever.  Who
+ * waits longer is kicked before, and waits again.
+ */
+static unsigned long jiffies_of(__u64 ms)
+{
+	return msecs_to_jiffies(min_t(__u64, ms, INT_MAX));
+}
+
 void xlb_work_kick(void *delayed_work, __u64 delay_ms)
 {
-	mod_delayed_work(xlb_wq, delayed_work, msecs_to_jiffies(delay_ms));
+	mod_delayed_work(xlb_wq, delayed_work, jiffies_of(delay_ms));
 }
 
 void xlb_work_disable_sync(void *delayed_work)
@@ -849,7 +858,7 @@ void xlb_work_disable_sync(void *delayed_work)
 void xlb_reaper_kick(__u64 delay_ms)
 {
 	if (delay_ms)
-		queue_delayed_work(xlb_reaper_wq, &reaper, msecs_to_jiffies(delay_ms));
+		queue_delayed_work(xlb_reaper_wq, &reaper, jiffies_of(delay_ms));
 	else
 		mod_delayed_work(xlb_reaper_wq, &reaper, 0);
 }
