@@ -645,7 +645,7 @@ extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_p
             rx: Atomic::new(ptr::null_mut()),
             state: Atomic::new(sys::XLB_SOCKET_IDLE),
             endpoint: Atomic::new(0),
-            requests: Atomic::new(0),
+            requests: Atomic::new(count::from()),
             service: Atomic::new(service),
             inner: UnsafeCell::new(Inner::new()),
         });

@@ -878,6 +878,24 @@ struct counters {
 
 static DEFINE_PER_CPU(struct counters, counters);
 
+void xlb_counts_from(__u64 from)
+{
+	static const bool counts[] = {
+#define X(upper, lower, kind, text) [XLB_COUNTER_##upper] = #kind[0] == 'c',
+		XLB_COUNTERS(X)
+#undef X
+	};
+	int i;
+
+	for (i = 0; i < XLB_COUNTER_COUNT; i++)
+		if (counts[i])
+			this_cpu_add(counters.counters[i], from);
+	for (i = 0; i < XLB_REASON_COUNT; i++)
+		this_cpu_add(counters.reasons[i], from);
+	for (i = 0; i < XLB_ENGINE_REASONS; i++)
+		this_cpu_add(counters.engine[i], from);
+}
+
 void xlb_count(__u32 counter, __s64 n)
 {
 	if (counter < XLB_COUNTER_COUNT)
