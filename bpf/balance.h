@@ -40,7 +40,7 @@ static __always_inline __u32 choose_cluster(void *blob, struct xlb_blob *head,
 	return target ? target->cluster : XLB_NONE;
 }
 
-__noinline __u32 search_position(unsigned long long *ctx __arg_ctx, __u32 generation,
+__noinline __u32 search_position(unsigned long long *ctx __arg_ctx, __u64 generation,
 				 struct xlb_cluster *cluster __arg_nonnull, __u32 position)
 {
 	__u32 first = cluster->endpoint, low = 0, high = cluster->endpoint_count;
@@ -69,13 +69,13 @@ __noinline __u32 search_position(unsigned long long *ctx __arg_ctx, __u32 genera
 }
 
 /* The endpoint that owns `position` of the weights. */
-static __always_inline __u32 at_position(unsigned long long *ctx, __u32 generation,
+static __always_inline __u32 at_position(unsigned long long *ctx, __u64 generation,
 					 struct xlb_cluster *cluster, __u32 position)
 {
 	return cluster->equal ? position : search_position(ctx, generation, cluster, position);
 }
 
-static __always_inline __u32 round_robin(unsigned long long *ctx, __u32 generation,
+static __always_inline __u32 round_robin(unsigned long long *ctx, __u64 generation,
 					 struct xlb_cluster *cluster)
 {
 	struct xlb_state *state = state_of(cluster->number);
@@ -90,7 +90,7 @@ static __always_inline __u32 round_robin(unsigned long long *ctx, __u32 generati
 }
 
 /* Another endpoint than `index`, by weight; n is 2 or more. */
-static __always_inline __u32 draw_other(unsigned long long *ctx, __u32 generation,
+static __always_inline __u32 draw_other(unsigned long long *ctx, __u64 generation,
 					struct xlb_cluster *cluster, __u32 index)
 {
 	__u32 n = cluster->endpoint_count, drawn;
@@ -107,7 +107,7 @@ static __always_inline __u32 draw_other(unsigned long long *ctx, __u32 generatio
  * endpoints without load get requests in proportion to their weights.  No draw gives
  * the endpoint drawn just before it: two choices are two endpoints.
  */
-__noinline __u32 least_request(unsigned long long *ctx __arg_ctx, __u32 generation,
+__noinline __u32 least_request(unsigned long long *ctx __arg_ctx, __u64 generation,
 			       struct xlb_cluster *cluster __arg_nonnull)
 {
 	__u32 n = cluster->endpoint_count, looks = cluster->choices, best, index;
@@ -156,7 +156,7 @@ __noinline __u32 least_request(unsigned long long *ctx __arg_ctx, __u32 generati
 }
 
 /* The endpoint for a request, as a position in the cluster, or XLB_NONE. */
-static __always_inline __u32 choose_endpoint(unsigned long long *ctx, __u32 generation,
+static __always_inline __u32 choose_endpoint(unsigned long long *ctx, __u64 generation,
 					     struct xlb_cluster *cluster)
 {
 	if (cluster->endpoint_count == 0 || cluster->total_weight == 0)

@@ -19,7 +19,7 @@
 #endif
 
 /* Raised by every change to this file; xlbctl refuses to write into maps of another layout. */
-#define XLB_LAYOUT 2
+#define XLB_LAYOUT 3
 
 #define XLB_PAGE_BYTES 4096
 #define XLB_NONE 0xffffffffu
@@ -53,8 +53,8 @@
 
 struct xlb_blob {
 	__u32 layout; /* XLB_LAYOUT */
-	__u32 generation; /* differs between any two blobs of one load */
 	__u32 number; /* of the service */
+	__u64 generation; /* of one load: the applies so far, with this one */
 	__u32 flags; /* XLB_BLOB_* */
 	/* First page of each table. */
 	__u32 index_page; /* struct xlb_index */
@@ -70,7 +70,7 @@ struct xlb_blob {
 	__u32 max_suffix_bytes; /* the longest of the "*.suffix" domains, without "*" */
 	__u32 max_prefix_bytes; /* the longest of the "prefix.*" domains, without "*" */
 	__u32 pages;
-	__u32 reserved0[3];
+	__u32 reserved0[2];
 	__u64 upgrades[XLB_MAX_UPGRADES]; /* as in struct xlb_request; 0: none */
 };
 _Static_assert(sizeof(struct xlb_blob) == 208, "read by BPF of the same layout");
@@ -257,9 +257,8 @@ struct xlb_state {
 	__u64 outstanding; /* endpoints: picked and not done */
 	/* Of the configuration that gave the number to its item: what was decided before is
 	 * another item's. */
-	__u32 generation;
-	__u32 reserved0;
-	__u64 reserved1[5];
+	__u64 generation;
+	__u64 reserved0[5];
 };
 _Static_assert(sizeof(struct xlb_state) == 64, "a cache line");
 

@@ -45,7 +45,7 @@ static __always_inline bool value_holds(struct xlb_request *req, void *blob,
 }
 
 /* Does the condition at `index` hold? */
-__noinline int condition_holds(unsigned long long *ctx __arg_ctx, __u32 generation, __u32 index)
+__noinline int condition_holds(unsigned long long *ctx __arg_ctx, __u64 generation, __u32 index)
 {
 	struct xlb_request *req = REQUEST(ctx);
 	int field = XLB_FIELD_PATH;

@@ -3,7 +3,7 @@
 #ifndef XLB_HOST_H
 #define XLB_HOST_H
 
-__noinline __u32 find_suffix(unsigned long long *ctx __arg_ctx, __u32 generation, __u32 max_bytes)
+__noinline __u32 find_suffix(unsigned long long *ctx __arg_ctx, __u64 generation, __u32 max_bytes)
 {
 	struct xlb_request *req = REQUEST(ctx);
 	int dot = 0, label;
@@ -27,7 +27,7 @@ __noinline __u32 find_suffix(unsigned long long *ctx __arg_ctx, __u32 generation
 	return XLB_NONE;
 }
 
-__noinline __u32 find_prefix(unsigned long long *ctx __arg_ctx, __u32 generation, __u32 max_bytes)
+__noinline __u32 find_prefix(unsigned long long *ctx __arg_ctx, __u64 generation, __u32 max_bytes)
 {
 	struct xlb_request *req = REQUEST(ctx);
 	__u64 best = XLB_ABSENT, found;
@@ -52,7 +52,8 @@ __noinline __u32 find_prefix(unsigned long long *ctx __arg_ctx, __u32 generation
 /* The index of the virtual host, or XLB_NONE. */
 static __always_inline __u32 find_vhost(unsigned long long *ctx, struct xlb_blob *head)
 {
-	__u32 generation = head->generation, found;
+	__u64 generation = head->generation;
+	__u32 found;
 
 	if (head->flags & XLB_BLOB_EXACT_HOST) {
 		__u64 entry = INDEX_FIND(ctx, generation, XLB_FIELD_HOST, 0,

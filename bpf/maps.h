@@ -68,7 +68,7 @@ static __always_inline struct xlb_state *state_of(__u32 number)
  * Is the number still the item's that a decision of this generation was about?  An item's
  * services are compiled in the generation that numbers it, or later.
  */
-static __always_inline bool is_of(struct xlb_state *state, __u32 generation)
+static __always_inline bool is_of(struct xlb_state *state, __u64 generation)
 {
 	return state && state->generation <= generation;
 }

@@ -11,7 +11,7 @@
 #define XLB_MATCH_H
 
 /* Do all conditions [first, first + count) hold? */
-__noinline int conditions_hold(unsigned long long *ctx __arg_ctx, __u32 generation, __u32 first,
+__noinline int conditions_hold(unsigned long long *ctx __arg_ctx, __u64 generation, __u32 first,
 			       __u32 count)
 {
 	int i;
@@ -58,7 +58,7 @@ static __always_inline __u32 walk_list(unsigned long long *ctx, void *blob, stru
 }
 
 /* The same for an entry of the index. */
-__noinline __u32 scan_entry(unsigned long long *ctx __arg_ctx, __u32 generation, __u64 entry,
+__noinline __u32 scan_entry(unsigned long long *ctx __arg_ctx, __u64 generation, __u64 entry,
 			    __u32 best)
 {
 	struct xlb_blob *head;
@@ -67,7 +67,7 @@ __noinline __u32 scan_entry(unsigned long long *ctx __arg_ctx, __u32 generation,
 	return blob ? walk_list(ctx, blob, head, entry, entry >> 32, best) : best;
 }
 
-__noinline __u32 scan_prefixes(unsigned long long *ctx __arg_ctx, __u32 generation, __u32 vhost,
+__noinline __u32 scan_prefixes(unsigned long long *ctx __arg_ctx, __u64 generation, __u32 vhost,
 			       struct xlb_vhost *vh __arg_nonnull, __u32 best)
 {
 	struct xlb_request *req = REQUEST(ctx);

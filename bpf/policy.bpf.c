@@ -31,12 +31,15 @@
 
 char LICENSE[] SEC("license") = "GPL";
 
-/* Differs between any two loads: a decision of an earlier load is not counted in this one. */
-const volatile __u32 epoch = 0;
+/*
+ * Nanoseconds of uptime when this load was begun.  A decision of an earlier load has a lower
+ * cookie[0], for an apply takes longer than a nanosecond: it is not counted in this one.
+ */
+const volatile __u64 epoch = 0;
 
 /*
- * cookie[0]: epoch, generation; cookie[1]: number of the service, index of the cluster.
- * High half first.
+ * cookie[0]: epoch + generation; cookie[1]: number of the service, index of the cluster, high
+ * half first.
  */
 #define PAIR(high, low) (((__u64)(high) << 32) | (__u32)(low))
 #define HIGH(pair) ((__u32)((pair) >> 32))
@@ -128,7 +131,7 @@ static __always_inline int decide(unsigned long long *ctx, void *blob, struct xl
 		return XLB_REASON_NO_ENDPOINT;
 
 	dec->cluster = target->number;
-	dec->cookie[0] = PAIR(epoch, head->generation);
+	dec->cookie[0] = epoch + head->generation;
 	dec->cookie[1] = PAIR(head->number, cluster);
 	return 0;
 }
@@ -162,7 +165,7 @@ int BPF_PROG(pick, struct xlb_request *req, struct xlb_decision *dec)
 
 	if (!blob)
 		return XLB_REASON_NO_ROUTE;
-	if (dec->cookie[0] != PAIR(epoch, head->generation))
+	if (dec->cookie[0] != epoch + head->generation)
 		return XLB_REASON_RETRIED;
 
 	cluster = blob_record(blob, head->cluster_page, LOW(dec->cookie[1]), struct xlb_cluster);
@@ -188,7 +191,7 @@ int BPF_PROG(pick, struct xlb_request *req, struct xlb_decision *dec)
 	if (!state)
 		goto refuse;
 	/* Until done(): requests that wait for a connection are outstanding too. */
-	if (is_of(state, LOW(dec->cookie[0])))
+	if (is_of(state, head->generation))
 		__sync_fetch_and_add(&state->outstanding, 1);
 
 	((__u64 *)dec->addr)[0] = ((__u64 *)endpoint->addr)[0];
@@ -210,10 +213,10 @@ refuse:
 }
 
 /* For count(): the number still is that of the item that was decided on. */
-#define NUMBER_HOLDS (~0u)
+#define NUMBER_HOLDS (~0ull)
 
 /* `generation` is that of the decision, of which the number may be another item's by now; or NUMBER_HOLDS. */
-__noinline int count(unsigned long long *ctx __arg_ctx, __u32 number, __u32 generation)
+__noinline int count(unsigned long long *ctx __arg_ctx, __u32 number, __u64 generation)
 {
 	struct xlb_result *res = RESULT(ctx);
 	struct xlb_stats *s = stats_of(number);
@@ -242,11 +245,11 @@ __noinline int count(unsigned long long *ctx __arg_ctx, __u32 number, __u32 gene
 SEC("struct_ops/done")
 void BPF_PROG(done, struct xlb_request *req, struct xlb_decision *dec, struct xlb_result *res)
 {
-	__u32 generation = LOW(dec->cookie[0]);
+	__u64 generation = dec->cookie[0] - epoch;
 	struct xlb_state *state;
 	struct xlb_blob *head;
 
-	if (HIGH(dec->cookie[0]) != epoch)
+	if (dec->cookie[0] <= epoch)
 		return;
 	/* What the configuration in force names keeps its number: the common case looks up no state. */
 	if (blob_of(req, generation, &head))

@@ -53,7 +53,7 @@ static __always_inline void *blob_now(struct xlb_request *req, struct xlb_blob *
 }
 
 /* The same, but only if it still is the one of `generation`. */
-static __always_inline void *blob_of(struct xlb_request *req, __u32 generation,
+static __always_inline void *blob_of(struct xlb_request *req, __u64 generation,
 				     struct xlb_blob **head)
 {
 	void *blob = blob_now(req, head);
@@ -74,7 +74,7 @@ static __always_inline bool blob_equal(void *blob, struct xlb_request *req, __u3
 /* The key field[from, to) in a scope: its entry's count (high half) and value, or XLB_ABSENT. */
 #define XLB_ABSENT (~0ull)
 
-__noinline __u64 index_find(unsigned long long *ctx __arg_ctx, __u32 generation, __u32 from_field,
+__noinline __u64 index_find(unsigned long long *ctx __arg_ctx, __u64 generation, __u32 from_field,
 			    __u64 to_scope)
 {
 	struct xlb_request *req = REQUEST(ctx);

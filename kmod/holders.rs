@@ -13,6 +13,7 @@
 
 use core::ptr;
 
+use crate::count;
 use crate::isock::{Isock, Shared};
 
 /// An i-sock's place in the list.
@@ -46,12 +47,12 @@ pub(crate) struct Holders {
 unsafe impl Send for Holders {}
 
 impl Holders {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             head: ptr::null(),
             tail: ptr::null(),
             len: 0,
-            round: 0,
+            round: count::from(),
             round_ms: 0,
         }
     }

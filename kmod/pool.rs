@@ -715,9 +715,10 @@ impl Pool {
             active: inner.total.saturating_sub(idle + connecting),
             connecting,
             pending: inner.waiters.len,
-            port: self.key.port,
-            reserved0: 0,
+            cluster: self.key.cluster,
             addr: self.key.addr,
+            port: self.key.port,
+            reserved0: [0; 3],
         }
     }
 }

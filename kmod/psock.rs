@@ -578,7 +578,7 @@ extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_p
             service: Atomic::new(service),
             rx: Atomic::new(ptr::null_mut()),
             endpoint: Atomic::new(0),
-            requests: Atomic::new(0),
+            requests: Atomic::new(count::from()),
             pid: Atomic::new(sys::xlb_current_tgid()),
             vip_port: Atomic::new(0),
             vip: [const { Atomic::new(0) }; 2],

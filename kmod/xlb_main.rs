@@ -88,7 +88,7 @@ module! {
         },
         counts_from: u32 {
             default: 0,
-            description: "For tests: where the counts of connections and pools begin",
+            description: "For tests: where all counts begin",
         },
     },
 }

@@ -339,10 +339,11 @@ struct xlb_pool_info {
 	__u32 active;
 	__u32 connecting;
 	__u32 pending;
-	__u16 port;
-	__u16 reserved0;
+	__u32 cluster; /* xlb_pool_limits.cluster */
 	__u8 addr[16];
+	__u16 port;
+	__u16 reserved0[3];
 };
-_Static_assert(sizeof(struct xlb_pool_info) == 64, "read by xlbctl of the same ABI");
+_Static_assert(sizeof(struct xlb_pool_info) == 72, "read by xlbctl of the same ABI");
 
 #endif /* XLB_INTF_H */

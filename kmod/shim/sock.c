@@ -876,9 +876,18 @@ void xlb_work_init(void *delayed_work)
 	INIT_DELAYED_WORK((struct delayed_work *)delayed_work, psock_work);
 }
 
+/*
+ * msecs_to_jiffies() cuts down to 32 bits, and takes what is above INT_MAX for ever.  Who
+ * waits longer is kicked before, and waits again.
+ */
+static unsigned long jiffies_of(__u64 ms)
+{
+	return msecs_to_jiffies(min_t(__u64, ms, INT_MAX));
+}
+
 void xlb_work_kick(void *delayed_work, __u64 delay_ms)
 {
-	mod_delayed_work(xlb_wq, delayed_work, msecs_to_jiffies(delay_ms));
+	mod_delayed_work(xlb_wq, delayed_work, jiffies_of(delay_ms));
 }
 
 void xlb_work_disable_sync(void *delayed_work)
@@ -889,7 +898,7 @@ void xlb_work_disable_sync(void *delayed_work)
 void xlb_reaper_kick(__u64 delay_ms)
 {
 	if (delay_ms)
-		queue_delayed_work(xlb_reaper_wq, &reaper, msecs_to_jiffies(delay_ms));
+		queue_delayed_work(xlb_reaper_wq, &reaper, jiffies_of(delay_ms));
 	else
 		mod_delayed_work(xlb_reaper_wq, &reaper, 0);
 }
@@ -908,6 +917,24 @@ struct counters {
 };
 
 static DEFINE_PER_CPU(struct counters, counters);
+
+void xlb_counts_from(__u64 from)
+{
+	static const bool counts[] = {
+#define X(upper, lower, kind, text) [XLB_COUNTER_##upper] = #kind[0] == 'c',
+		XLB_COUNTERS(X)
+#undef X
+	};
+	int i;
+
+	for (i = 0; i < XLB_COUNTER_COUNT; i++)
+		if (counts[i])
+			this_cpu_add(counters.counters[i], from);
+	for (i = 0; i < XLB_REASON_COUNT; i++)
+		this_cpu_add(counters.reasons[i], from);
+	for (i = 0; i < XLB_ENGINE_REASONS; i++)
+		this_cpu_add(counters.engine[i], from);
+}
 
 void xlb_count(__u32 counter, __s64 n)
 {

@@ -170,6 +170,7 @@ void xlb_cond_resched(void);
 void xlb_count(__u32 counter, __s64 n); /* enum xlb_counter */
 void xlb_count_reason(__u32 reason); /* enum xlb_reason */
 void xlb_count_engine(__u32 reason); /* the engine's Reason */
+void xlb_counts_from(__u64 from); /* where counters, but not gauges, begin; once, at load */
 void xlb_counters_read(struct xlb_info *info);
 
 /* policy.c: the attached struct_ops. */

@@ -15,7 +15,7 @@ use crate::numbers::Numbers;
 pub struct Document {
     pub layout: u32,
     /// Raised by each apply.
-    pub generation: u32,
+    pub generation: u64,
     /// An apply has begun and not ended: the maps may be partly of the one before.
     pub pending: bool,
     pub config: Config,

@@ -5,7 +5,7 @@
 //! number over changes of the configuration, so it keeps its counters too.  A number
 //! that has become free waits in a queue: requests that began under it may still end.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,14 @@ impl Numbers {
 
     pub fn cluster(&self, name: &str) -> Option<u32> {
         self.get(&format!("cluster|{name}"))
+    }
+
+    /// Names of all clusters, by number.
+    pub fn clusters(&self) -> HashMap<u32, &str> {
+        self.items
+            .iter()
+            .filter_map(|(key, number)| Some((*number, key.strip_prefix("cluster|")?)))
+            .collect()
     }
 
     pub fn endpoint(&self, cluster: &str, address: SocketAddr) -> Option<u32> {
@@ -208,6 +216,8 @@ mod tests {
         let kept = numbers.endpoint("c", "127.0.0.1:2".parse().expect("an address"));
         let freed = numbers.endpoint("c", "127.0.0.1:1".parse().expect("an address"));
         assert!(kept.is_some() && freed.is_some() && kept != freed);
+        let cluster = numbers.cluster("c").expect("numbered");
+        assert_eq!(numbers.clusters(), HashMap::from([(cluster, "c")]));
 
         numbers
             .assign(&config("\"127.0.0.1:2\", \"127.0.0.1:3\""), |_| true)

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use nix::sys::socket::MsgFlags;
+use nix::sys::socket::{MsgFlags, SockFlag};
+use serde_json::Value;
 
 use crate::ctx::{shop_yaml, Ctx, Scenario, VIP4};
 use crate::script::{Logging, Server};
@@ -151,6 +152,18 @@ fn limits_of_each_cluster(ctx: &mut Ctx) -> Result<()> {
     for conn in &mut others {
         conn.response("GET")?.expect(200)?;
     }
+    let pools = xlb::json(&["get", "pools"])?;
+    let mut seen: Vec<_> = pools
+        .as_array()
+        .context("a list")?
+        .iter()
+        .map(|pool| (pool["cluster"].as_str(), pool["created"].as_u64()))
+        .collect();
+    seen.sort_unstable();
+    ensure!(
+        seen == [(Some("items"), Some(1)), (Some("other"), Some(3))],
+        "{pools:#}"
+    );
     // The other cluster's limits came last: the first one's are still its own.
     ctx.until("the end of the item's idle connection", || {
         Ok(xlb::counters()?.get("isocks_idle")? == 3)
@@ -428,16 +441,49 @@ fn poll_while_connections_die(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-/// What counts requests of a connection or changes of a pool goes on where 32 bits end.
+/// What counts requests, rounds of asking or changes of a pool goes on where 32 bits end.
 fn counts_beyond_32_bits(ctx: &mut Ctx) -> Result<()> {
-    let out = xlb::insmod(&["counts_from=4294967290"])?;
+    const FROM: u64 = (1 << 32) - 6;
+    let out = xlb::insmod(&[&format!("counts_from={FROM}")])?;
     ensure!(out.code == Some(0), "insmod: {}", out.all());
     let backend = Logging::start(BACKEND)?;
-    let vip = ctx.shop_with(&[BACKEND], "round_robin", "  pool: {max_requests: 0}\n")?;
+    let vip = ctx.shop_with(
+        &[BACKEND],
+        "round_robin",
+        "  pool: {max_requests: 0, max: 1}\n",
+    )?;
     let mut conn = ctx.open(vip)?;
     for _ in 0..20 {
         conn.get("/")?.expect(200)?;
     }
+    let counters = xlb::counters()?;
+    ensure!(
+        counters.get("requests")? == FROM + 20
+            && counters.get("connects")? == FROM + 1
+            && counters.reason("ok") == FROM + 20,
+        "requests {}, connects {}, ok {}",
+        counters.get("requests")?,
+        counters.get("connects")?,
+        counters.reason("ok")
+    );
+    let sockets = xlb::json(&["get", "sockets"])?;
+    ensure!(
+        sockets.pointer("/0/requests").and_then(Value::as_u64) == Some(FROM + 20),
+        "{sockets:#}"
+    );
+    // Who must wait for the only connection has its holder asked, in a round of its own.
+    let slow = Sock::new(vip, SockFlag::empty())?;
+    slow.connect(vip)?;
+    for round in 0..12 {
+        slow.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
+        slow.poll(PollFlags::POLLIN, ctx.secs(5))?;
+        conn.get("/")
+            .with_context(|| format!("round {round} of asking"))?
+            .expect(200)?;
+        slow.recv_until("200 OK")?;
+        thread::sleep(Duration::from_millis(20));
+    }
+    drop(slow);
     ensure!(
         backend.accepted() == 1,
         "{} connections",
@@ -452,8 +498,19 @@ fn counts_beyond_32_bits(ctx: &mut Ctx) -> Result<()> {
             .expect(200)?;
         conn.get("/")?.expect(200)?;
     }
-    let pools = xlb::json(&["get", "pools"])?.to_string();
-    ensure!(pools.contains("\"reused\":42949673"), "{pools}");
+    let pools = xlb::json(&["get", "pools"])?;
+    let pool = pools
+        .as_array()
+        .context("a list")?
+        .iter()
+        .find(|pool| pool["endpoint"] == BACKEND)
+        .context("the pool")?;
+    for count in ["created", "reused"] {
+        ensure!(
+            pool[count].as_u64().is_some_and(|n| n > 1 << 32),
+            "{pools:#}"
+        );
+    }
     drop(conn);
     ctx.run_ok("xlbctl", &["delete", "--all"])?;
     ctx.run_ok("xlbctl", &["unload"])?;

@@ -24,7 +24,7 @@ pub fn service(
     service: &Service,
     clusters: &HashMap<&str, &Cluster>,
     numbers: &Numbers,
-    generation: u32,
+    generation: u64,
 ) -> Option<Vec<u8>> {
     let used = used_clusters(service);
     let places: HashMap<&str, u32> = (0u32..).zip(&used).map(|(n, name)| (*name, n)).collect();

@@ -29,6 +29,9 @@ impl Random {
     }
 }
 
+/// Applies are counted with 64 bits.
+const GENERATION: u64 = (1 << 32) + 1;
+
 fn compile(config: &Config) -> (Vec<u8>, Numbers) {
     let mut numbers = Numbers::default();
     numbers.assign(config, |_| true).expect("within the limits");
@@ -37,7 +40,9 @@ fn compile(config: &Config) -> (Vec<u8>, Numbers) {
         .iter()
         .map(|c| (c.name.as_str(), c))
         .collect();
-    let blob = super::service(&config.services[0], &clusters, &numbers, 1).expect("compiles");
+    let blob =
+        super::service(&config.services[0], &clusters, &numbers, GENERATION).expect("compiles");
+    assert_eq!(Walk::new(&blob).head.generation, GENERATION);
     (blob, numbers)
 }
 

@@ -86,7 +86,7 @@ impl Maps {
     pub fn commit(&self, old: &Document, config: Config, ctl: &Ctl) -> Result<Document, Error> {
         let cgroups = resolve_cgroups(&config)?;
         let mut new = Document {
-            generation: old.generation.wrapping_add(1).max(1),
+            generation: old.generation + 1,
             pending: true,
             numbers: old.numbers.clone(),
             cgroups,
@@ -140,7 +140,7 @@ impl Maps {
 
     /// For numbers that were another item's: requests that were decided before, such as long
     /// tunnels, count no more.
-    fn clear(&self, numbers: &[u32], generation: u32) -> Result<(), Error> {
+    fn clear(&self, numbers: &[u32], generation: u64) -> Result<(), Error> {
         let fresh = xlb_state {
             generation,
             ..xlb_state::default()

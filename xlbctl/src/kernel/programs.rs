@@ -6,14 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use libbpf_rs::query::ProgInfoIter;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::ProgramType;
+use nix::time::{clock_gettime, ClockId};
 
 use super::preflight::{self, BPFFS};
 use crate::error::{Context, Error};
@@ -76,7 +78,7 @@ fn load_all() -> Result<(), Error> {
         .open(storage)
         .map_err(|err| super::load_error("the policy", &err))?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
-        rodata.epoch = epoch()?;
+        rodata.epoch = uptime_ns()?;
     }
     let mut policy = open
         .load()
@@ -122,14 +124,10 @@ fn load_all() -> Result<(), Error> {
     Ok(())
 }
 
-/// Differs from that of any load before: decisions of an earlier one are not counted.
-fn epoch() -> Result<u32, Error> {
-    let mut bytes = [0; 4];
-    File::open("/dev/urandom")
-        .and_then(|mut random| random.read_exact(&mut bytes))
-        .context("/dev/urandom")?;
-    // 0 is what a decision has that no policy made.
-    Ok(u32::from_ne_bytes(bytes).max(1))
+/// Above what every load before has reached: decisions of an earlier one are not counted.
+fn uptime_ns() -> Result<u64, Error> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("the monotonic clock")?;
+    Ok(u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// What the verifier had to do for each program that is loaded, in instructions.

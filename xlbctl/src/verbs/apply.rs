@@ -18,7 +18,7 @@ use crate::output;
 #[derive(Serialize)]
 struct Report<'c> {
     dry_run: bool,
-    generation: u32,
+    generation: u64,
     #[serde(flatten)]
     change: &'c Change,
 }

@@ -58,13 +58,15 @@ pub fn run(args: &Get) -> Result<(), Error> {
         }
         Kind::Pools => {
             ready_to_look()?;
-            let rows = pools(&Ctl::open()?.pools()?);
+            let document = applied().map(|(_, document)| document).unwrap_or_default();
+            let rows = pools(&Ctl::open()?.pools()?, &document);
             emit(output, &rows, |rows| {
                 let rows: Vec<_> = rows.iter().map(PoolRow::cells).collect();
                 table(
                     &[
                         "CGROUP",
                         "NETNS",
+                        "CLUSTER",
                         "ENDPOINT",
                         "IDLE",
                         "ACTIVE",
@@ -306,6 +308,7 @@ fn endpoints(document: &Document, reader: &mut Reader<'_>) -> Vec<EndpointRow> {
 struct PoolRow {
     cgroup: String,
     netns: u32,
+    cluster: String,
     endpoint: SocketAddr,
     idle: u32,
     active: u32,
@@ -320,6 +323,7 @@ impl PoolRow {
         vec![
             self.cgroup.clone(),
             self.netns.to_string(),
+            self.cluster.clone(),
             self.endpoint.to_string(),
             self.idle.to_string(),
             self.active.to_string(),
@@ -336,13 +340,18 @@ fn cgroup_name(paths: &HashMap<u64, String>, id: u64) -> String {
     paths.get(&id).cloned().unwrap_or_else(|| format!("#{id}"))
 }
 
-fn pools(pools: &[xlb_pool_info]) -> Vec<PoolRow> {
+fn pools(pools: &[xlb_pool_info], document: &Document) -> Vec<PoolRow> {
     let paths = cgroup::paths();
+    let clusters = document.numbers.clusters();
     pools
         .iter()
         .map(|pool| PoolRow {
             cgroup: cgroup_name(&paths, pool.cgroup_id),
             netns: pool.netns,
+            // The pool of a removed cluster lives until its connections are closed.
+            cluster: clusters
+                .get(&pool.cluster)
+                .map_or_else(|| format!("#{}", pool.cluster), |name| (*name).to_owned()),
             endpoint: SocketAddr::new(unmapped(pool.addr), pool.port),
             idle: pool.idle,
             active: pool.active,

@@ -23,7 +23,7 @@ struct Status {
     module: Option<String>,
     abi: Option<u32>,
     policy: Option<String>,
-    generation: Option<u32>,
+    generation: Option<u64>,
     services: usize,
     clusters: usize,
     /// Instructions that the verifier walked for each program: a measure of its cost to load.
