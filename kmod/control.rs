@@ -3,11 +3,13 @@
 //! What xlbctl asks of the module, through a BPF program of type SYSCALL: `bpf_xlb_ctl()`.
 //!
 //! Process context, may sleep. Records are written to the caller's buffer; the cursor is
-//! `shard or bucket << 32 | place in it`, so a list that changes between two calls may show an
-//! entry twice or miss one, but never goes wrong.
+//! `shard or bucket << 32 | place in it`. A socket that is there all the time is listed once; in a bucket of pools
+//! that changes between two calls one may be shown twice or missed.
 
 use kernel::prelude::*;
 
+use crate::leave;
+use crate::list;
 use crate::psock;
 use crate::sys;
 use crate::table;
@@ -39,6 +41,10 @@ unsafe extern "C" fn xlb_control(ctl: *mut sys::xlb_ctl, buf: *mut u8, len: u32)
             psock::end_all(ctl.service);
             Ok(())
         }
+        sys::XLB_CTL_RELEASE => leave::leave(&mut ctl.cursor).map(|(count, more)| {
+            out.count = count;
+            ctl.more = more.into();
+        }),
         _ => Err(EINVAL),
     };
     ctl.count = out.count;
@@ -100,23 +106,10 @@ fn info(out: &mut Records) -> Result {
 }
 
 fn sockets(ctl: &mut sys::xlb_ctl, out: &mut Records) -> Result {
-    let (mut shard, mut skip) = split(ctl.cursor);
-    while shard < psock::shards() {
-        let mut full = false;
-        psock::for_each_in(shard, skip, |p| {
-            full = !out.push(&psock::info_of(p));
-            skip += usize::from(!full);
-            !full
-        })?;
-        if full {
-            ctl.cursor = join(shard, skip);
-            ctl.more = 1;
-            return Ok(());
-        }
-        shard += 1;
-        skip = 0;
-    }
-    ctl.more = 0;
+    let more = list::walk(&mut ctl.cursor, |psock| {
+        psock.info().is_none_or(|info| out.push(&info))
+    });
+    ctl.more = more.into();
     Ok(())
 }
 

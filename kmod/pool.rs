@@ -707,8 +707,10 @@ impl Pool {
             active: inner.total.saturating_sub(idle + connecting),
             connecting,
             pending: inner.waiters.len,
+            cluster: self.key.cluster,
             port: self.key.port,
             reserved0: 0,
+            reserved1: 0,
             addr: self.key.addr,
         }
     }

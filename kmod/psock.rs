@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`Inner`]: the exchange, buffers, the bound i-sock | the socket lock (1): only through [`Locked`] |
 //! | `link`: place in a pool's queue | that pool's lock (4) |
-//! | `node`: place in the list of all p-sockets | the shard's lock (5) |
+//! | `entry`: place in the list of all p-sockets | see `list.rs` |
 //! | `poll`, `rx`, and what `get sockets` shows | atomics: poll(2) and i-sock callbacks take no lock |
 //! | `next_done` | the list of orphans that are over (5) |
 //! | `deferred` | the spinlock inside the socket lock |
@@ -25,7 +25,7 @@
 //!
 //! Teardown, in order: [`xlb_psock_close`] ends the exchange (so no i-sock and no pool knows the
 //! p-sock), takes it off the list, and then waits for its work; TCP's own close follows and calls
-//! [`xlb_psock_free`] through the ULP. With a request that must still be sent this comes later, see
+//! [`xlb_psock_free`] through the ULP. One that has ended can be taken off its socket before that (`leave.rs`). With a request that must still be sent this comes later, see
 //! `orphan.rs`.
 
 use core::cell::UnsafeCell;
@@ -39,7 +39,7 @@ use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 use crate::count;
 use crate::exchange::{Inner, RCV_SHUTDOWN};
 use crate::fields::View;
-use crate::lock::BhLock;
+use crate::list::{self, Entry};
 use crate::pool::Link;
 use crate::sys;
 
@@ -68,7 +68,7 @@ pub(crate) struct Psock {
     pub(crate) sk: *mut sys::sock,
     work: UnsafeCell<MaybeUninit<bindings::delayed_work>>,
     pub(crate) link: UnsafeCell<Link>,
-    node: UnsafeCell<Node>,
+    pub(crate) entry: Entry,
     /// The next one of the list of orphans that are over.
     pub(crate) next_done: UnsafeCell<*const Psock>,
     poll: Atomic<u32>,
@@ -79,6 +79,8 @@ pub(crate) struct Psock {
     deferred: Atomic<bool>,
     /// Unload with force: end after the running exchange.
     ending: Atomic<bool>,
+    /// Somebody waits for a grace period to let go of the p-sock, see `leave.rs`.
+    pub(crate) leaving: Atomic<bool>,
     /// The `struct sock` of the bound i-sock.
     rx: Atomic<*mut sys::sock>,
     state: Atomic<u32>,
@@ -91,39 +93,16 @@ pub(crate) struct Psock {
 // SAFETY: See the table at the top of the file.
 unsafe impl Sync for Psock {}
 
-/// A link of the list of p-sockets, and what does not change while it is there.
-struct Node {
-    next: *mut Psock,
-    prev: *mut Psock,
-    shard: usize,
-    listed: bool,
-    pid: u32,
-    vip: [u8; 16],
-    vip_port: u16,
-}
-
-/// The list is cut into shards by CPU, so that connects on different CPUs take different locks.
-const SHARDS: usize = 64;
-
-struct Head(*mut Psock);
-
-// SAFETY: Followed under the shard's lock only.
-unsafe impl Send for Head {}
-
-static LIST: [BhLock<Head>; SHARDS] = [const { BhLock::new(Head(ptr::null_mut())) }; SHARDS];
-
 /// Prepares the list and the memory; once, at load.
 pub(crate) fn init() -> Result {
-    for shard in &LIST {
-        // SAFETY: Once, before first use; statics do not move.
-        unsafe { shard.init(sys::XLB_LOCK_SOCKETS) };
-    }
+    list::init();
     // SAFETY: Once.
     kernel::error::to_result(unsafe { sys::xlb_psock_cache_init(size_of::<Psock>() as u32) })
 }
 
 /// Undoes [`init`]; no p-sock is left but in grace periods.
 pub(crate) fn exit() {
+    list::exit();
     // SAFETY: Once, after `init`.
     unsafe { sys::xlb_psock_cache_exit() }
 }
@@ -162,7 +141,7 @@ impl Psock {
     /// # Safety
     ///
     /// The caller holds the socket lock, and there is no other [`Locked`].
-    unsafe fn owned<R>(&self, f: impl FnOnce(&mut Locked<'_>) -> R) -> R {
+    pub(crate) unsafe fn owned<R>(&self, f: impl FnOnce(&mut Locked<'_>) -> R) -> R {
         let mut locked = Locked {
             psock: self,
             read_short: false,
@@ -209,7 +188,7 @@ impl Psock {
     /// Counts a request.
     pub(crate) fn count_request(&self) {
         self.requests
-            .store(self.requests.load(Relaxed) + 1, Relaxed);
+            .store(self.requests.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
     /// The service that the client connected to.
@@ -307,143 +286,87 @@ impl Psock {
     /// The last step of a close: takes the p-sock off the list and waits for its work, which finds
     /// `Phase::Closed`. Nothing is locked; may sleep.
     pub(crate) fn stop(&self) {
-        self.delist();
-        // SAFETY: The work sleeps for no lock that is held here.
+        list::remove(self);
+        self.stop_work();
+    }
+
+    /// The work runs no more. The socket lock may be held: the work never sleeps for it.
+    pub(crate) fn stop_work(&self) {
+        // SAFETY: Initialised at creation.
         unsafe { sys::xlb_work_disable_sync(self.work.get().cast()) };
     }
 
-    fn enlist(&self, vip: [u8; 16], vip_port: u16) {
-        // SAFETY: Any CPU number does.
-        let shard = unsafe { sys::xlb_cpu() } as usize % SHARDS;
-        let Some(head) = LIST.get(shard) else { return };
-        let this = ptr::from_ref(self).cast_mut();
-        let mut head = head.lock();
-        // SAFETY: The shard's lock is held, and an unlisted node is ours (socket lock).
-        unsafe {
-            let node = &mut *self.node.get();
-            node.shard = shard;
-            node.listed = true;
-            node.pid = sys::xlb_current_tgid();
-            node.vip = vip;
-            node.vip_port = vip_port;
-            node.prev = ptr::null_mut();
-            node.next = head.0;
-            if !head.0.is_null() {
-                (*(*head.0).node.get()).prev = this;
-            }
-        }
-        head.0 = this;
+    /// What was left for the owner of the socket lock is not needed any more. The lock is held.
+    pub(crate) fn forget_deferred(&self) {
+        self.deferred.store(false, Relaxed);
     }
 
-    fn delist(&self) {
-        // SAFETY: `shard` and `listed` change in connect, disconnect and close only, which the socket
-        // lock, or the end of all users, keeps apart.
-        let (shard, listed) = unsafe { ((*self.node.get()).shard, (*self.node.get()).listed) };
-        let Some(head) = LIST.get(shard) else { return };
-        if !listed {
-            return;
-        }
-        let mut head = head.lock();
-        // SAFETY: The shard's lock is held; neighbours are listed, hence live.
-        unsafe {
-            let node = &mut *self.node.get();
-            if node.prev.is_null() {
-                head.0 = node.next;
-            } else {
-                (*(*node.prev).node.get()).next = node.next;
-            }
-            if !node.next.is_null() {
-                (*(*node.next).node.get()).prev = node.prev;
-            }
-            node.listed = false;
-        }
+    /// No exchange runs and none will, as told when the socket lock was let go of last.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.state.load(Acquire) == sys::XLB_SOCKET_CLOSING
     }
 
-    /// For `xlbctl get sockets`; the shard's lock is held.
-    fn info(&self) -> sys::xlb_socket_info {
-        // SAFETY: The shard's lock is held, so the node stays as it is.
-        let node = unsafe { &*self.node.get() };
+    /// As the shim knows it.
+    pub(crate) fn as_c(&self) -> *const sys::xlb_psock {
+        ptr::from_ref(self).cast()
+    }
+
+    /// For `xlbctl get sockets`, in RCU; `None` while the socket is being connected.
+    pub(crate) fn info(&self) -> Option<sys::xlb_socket_info> {
+        let names = self.entry.names()?;
         let mut endpoint = [0; 16];
         let mut endpoint_port = 0;
         let (mut receive, mut send) = (0, 0);
         let rx = self.rx.load(Acquire);
         if !rx.is_null() {
-            // SAFETY: BHs are off and we hold a spinlock, which is an RCU section; see
-            // `is_writable` for what `rx` points at.
+            // SAFETY: In RCU; see `is_writable` for what `rx` points at.
             unsafe {
                 sys::xlb_sk_peer(rx, endpoint.as_mut_ptr(), &mut endpoint_port);
                 receive = sys::xlb_isk_inq(rx);
                 send = sys::xlb_isk_outq(rx);
             }
         }
-        // SAFETY: A listed p-sock has a live socket.
-        let (id, cgroup_id, netns) = unsafe {
-            (
-                sys::xlb_sk_cookie(self.sk),
-                sys::xlb_sk_cgroup_id(self.sk),
-                sys::xlb_net_inum(sys::xlb_sk_net(self.sk)),
-            )
+        let state = if self.ours.load(Acquire) {
+            self.state.load(Relaxed)
+        } else {
+            sys::XLB_SOCKET_PLAIN
         };
-        sys::xlb_socket_info {
-            id,
-            cgroup_id,
+        Some(sys::xlb_socket_info {
+            // SAFETY: In RCU the memory is that of some TCP socket, and a cookie is an atomic.
+            id: unsafe { sys::xlb_sk_cookie(self.sk) },
+            cgroup_id: self.entry.cgroup_id(),
             requests: self.requests.load(Relaxed),
-            pid: node.pid,
+            pid: names.pid,
             service: self.service(),
-            netns,
-            state: self.state.load(Relaxed),
+            netns: self.entry.netns(),
+            state,
             receive_bytes: u32::try_from(receive).unwrap_or(0),
             send_bytes: u32::try_from(send).unwrap_or(0),
-            vip: node.vip,
+            vip: names.vip,
             endpoint,
-            vip_port: node.vip_port,
+            vip_port: names.vip_port,
             endpoint_port,
             endpoint_id: self.endpoint.load(Relaxed),
-        }
+        })
     }
-}
 
-/// Calls `f` with each p-sock of shard `shard` from the `skip`-th on, until it returns false.
-/// `f` runs under the shard's lock. `Err` when there is no such shard.
-pub(crate) fn for_each_in(shard: usize, skip: usize, mut f: impl FnMut(&Psock) -> bool) -> Result {
-    let head = LIST.get(shard).ok_or(EINVAL)?.lock();
-    let mut at = head.0;
-    let mut n = 0;
-    while !at.is_null() {
-        // SAFETY: The shard's lock is held; listed p-sockets are live.
-        let psock = unsafe { &*at };
-        if n >= skip && !f(psock) {
-            break;
-        }
-        n += 1;
-        // SAFETY: As above.
-        at = unsafe { (*psock.node.get()).next };
+    /// Asks the p-sock to end in order. In RCU.
+    fn end_soon(&self) {
+        self.ending.store(true, Relaxed);
+        // One that is closed meanwhile has its work disabled: then this does nothing.
+        self.kick(0);
     }
-    Ok(())
-}
-
-/// Number of shards for [`for_each_in`].
-pub(crate) const fn shards() -> usize {
-    SHARDS
-}
-
-/// What `xlbctl get sockets` shows of a p-sock given by [`for_each_in`].
-pub(crate) fn info_of(psock: &Psock) -> sys::xlb_socket_info {
-    psock.info()
 }
 
 /// Asks the p-sockets of `service` (or of all) to end in order.
 pub(crate) fn end_all(service: u32) {
-    for shard in 0..SHARDS {
-        let _ = for_each_in(shard, 0, |psock| {
-            if service == sys::XLB_ANY || psock.service() == service {
-                psock.ending.store(true, Relaxed);
-                // A listed p-sock waits for its work before it goes.
-                psock.kick(0);
-            }
-            true
-        });
-    }
+    let mut cursor = 0;
+    list::walk(&mut cursor, |psock| {
+        if service == sys::XLB_ANY || psock.service() == service {
+            psock.end_soon();
+        }
+        true
+    });
 }
 
 /// Lets the owner of an i-sock look whether it can let go of it, see
@@ -503,7 +426,7 @@ impl Locked<'_> {
         let local = u32::try_from(inner.local.len()).unwrap_or(u32::MAX);
         psock.local.store(local, Relaxed);
         psock.poll.store(poll, Release);
-        psock.state.store(state, Relaxed);
+        psock.state.store(state, Release);
         let memory = inner.memory();
         if memory != inner.counted {
             count::add(
@@ -627,21 +550,14 @@ extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_p
             sk,
             work: UnsafeCell::new(MaybeUninit::zeroed()),
             link: UnsafeCell::new(Link::new()),
-            node: UnsafeCell::new(Node {
-                next: ptr::null_mut(),
-                prev: ptr::null_mut(),
-                shard: 0,
-                listed: false,
-                pid: 0,
-                vip: [0; 16],
-                vip_port: 0,
-            }),
+            entry: Entry::new(sk),
             next_done: UnsafeCell::new(ptr::null()),
             poll: Atomic::new(0),
             local: Atomic::new(0),
             ours: Atomic::new(false),
             deferred: Atomic::new(false),
             ending: Atomic::new(false),
+            leaving: Atomic::new(false),
             rx: Atomic::new(ptr::null_mut()),
             state: Atomic::new(sys::XLB_SOCKET_IDLE),
             endpoint: Atomic::new(0),
@@ -650,10 +566,14 @@ extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_p
             inner: UnsafeCell::new(Inner::new()),
         });
     }
-    // SAFETY: Just made, and nobody else knows it.
+    // SAFETY: Just made, and nobody else knows it; what sees it through the list finds all of it ready.
     unsafe {
         sys::xlb_work_init((*psock).work.get().cast());
         (*(*psock).inner.get()).armed = true;
+        if list::add(&*psock).is_err() {
+            sys::xlb_kfree_rcu(psock.cast());
+            return ptr::null_mut();
+        }
     }
     count::inc(sys::XLB_COUNTER_PSOCKS);
     count::add(sys::XLB_COUNTER_PSOCK_BYTES, size_of::<Psock>() as i64);
@@ -699,8 +619,9 @@ unsafe extern "C" fn xlb_psock_connected(psock: *mut sys::xlb_psock, vip: *const
     // SAFETY: By the contract.
     let vip = unsafe { *vip.cast::<[u8; 16]>() };
     psock.ending.store(false, Relaxed);
+    psock.leaving.store(false, Release);
+    psock.entry.set_names(vip, port);
     psock.ours.store(true, Release);
-    psock.enlist(vip, port);
     count::inc(sys::XLB_COUNTER_ACCEPTED);
 }
 
@@ -760,7 +681,6 @@ unsafe extern "C" fn xlb_psock_disconnect(psock: *mut sys::xlb_psock) {
             locked.clear();
         });
     }
-    psock.delist();
     psock.ours.store(false, Release);
 }
 
@@ -780,11 +700,11 @@ unsafe extern "C" fn xlb_psock_shutdown(psock: *mut sys::xlb_psock, how: i32) {
     }
 }
 
-/// The socket is being destroyed; nothing refers to the p-sock but readers in RCU.
+/// The socket is being destroyed, or has let go of the p-sock: nothing refers to it but readers in RCU. Any context.
 ///
 /// # Safety
 ///
-/// Called by `shim/proto.c` from the ULP's release, after [`xlb_psock_close`].
+/// Called by `shim/proto.c` from the ULP's release, after [`xlb_psock_close`], or at the end of `xlb_psock_leave()`.
 #[no_mangle]
 unsafe extern "C" fn xlb_psock_free(psock: *mut sys::xlb_psock) {
     let psock = psock.cast::<Psock>();

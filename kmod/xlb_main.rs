@@ -6,11 +6,12 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `psock.rs` | the application's socket: lifetime, poll, the list of all of them |
+//! | `psock.rs`, `list.rs` | the application's socket: lifetime, poll; the list of all of them |
 //! | `send.rs`, `recv.rs` | its `sendmsg` and `recvmsg` |
 //! | `exchange.rs` | one request and its response: what a p-sock is doing, and how it goes on |
 //! | `decide.rs`, `upstream.rs`, `replies.rs` | the steps of it: policy, connection, own answers |
 //! | `orphan.rs` | p-sockets that were closed with a request still to be sent |
+//! | `leave.rs` | p-sockets that have ended, but whose programs keep them |
 //! | `isock.rs`, `pool.rs` | connections to endpoints, and who may use them |
 //! | `keep_alive.rs` | how long an endpoint keeps an idle connection |
 //! | `holders.rs`, `table.rs` | who holds the connections of a pool; all pools, and the reaper |
@@ -33,7 +34,9 @@ mod fields;
 mod holders;
 mod isock;
 mod keep_alive;
+mod leave;
 mod limits;
+mod list;
 mod lock;
 mod orphan;
 mod peek;

@@ -21,7 +21,7 @@
 #include <linux/types.h>
 #endif
 
-#define XLB_ABI 2
+#define XLB_ABI 3
 
 /* --- Requests -------------------------------------------------------------- */
 
@@ -248,6 +248,7 @@ enum xlb_ctl_op {
 	XLB_CTL_POOLS = 2, /* struct xlb_pool_info, one per pool */
 	XLB_CTL_CLOSE_IDLE = 3, /* close an endpoint's idle i-socks; running ones end */
 	XLB_CTL_END_SOCKETS = 4, /* a running exchange ends with EOF, the next write gets EPIPE */
+	XLB_CTL_RELEASE = 5, /* let go of those that have ended; `count`: of how many */
 };
 
 /*
@@ -305,10 +306,11 @@ enum xlb_socket_state {
 	XLB_SOCKET_ACTIVE = 3, /* bound to an i-sock */
 	XLB_SOCKET_TUNNEL = 4, /* after 101 */
 	XLB_SOCKET_CLOSING = 5, /* no further request is taken */
+	XLB_SOCKET_PLAIN = 6, /* was connected elsewhere since, or is not connected */
 };
 
 struct xlb_socket_info {
-	__u64 id; /* socket cookie */
+	__u64 id; /* SO_COOKIE; 0 when nobody has asked for it, which the connect program does */
 	__u64 cgroup_id;
 	__u64 requests;
 	__u32 pid; /* thread group that connected */
@@ -334,10 +336,12 @@ struct xlb_pool_info {
 	__u32 active;
 	__u32 connecting;
 	__u32 pending;
+	__u32 cluster; /* its number: xlb_pool_limits.cluster */
 	__u16 port;
 	__u16 reserved0;
+	__u32 reserved1;
 	__u8 addr[16];
 };
-_Static_assert(sizeof(struct xlb_pool_info) == 64, "read by xlbctl of the same ABI");
+_Static_assert(sizeof(struct xlb_pool_info) == 72, "read by xlbctl of the same ABI");
 
 #endif /* XLB_INTF_H */

@@ -8,6 +8,8 @@
  * locking an i-sock inside a p-sock is no recursion).
  */
 #include <linux/cgroup.h>
+#include <linux/file.h>
+#include <linux/fs.h>
 #include <linux/memcontrol.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -18,6 +20,7 @@
 #include <linux/spinlock.h>
 #include <linux/version.h>
 #include <linux/workqueue.h>
+#include <linux/xarray.h>
 #include <net/net_namespace.h>
 #include <net/netns/generic.h>
 #include <net/rps.h>
@@ -43,25 +46,36 @@ void xlb_release_sock(struct sock *sk)
 	release_sock(sk);
 }
 
-/*
- * As lock_sock_nested(), but for its sleep: a socket that its owner holds is left to the
- * owner, who finds out in release_cb, under the same spinlock (as in MPTCP).
- */
-int xlb_sk_lock_or_defer(struct sock *sk)
+/* As lock_sock_nested(), but for its sleep. */
+static bool lock_or_defer(struct sock *sk, bool defer)
 {
 	bool owned;
 
 	spin_lock_bh(&sk->sk_lock.slock);
 	owned = sock_owned_by_user_nocheck(sk);
-	if (owned)
-		xlb_psock_defer(xlb_sk_psock(sk));
-	else
+	if (!owned)
 		sk->sk_lock.owned = 1;
+	else if (defer)
+		xlb_psock_defer(xlb_sk_psock(sk));
 	spin_unlock_bh(&sk->sk_lock.slock);
 	if (owned)
-		return 0;
+		return false;
 	mutex_acquire(&sk->sk_lock.dep_map, 0, 1, _RET_IP_);
-	return 1;
+	return true;
+}
+
+/*
+ * A socket that its owner holds is left to the owner, who finds out in release_cb, under the
+ * same spinlock (as in MPTCP).
+ */
+int xlb_sk_lock_or_defer(struct sock *sk)
+{
+	return lock_or_defer(sk, true);
+}
+
+int xlb_sk_try_lock(struct sock *sk)
+{
+	return lock_or_defer(sk, false);
 }
 
 /* The socket has no owner any more: as tcp_close() does, but long before the end. */
@@ -73,6 +87,28 @@ void xlb_sk_orphan(struct sock *sk)
 struct xlb_psock *xlb_sk_psock(const struct sock *sk)
 {
 	return (struct xlb_psock *)rcu_access_pointer(inet_csk(sk)->icsk_ulp_data);
+}
+
+/*
+ * sk may have been freed, and be another socket by now.  struct socket is freed after a grace
+ * period, and a file that we hold is that of a socket which is not being closed.
+ */
+struct file *xlb_sk_get_file(const struct sock *sk, const struct xlb_psock *psock)
+{
+	struct socket *sock = READ_ONCE(sk->sk_socket);
+	struct file *file = sock ? get_file_active(&sock->file) : NULL;
+
+	if (!file)
+		return NULL;
+	if (sock_from_file(file) == sock && READ_ONCE(sock->sk) == sk && xlb_sk_psock(sk) == psock)
+		return file;
+	fput(file);
+	return NULL;
+}
+
+void xlb_put_file(struct file *file)
+{
+	fput(file);
 }
 
 int xlb_sk_state(const struct sock *sk)
@@ -175,7 +211,7 @@ __u64 xlb_sk_cgroup_id(const struct sock *sk)
 
 __u64 xlb_sk_cookie(struct sock *sk)
 {
-	return atomic64_read(&sk->sk_cookie) ?: (__u64)(unsigned long)hash_ptr(sk, 48);
+	return atomic64_read(&sk->sk_cookie);
 }
 
 void xlb_sk_peer(const struct sock *sk, __u8 addr[16], __u16 *port)
@@ -195,12 +231,14 @@ void xlb_sk_peer(const struct sock *sk, __u8 addr[16], __u16 *port)
 /* Whether a read can go on, whatever SO_RCVLOWAT says: some bytes may have been copied already. */
 static bool can_read(const struct sock *sk, __u32 target)
 {
+	const struct xlb_psock *psock;
 	bool ret;
 
 	if (READ_ONCE(sk->sk_err) || (READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN))
 		return true;
 	rcu_read_lock();
-	ret = xlb_psock_readable(xlb_sk_psock(sk), target);
+	psock = xlb_sk_psock(sk);
+	ret = !psock || xlb_psock_readable(psock, target);
 	rcu_read_unlock();
 	return ret;
 }
@@ -685,8 +723,7 @@ void xlb_isk_shut_write(struct socket *sock)
 static struct lock_class_key lock_keys[XLB_LOCK_CLASSES];
 static const char *const lock_names[XLB_LOCK_CLASSES] = {
 	[XLB_LOCK_POOL] = "xlb_pool",	    [XLB_LOCK_TABLE] = "xlb_pool_table",
-	[XLB_LOCK_SOCKETS] = "xlb_psocks",  [XLB_LOCK_DEAD] = "xlb_dead",
-	[XLB_LOCK_ORPHANS] = "xlb_orphans",
+	[XLB_LOCK_DEAD] = "xlb_dead",	    [XLB_LOCK_ORPHANS] = "xlb_orphans",
 };
 
 void xlb_spin_init(void *lock, unsigned int class_nr)
@@ -718,6 +755,11 @@ void xlb_rcu_read_unlock(void)
 	rcu_read_unlock();
 }
 
+void xlb_synchronize_rcu(void)
+{
+	synchronize_rcu();
+}
+
 struct rcu_object {
 	struct rcu_head rcu;
 };
@@ -728,6 +770,39 @@ void xlb_kfree_rcu(void *object)
 
 	static_assert(sizeof(struct rcu_object) <= 16);
 	kfree_rcu(o, rcu);
+}
+
+/* ---- the list of p-sockets ---------------------------------------------------- */
+
+/* Its nodes are charged to who connects: 9 bytes for a p-sock where they are full. */
+void xlb_list_init(void *xarray)
+{
+	xa_init_flags(xarray, XA_FLAGS_ALLOC | XA_FLAGS_ACCOUNT);
+}
+
+void xlb_list_exit(void *xarray)
+{
+	WARN_ON(!xa_empty(xarray));
+	xa_destroy(xarray);
+}
+
+int xlb_list_add(void *xarray, void *entry, __u32 *index)
+{
+	return xa_alloc(xarray, index, entry, xa_limit_32b, GFP_ATOMIC | __GFP_NOWARN);
+}
+
+void xlb_list_remove(void *xarray, __u32 index)
+{
+	xa_erase(xarray, index);
+}
+
+void *xlb_list_next(void *xarray, __u32 *index)
+{
+	unsigned long at = *index;
+	void *entry = xa_find(xarray, &at, U32_MAX, XA_PRESENT);
+
+	*index = at;
+	return entry;
 }
 
 /* ---- memory that clients make us hold ---------------------------------------- */
@@ -955,4 +1030,5 @@ void xlb_shim_exit(void)
 	unregister_pernet_subsys(&xlb_net_ops);
 	destroy_workqueue(xlb_reaper_wq);
 	destroy_workqueue(xlb_wq);
+	xlb_proto_exit();
 }

@@ -134,6 +134,30 @@ impl Sock {
         Errno::result(result).map(drop)
     }
 
+    /// SO_COOKIE, which names the socket.
+    pub fn cookie(&self) -> Result<u64, Errno> {
+        let (mut cookie, mut length) = (0u64, size_of::<u64>() as u32);
+        // SAFETY: the kernel writes eight bytes.
+        let result = unsafe {
+            libc::getsockopt(
+                self.raw(),
+                libc::SOL_SOCKET,
+                libc::SO_COOKIE,
+                (&raw mut cookie).cast(),
+                &raw mut length,
+            )
+        };
+        Errno::result(result).map(|_| cookie)
+    }
+
+    /// SIOCINQ: bytes that can be read.
+    pub fn unread(&self) -> Result<i32, Errno> {
+        let mut count = 0;
+        // SAFETY: the kernel writes one int.
+        let result = unsafe { libc::ioctl(self.raw(), libc::FIONREAD, &raw mut count) };
+        Errno::result(result).map(|_| count)
+    }
+
     /// Takes over a descriptor that came from elsewhere.
     pub fn adopt(fd: i32) -> Self {
         // SAFETY: the caller got the descriptor from the kernel and gives it away.

@@ -48,6 +48,14 @@ impl Numbers {
         self.get(&format!("cluster|{name}"))
     }
 
+    /// The cluster that has this number.
+    pub fn cluster_of(&self, number: u32) -> Option<&str> {
+        self.items
+            .iter()
+            .filter(|(_, n)| **n == number)
+            .find_map(|(key, _)| key.strip_prefix("cluster|"))
+    }
+
     pub fn endpoint(&self, cluster: &str, address: SocketAddr) -> Option<u32> {
         self.get(&format!("endpoint|{cluster}|{address}"))
     }

@@ -58,13 +58,15 @@ pub fn run(args: &Get) -> Result<(), Error> {
         }
         Kind::Pools => {
             ready_to_look()?;
-            let rows = pools(&Ctl::open()?.pools()?);
+            let document = applied().map(|(_, document)| document).unwrap_or_default();
+            let rows = pools(&Ctl::open()?.pools()?, &document);
             emit(output, &rows, |rows| {
                 let rows: Vec<_> = rows.iter().map(PoolRow::cells).collect();
                 table(
                     &[
                         "CGROUP",
                         "NETNS",
+                        "CLUSTER",
                         "ENDPOINT",
                         "IDLE",
                         "ACTIVE",
@@ -303,6 +305,7 @@ fn endpoints(document: &Document, reader: &mut Reader<'_>) -> Vec<EndpointRow> {
 struct PoolRow {
     cgroup: String,
     netns: u32,
+    cluster: String,
     endpoint: SocketAddr,
     idle: u32,
     active: u32,
@@ -317,6 +320,7 @@ impl PoolRow {
         vec![
             self.cgroup.clone(),
             self.netns.to_string(),
+            self.cluster.clone(),
             self.endpoint.to_string(),
             self.idle.to_string(),
             self.active.to_string(),
@@ -328,18 +332,23 @@ impl PoolRow {
     }
 }
 
-fn cgroup_name(paths: &HashMap<u64, String>, id: u64) -> String {
+pub fn cgroup_name(paths: &HashMap<u64, String>, id: u64) -> String {
     // A removed cgroup has no path any more.
     paths.get(&id).cloned().unwrap_or_else(|| format!("#{id}"))
 }
 
-fn pools(pools: &[xlb_pool_info]) -> Vec<PoolRow> {
+fn pools(pools: &[xlb_pool_info], document: &Document) -> Vec<PoolRow> {
     let paths = cgroup::paths();
     pools
         .iter()
         .map(|pool| PoolRow {
             cgroup: cgroup_name(&paths, pool.cgroup_id),
             netns: pool.netns,
+            // A pool outlives its cluster by some seconds.
+            cluster: document
+                .numbers
+                .cluster_of(pool.cluster)
+                .map_or_else(|| format!("#{}", pool.cluster), str::to_owned),
             endpoint: SocketAddr::new(unmapped(pool.addr), pool.port),
             idle: pool.idle,
             active: pool.active,
@@ -387,12 +396,17 @@ impl SocketRow {
 
 fn sockets(sockets: &[xlb_socket_info], document: &Document) -> Vec<SocketRow> {
     let paths = cgroup::paths();
+    let mut commands = HashMap::new();
     sockets
         .iter()
+        .filter(|socket| socket.state != intf::XLB_SOCKET_PLAIN)
         .map(|socket| SocketRow {
             id: socket.id,
             pid: socket.pid,
-            command: command(socket.pid),
+            command: commands
+                .entry(socket.pid)
+                .or_insert_with(|| command(socket.pid))
+                .clone(),
             cgroup: cgroup_name(&paths, socket.cgroup_id),
             netns: socket.netns,
             service: document
@@ -410,14 +424,15 @@ fn sockets(sockets: &[xlb_socket_info], document: &Document) -> Vec<SocketRow> {
         .collect()
 }
 
-fn command(pid: u32) -> String {
+/// The name of a process, or nothing.
+pub fn command(pid: u32) -> String {
     std::fs::read_to_string(format!("/proc/{pid}/comm"))
         .unwrap_or_default()
         .trim()
         .to_owned()
 }
 
-fn state_name(state: u32) -> &'static str {
+pub fn state_name(state: u32) -> &'static str {
     match state {
         intf::XLB_SOCKET_IDLE => "idle",
         intf::XLB_SOCKET_REQUEST_HEAD => "request-head",
@@ -425,6 +440,7 @@ fn state_name(state: u32) -> &'static str {
         intf::XLB_SOCKET_ACTIVE => "active",
         intf::XLB_SOCKET_TUNNEL => "tunnel",
         intf::XLB_SOCKET_CLOSING => "closing",
+        intf::XLB_SOCKET_PLAIN => "plain-tcp",
         _ => "unknown",
     }
 }

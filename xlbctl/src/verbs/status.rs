@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::pins::{lines, pins, Pin};
 use crate::cli::Format;
 use crate::document::Document;
 use crate::error::Error;
@@ -19,6 +20,8 @@ struct Status {
     active: bool,
     problems: Vec<String>,
     warnings: Vec<String>,
+    /// Sockets that are served no more and keep the module from going.
+    pinned_by: Vec<Pin>,
     module: Option<String>,
     abi: Option<u32>,
     policy: Option<String>,
@@ -56,8 +59,11 @@ fn look() -> Status {
     if !status.problems.is_empty() {
         return status;
     }
-    match Ctl::open().and_then(|ctl| ctl.info()) {
-        Ok(info) => module(&mut status, &info),
+    match Ctl::open().and_then(|ctl| Ok((ctl.info()?, ctl.sockets()?))) {
+        Ok((info, sockets)) => {
+            module(&mut status, &info);
+            status.pinned_by = pins(&sockets, info.policy != 0);
+        }
         Err(err) => status.problems.push(plain(&err)),
     }
     let missing = programs::missing_links();
@@ -171,6 +177,9 @@ fn text(status: &Status) -> String {
     }
     for warning in &status.warnings {
         line("warning", warning);
+    }
+    for pin in lines(&status.pinned_by) {
+        line("pinned by", &pin);
     }
     if let (Some(module), Some(abi)) = (&status.module, status.abi) {
         line("module", &format!("xlb {module}, ABI {abi}"));
