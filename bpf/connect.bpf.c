@@ -91,6 +91,8 @@ static __always_inline int connect_to(struct bpf_sock_addr *ctx, struct xlb_vip_
 		bpf_set_retval(-ECONNREFUSED);
 		return 0;
 	}
+	/* The kernel gives it out when it is asked for: SO_COOKIE, by which sockets are listed. */
+	bpf_get_socket_cookie(ctx);
 	if (bpf_xlb_accept(bpf_cast_to_kern_ctx(ctx), vip->service))
 		count(XLB_CONNECT_REFUSED);
 	else

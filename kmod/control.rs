@@ -2,13 +2,14 @@
 
 //! What xlbctl asks of the module, through a BPF program of type SYSCALL: `bpf_xlb_ctl()`.
 //!
-//! Process context, may sleep. Records are written to the caller's buffer. The cursor of pools is
-//! `bucket << 32 | place in it`, that of sockets a place in `list.rs`: a list that changes between two
-//! calls may show an entry twice or miss one, but never goes wrong.
+//! Process context, may sleep. Records are written to the caller's buffer; the cursor is
+//! `shard or bucket << 32 | place in it`. A socket that is there all the time is listed once; in a bucket of pools
+//! that changes between two calls one may be shown twice or missed.
 
 use kernel::prelude::*;
 
-use crate::list::{self, Cursor};
+use crate::leave;
+use crate::list;
 use crate::psock;
 use crate::sys;
 use crate::table;
@@ -30,10 +31,7 @@ unsafe extern "C" fn xlb_control(ctl: *mut sys::xlb_ctl, buf: *mut u8, len: u32)
     };
     let result = match ctl.op {
         sys::XLB_CTL_INFO => info(&mut out),
-        sys::XLB_CTL_SOCKETS => {
-            sockets(ctl, &mut out);
-            Ok(())
-        }
+        sys::XLB_CTL_SOCKETS => sockets(ctl, &mut out),
         sys::XLB_CTL_POOLS => pools(ctl, &mut out),
         sys::XLB_CTL_CLOSE_IDLE => {
             table::retire_endpoint(&ctl.addr, ctl.port);
@@ -43,6 +41,10 @@ unsafe extern "C" fn xlb_control(ctl: *mut sys::xlb_ctl, buf: *mut u8, len: u32)
             psock::end_all(ctl.service);
             Ok(())
         }
+        sys::XLB_CTL_RELEASE => leave::leave(&mut ctl.cursor).map(|(count, more)| {
+            out.count = count;
+            ctl.more = more.into();
+        }),
         _ => Err(EINVAL),
     };
     ctl.count = out.count;
@@ -103,11 +105,12 @@ fn info(out: &mut Records) -> Result {
     }
 }
 
-fn sockets(ctl: &mut sys::xlb_ctl, out: &mut Records) {
-    let mut cursor = Cursor(ctl.cursor);
-    let all = list::walk(&mut cursor, |psock| out.push(&psock.info()));
-    ctl.cursor = cursor.0;
-    ctl.more = u32::from(!all);
+fn sockets(ctl: &mut sys::xlb_ctl, out: &mut Records) -> Result {
+    let more = list::walk(&mut ctl.cursor, |psock| {
+        psock.info().is_none_or(|info| out.push(&info))
+    });
+    ctl.more = more.into();
+    Ok(())
 }
 
 fn pools(ctl: &mut sys::xlb_ctl, out: &mut Records) -> Result {

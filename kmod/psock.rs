@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`Inner`]: the exchange, buffers, the bound i-sock | the socket lock (1): only through [`Locked`] |
 //! | `link`: place in a pool's queue | that pool's lock (4) |
-//! | `place` in the list of all p-sockets | written at the attach; see `list.rs` |
+//! | `entry`: place in the list of all p-sockets | see `list.rs` |
 //! | `poll`, `rx`, and what `get sockets` shows | atomics: poll(2) and i-sock callbacks take no lock |
 //! | `next_done` | the list of orphans that are over (5) |
 //! | `options`, `lent` | the socket lock |
@@ -26,7 +26,7 @@
 //!
 //! Teardown, in order: [`xlb_psock_close`] ends the exchange (so no i-sock and no pool knows the
 //! p-sock), takes it off the list, and then waits for its work; TCP's own close follows and calls
-//! [`xlb_psock_free`] through the ULP. With a request that must still be sent this comes later, see
+//! [`xlb_psock_free`] through the ULP. One that has ended can be taken off its socket before that (`leave.rs`). With a request that must still be sent this comes later, see
 //! `orphan.rs`.
 
 use core::cell::UnsafeCell;
@@ -40,7 +40,7 @@ use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 use crate::count;
 use crate::exchange::{Inner, RCV_SHUTDOWN};
 use crate::fields::View;
-use crate::list::{self, Cursor, Place};
+use crate::list::{self, Entry};
 use crate::pool::Link;
 use crate::sys;
 
@@ -73,7 +73,7 @@ pub(crate) struct Psock {
     pub(crate) sk: *mut sys::sock,
     work: UnsafeCell<MaybeUninit<bindings::delayed_work>>,
     pub(crate) link: UnsafeCell<Link>,
-    place: UnsafeCell<Option<Place>>,
+    pub(crate) entry: Entry,
     /// The next one of the list of orphans that are over.
     pub(crate) next_done: UnsafeCell<*const Psock>,
     poll: Atomic<u32>,
@@ -87,14 +87,12 @@ pub(crate) struct Psock {
     pub(crate) options: UnsafeCell<u8>,
     pub(crate) lent: UnsafeCell<sys::xlb_lent>,
     service: Atomic<u32>,
+    /// Somebody waits for a grace period to let go of the p-sock, see `leave.rs`.
+    pub(crate) leaving: Atomic<bool>,
     /// The `struct sock` of the bound i-sock.
     rx: Atomic<*mut sys::sock>,
     endpoint: Atomic<u32>,
     requests: Atomic<u64>,
-    /// Who connected, and to which VIP: for `get sockets`, which may see them while they change.
-    pid: Atomic<u32>,
-    vip_port: Atomic<u32>,
-    vip: [Atomic<u64>; 2],
     inner: UnsafeCell<Inner>,
 }
 
@@ -110,6 +108,7 @@ pub(crate) fn init() -> Result {
 
 /// Undoes [`init`]; no p-sock is left but in grace periods.
 pub(crate) fn exit() {
+    list::exit();
     // SAFETY: Once, after `init`.
     unsafe { sys::xlb_psock_cache_exit() }
 }
@@ -148,7 +147,7 @@ impl Psock {
     /// # Safety
     ///
     /// The caller holds the socket lock, and there is no other [`Locked`].
-    unsafe fn owned<R>(&self, f: impl FnOnce(&mut Locked<'_>) -> R) -> R {
+    pub(crate) unsafe fn owned<R>(&self, f: impl FnOnce(&mut Locked<'_>) -> R) -> R {
         let mut locked = Locked {
             psock: self,
             read_short: false,
@@ -200,7 +199,7 @@ impl Psock {
     /// Counts a request.
     pub(crate) fn count_request(&self) {
         self.requests
-            .store(self.requests.load(Relaxed) + 1, Relaxed);
+            .store(self.requests.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
     /// The service that the client connected to.
@@ -314,16 +313,34 @@ impl Psock {
     /// The last step of a close: takes the p-sock off the list and waits for its work, which finds
     /// `Phase::Closed`. Nothing is locked; may sleep.
     pub(crate) fn stop(&self) {
-        // SAFETY: Written at the attach and here, at the end of all users.
-        if let Some(place) = unsafe { (*self.place.get()).take() } {
-            list::remove(place);
-        }
-        // SAFETY: The work sleeps for no lock that is held here.
+        list::remove(self);
+        self.stop_work();
+    }
+
+    /// The work runs no more. The socket lock may be held: the work never sleeps for it.
+    pub(crate) fn stop_work(&self) {
+        // SAFETY: Initialised at creation.
         unsafe { sys::xlb_work_disable_sync(self.work.get().cast()) };
     }
 
-    /// For `xlbctl get sockets`; in RCU.
-    pub(crate) fn info(&self) -> sys::xlb_socket_info {
+    /// What was left for the owner of the socket lock is not needed any more. The lock is held.
+    pub(crate) fn forget_deferred(&self) {
+        self.deferred.store(false, Relaxed);
+    }
+
+    /// No exchange runs and none will, as told when the socket lock was let go of last.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.poll.load(Acquire) >> bits::STATE_SHIFT == sys::XLB_SOCKET_CLOSING
+    }
+
+    /// As the shim knows it.
+    pub(crate) fn as_c(&self) -> *const sys::xlb_psock {
+        ptr::from_ref(self).cast()
+    }
+
+    /// For `xlbctl get sockets`, in RCU; `None` while the socket is being connected.
+    pub(crate) fn info(&self) -> Option<sys::xlb_socket_info> {
+        let names = self.entry.names()?;
         let mut endpoint = [0; 16];
         let mut endpoint_port = 0;
         let (mut receive, mut send) = (0, 0);
@@ -336,48 +353,43 @@ impl Psock {
                 send = sys::xlb_isk_outq(rx);
             }
         }
-        // SAFETY: In RCU the socket of a p-sock that was listed is one still, see `list.rs`.
-        let (id, cgroup_id, netns) = unsafe {
-            (
-                sys::xlb_sk_cookie(self.sk),
-                sys::xlb_sk_cgroup_id(self.sk),
-                sys::xlb_net_inum(sys::xlb_sk_net(self.sk)),
-            )
+        let state = match self.poll.load(Acquire) {
+            poll if poll & bits::OURS == 0 => sys::XLB_SOCKET_PLAIN,
+            poll => poll >> bits::STATE_SHIFT,
         };
-        let mut vip = [0; 16];
-        for (to, half) in vip.chunks_exact_mut(8).zip(&self.vip) {
-            to.copy_from_slice(&half.load(Relaxed).to_ne_bytes());
-        }
-        let poll = self.poll.load(Relaxed);
-        sys::xlb_socket_info {
-            id,
-            cgroup_id,
+        Some(sys::xlb_socket_info {
+            // SAFETY: In RCU the memory is that of some TCP socket, and a cookie is an atomic.
+            id: unsafe { sys::xlb_sk_cookie(self.sk) },
+            cgroup_id: self.entry.cgroup_id(),
             requests: self.requests.load(Relaxed),
-            pid: self.pid.load(Relaxed),
+            pid: names.pid,
             service: self.service(),
-            netns,
-            state: match poll & bits::OURS {
-                0 => sys::XLB_SOCKET_PASSED,
-                _ => poll >> bits::STATE_SHIFT,
-            },
+            netns: self.entry.netns(),
+            state,
             receive_bytes: u32::try_from(receive).unwrap_or(0),
             send_bytes: u32::try_from(send).unwrap_or(0),
-            vip,
+            vip: names.vip,
             endpoint,
-            vip_port: self.vip_port.load(Relaxed) as u16,
+            vip_port: names.vip_port,
             endpoint_port,
             endpoint_id: self.endpoint.load(Relaxed),
-        }
+        })
+    }
+
+    /// Asks the p-sock to end in order. In RCU.
+    fn end_soon(&self) {
+        self.ending.store(true, Relaxed);
+        // One that is closed meanwhile has its work disabled: then this does nothing.
+        self.kick(0);
     }
 }
 
-/// Asks the p-sockets of `service` (or of all) to end in order. May sleep.
+/// Asks the p-sockets of `service` (or of all) to end in order.
 pub(crate) fn end_all(service: u32) {
-    list::walk(&mut Cursor(0), |psock| {
-        if psock.is_ours() && (service == sys::XLB_ANY || psock.service() == service) {
-            psock.ending.store(true, Relaxed);
-            // In RCU; where it was closed meanwhile this does nothing.
-            psock.kick(0);
+    let mut cursor = 0;
+    list::walk(&mut cursor, |psock| {
+        if service == sys::XLB_ANY || psock.service() == service {
+            psock.end_soon();
         }
         true
     });
@@ -557,8 +569,7 @@ extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_p
     if psock.is_null() {
         return ptr::null_mut();
     }
-    // SAFETY: The cache's objects have the size and alignment of a Psock, and this one is ours. Asks about
-    // the current task.
+    // SAFETY: The cache's objects have the size and alignment of a Psock, and this one is ours.
     unsafe {
         psock.write(Psock {
             rcu: [0; 2],
@@ -567,7 +578,7 @@ extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_p
             sk,
             work: UnsafeCell::new(MaybeUninit::zeroed()),
             link: UnsafeCell::new(Link::new()),
-            place: UnsafeCell::new(None),
+            entry: Entry::new(sk),
             next_done: UnsafeCell::new(ptr::null()),
             poll: Atomic::new(0),
             local: Atomic::new(0),
@@ -575,27 +586,20 @@ extern "C" fn xlb_psock_new(sk: *mut sys::sock, service: u32) -> *mut sys::xlb_p
             ending: Atomic::new(false),
             options: UnsafeCell::new(0),
             lent: UnsafeCell::new(sys::xlb_lent::default()),
+            leaving: Atomic::new(false),
             service: Atomic::new(service),
             rx: Atomic::new(ptr::null_mut()),
             endpoint: Atomic::new(0),
             requests: Atomic::new(count::from()),
-            pid: Atomic::new(sys::xlb_current_tgid()),
-            vip_port: Atomic::new(0),
-            vip: [const { Atomic::new(0) }; 2],
             inner: UnsafeCell::new(Inner::new()),
         });
     }
-    // SAFETY: Just made, and nobody else knows it.
+    // SAFETY: Just made, and nobody else knows it; what sees it through the list finds all of it ready.
     unsafe {
         sys::xlb_work_init((*psock).work.get().cast());
         (*(*psock).inner.get()).armed = true;
-    }
-    match list::add(psock) {
-        // SAFETY: Nobody else writes it before the end.
-        Ok(place) => unsafe { *(*psock).place.get() = Some(place) },
-        Err(_) => {
-            // SAFETY: Nobody knows it.
-            unsafe { sys::xlb_kfree_rcu(psock.cast()) };
+        if list::add(&*psock).is_err() {
+            sys::xlb_kfree_rcu(psock.cast());
             return ptr::null_mut();
         }
     }
@@ -641,17 +645,13 @@ unsafe extern "C" fn xlb_psock_connected(psock: *mut sys::xlb_psock, vip: *const
     // SAFETY: By the contract.
     let psock = unsafe { from_c(psock) };
     // SAFETY: By the contract.
-    let vip = unsafe { vip.cast::<[u64; 2]>().read_unaligned() };
-    for (half, value) in psock.vip.iter().zip(vip) {
-        half.store(value, Relaxed);
-    }
-    psock.vip_port.store(u32::from(port), Relaxed);
-    // SAFETY: About the current task.
-    psock.pid.store(unsafe { sys::xlb_current_tgid() }, Relaxed);
+    let vip = unsafe { *vip.cast::<[u8; 16]>() };
     // SAFETY: By the contract.
     unsafe { psock.read_options() };
     psock.ending.store(false, Relaxed);
     let poll = psock.poll.load(Relaxed);
+    psock.leaving.store(false, Release);
+    psock.entry.set_names(vip, port);
     psock.poll.store(poll | bits::OURS, Release);
     count::inc(sys::XLB_COUNTER_ACCEPTED);
 }
@@ -732,11 +732,11 @@ unsafe extern "C" fn xlb_psock_shutdown(psock: *mut sys::xlb_psock, how: i32) {
     }
 }
 
-/// The socket is being destroyed; nothing refers to the p-sock but readers in RCU.
+/// The socket is being destroyed, or has let go of the p-sock: nothing refers to it but readers in RCU. Any context.
 ///
 /// # Safety
 ///
-/// Called by `shim/proto.c` from the ULP's release, after [`xlb_psock_close`].
+/// Called by `shim/proto.c` from the ULP's release, after [`xlb_psock_close`], or at the end of `xlb_psock_leave()`.
 #[no_mangle]
 unsafe extern "C" fn xlb_psock_free(psock: *mut sys::xlb_psock) {
     let psock = psock.cast::<Psock>();
@@ -803,8 +803,7 @@ unsafe extern "C" fn xlb_psock_bound(psock: *const sys::xlb_psock) -> *mut sys::
 #[no_mangle]
 unsafe extern "C" fn xlb_psock_has_ended(psock: *const sys::xlb_psock) -> i32 {
     // SAFETY: By the contract.
-    let poll = unsafe { from_c(psock) }.poll.load(Relaxed);
-    i32::from(poll >> bits::STATE_SHIFT == sys::XLB_SOCKET_CLOSING)
+    i32::from(unsafe { from_c(psock) }.is_closing())
 }
 
 /// The p-sock's work: what callbacks and timers ask for, under the socket lock.

@@ -11,6 +11,7 @@
 //! | `exchange.rs` | one request and its response: what a p-sock is doing, and how it goes on |
 //! | `decide.rs`, `upstream.rs`, `replies.rs` | the steps of it: policy, connection, own answers |
 //! | `orphan.rs` | p-sockets that were closed with a request still to be sent |
+//! | `leave.rs` | p-sockets that have ended, but whose programs keep them |
 //! | `isock.rs`, `pool.rs` | connections to endpoints, and who may use them |
 //! | `keep_alive.rs` | how long an endpoint keeps an idle connection |
 //! | `holders.rs`, `table.rs` | who holds the connections of a pool; all pools, and the reaper |
@@ -33,6 +34,7 @@ mod fields;
 mod holders;
 mod isock;
 mod keep_alive;
+mod leave;
 mod limits;
 mod list;
 mod lock;

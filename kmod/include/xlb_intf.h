@@ -251,6 +251,7 @@ enum xlb_ctl_op {
 	XLB_CTL_POOLS = 2, /* struct xlb_pool_info, one per pool */
 	XLB_CTL_CLOSE_IDLE = 3, /* close an endpoint's idle i-socks; running ones end */
 	XLB_CTL_END_SOCKETS = 4, /* a running exchange ends with EOF, the next write gets EPIPE */
+	XLB_CTL_RELEASE = 5, /* let go of those that have ended; `count`: of how many */
 };
 
 /*
@@ -308,12 +309,11 @@ enum xlb_socket_state {
 	XLB_SOCKET_ACTIVE = 3, /* bound to an i-sock */
 	XLB_SOCKET_TUNNEL = 4, /* after 101 */
 	XLB_SOCKET_CLOSING = 5, /* no further request is taken */
-	XLB_SOCKET_PASSED =
-		6, /* not connected to a VIP any more: TCP serves it, the module stays for it */
+	XLB_SOCKET_PLAIN = 6, /* was connected elsewhere since, or is not connected */
 };
 
 struct xlb_socket_info {
-	__u64 id; /* socket cookie */
+	__u64 id; /* SO_COOKIE; 0 when nobody has asked for it, which the connect program does */
 	__u64 cgroup_id;
 	__u64 requests;
 	__u32 pid; /* thread group that connected */

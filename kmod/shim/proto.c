@@ -10,6 +10,7 @@
  * Attach is for life: the tables and the ULP stay until the socket is destroyed,
  * so no reader can meet a table of a module that has gone.  A p-sock that is later
  * connected elsewhere is "passed through": every operation goes to TCP's own.
+ * The one exception is a p-sock that was ended by force, see xlb_sk_leave().
  *
  * Module references: one of sock->ops->owner, which __sock_release() drops after
  * ->release() has returned, one of the ULP, which tcp_cleanup_ulp() drops.
@@ -17,7 +18,9 @@
  * This is also the one place that knows how the signatures of struct proto and
  * struct proto_ops differ between kernels.
  */
+#include <linux/delay.h>
 #include <linux/module.h>
+#include <linux/srcu.h>
 #include <linux/version.h>
 #include <net/busy_poll.h>
 #include <net/inet_common.h>
@@ -142,6 +145,8 @@ static int xlb_connect(struct sock *sk, struct sockaddr_unsized *uaddr, int addr
 
 	inet->inet_sport = inet->inet_num ? htons(inet->inet_num) : shown_port();
 	WRITE_ONCE(sk->sk_shutdown, 0);
+	/* As tcp_connect_init(): the end of a former connection is no error of this one. */
+	WRITE_ONCE(sk->sk_err, 0);
 	sock_reset_flag(sk, SOCK_DONE);
 	xlb_sk_peer(sk, vip, &port);
 	xlb_psock_connected(psock, vip, port);
@@ -157,27 +162,34 @@ static int xlb_pre_connect(struct sock *sk, struct sockaddr_unsized *uaddr, int 
 	return tcp_of(sk)->pre_connect(sk, uaddr, addr_len);
 }
 
+/* The names that connect has set; what the program has bound stays. */
+static void forget_names(struct sock *sk)
+{
+	struct inet_sock *inet = inet_sk(sk);
+
+	/* A socket bound to a multicast address has no source address but the one we showed. */
+	if (sk->sk_family == AF_INET && inet->inet_saddr != inet->inet_rcv_saddr)
+		inet->inet_saddr = 0;
+	if (!(sk->sk_userlocks & SOCK_BINDADDR_LOCK)) {
+		inet->inet_saddr = 0;
+#if IS_ENABLED(CONFIG_IPV6)
+		if (sk->sk_family == AF_INET6)
+			memset(&inet6_sk(sk)->saddr, 0, sizeof(struct in6_addr));
+#endif
+	}
+	inet->inet_sport = htons(inet->inet_num);
+	inet->inet_daddr = 0;
+}
+
 static int xlb_disconnect(struct sock *sk, int flags)
 {
 	struct xlb_psock *psock = ours(sk);
-	struct inet_sock *inet = inet_sk(sk);
 
 	if (psock) {
 		xlb_psock_disconnect(psock);
 		/* Not tcp_set_state(): ESTABLISHED was never counted. */
 		inet_sk_set_state(sk, TCP_CLOSE);
-		/* A socket bound to a multicast address has no source address but the one we showed. */
-		if (sk->sk_family == AF_INET && inet->inet_saddr != inet->inet_rcv_saddr)
-			inet->inet_saddr = 0;
-		if (!(sk->sk_userlocks & SOCK_BINDADDR_LOCK)) {
-			inet->inet_saddr = 0;
-#if IS_ENABLED(CONFIG_IPV6)
-			if (sk->sk_family == AF_INET6)
-				memset(&inet6_sk(sk)->saddr, 0, sizeof(struct in6_addr));
-#endif
-		}
-		inet->inet_sport = htons(inet->inet_num);
-		inet->inet_daddr = 0;
+		forget_names(sk);
 	}
 	return tcp_of(sk)->disconnect(sk, flags);
 }
@@ -514,6 +526,136 @@ int xlb_attach(struct sock *sk, __u32 service)
 	return 0;
 }
 
+/* ---- leaving ---------------------------------------------------------------- */
+
+/*
+ * A p-sock that has ended gets TCP's tables back (leave.rs).  Who may be in ours then?
+ *
+ *   close, and ->release()       nobody: the caller holds a reference to the file
+ *   what TCP calls with the      nobody: the caller holds the lock
+ *   socket locked
+ *   sendmsg, recvmsg, ioctl,     sections of xlb_calls: their p-sock is there until they return,
+ *   [gs]etsockopt, splice_eof    and its references to the module too
+ *   stream_memory_free,          RCU sections, and nothing else
+ *   sock_is_readable
+ *
+ * Those who have loaded a pointer, to a table or a function, and not followed it yet, do that
+ * before they sleep: nothing in net/ keeps such a pointer over a sleep, but for accept(), which
+ * takes a reference to the owner first.  xlb_proto_exit() waits for them.
+ */
+DEFINE_STATIC_SRCU(xlb_calls);
+
+static int call_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
+{
+	int idx = srcu_read_lock(&xlb_calls);
+	int ret = xlb_sendmsg(sk, msg, len);
+
+	srcu_read_unlock(&xlb_calls, idx);
+	return ret;
+}
+
+static int call_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, int flags)
+{
+	int idx = srcu_read_lock(&xlb_calls);
+	int ret = xlb_recvmsg(sk, msg, len, flags);
+
+	srcu_read_unlock(&xlb_calls, idx);
+	return ret;
+}
+
+static int call_ioctl(struct sock *sk, int cmd, int *karg)
+{
+	int idx = srcu_read_lock(&xlb_calls);
+	int ret = xlb_ioctl(sk, cmd, karg);
+
+	srcu_read_unlock(&xlb_calls, idx);
+	return ret;
+}
+
+static int call_setsockopt(struct sock *sk, int level, int optname, sockptr_t optval,
+			   unsigned int optlen)
+{
+	int idx = srcu_read_lock(&xlb_calls);
+	int ret = xlb_setsockopt(sk, level, optname, optval, optlen);
+
+	srcu_read_unlock(&xlb_calls, idx);
+	return ret;
+}
+
+static int call_getsockopt(struct sock *sk, int level, int optname, char __user *optval,
+			   int __user *optlen)
+{
+	int idx = srcu_read_lock(&xlb_calls);
+	int ret = xlb_getsockopt(sk, level, optname, optval, optlen);
+
+	srcu_read_unlock(&xlb_calls, idx);
+	return ret;
+}
+
+static void call_splice_eof(struct socket *sock)
+{
+	int idx = srcu_read_lock(&xlb_calls);
+
+	xlb_splice_eof(sock);
+	srcu_read_unlock(&xlb_calls, idx);
+}
+
+void xlb_sk_leave(struct sock *sk)
+{
+	struct inet_connection_sock *icsk = inet_csk(sk);
+	struct socket *sock = sk->sk_socket;
+
+	inet_sk_set_state(sk, TCP_CLOSE);
+	forget_names(sk);
+	inet_sk(sk)->inet_dport = 0;
+	sock_set_flag(sk, SOCK_DONE);
+	WRITE_ONCE(sk->sk_shutdown, SHUTDOWN_MASK);
+	/* Mirrors xlb_attach(). */
+	WRITE_ONCE(sk->sk_prot, (struct proto *)tcp_of(sk));
+	WRITE_ONCE(sock->ops, tcp_ops_of(sk));
+	icsk->icsk_ulp_ops = NULL;
+	rcu_assign_pointer(icsk->icsk_ulp_data, NULL);
+	clear_bit(SOCK_CUSTOM_SOCKOPT, &sock->flags);
+	/* No i-sock has known it for a grace period. */
+	sock_reset_flag(sk, SOCK_RCU_FREE);
+	sk->sk_state_change(sk);
+}
+
+static bool any_left;
+
+/* In softirq. */
+static void psock_left(struct rcu_head *rcu)
+{
+	xlb_psock_free((struct xlb_psock *)rcu);
+	module_put(THIS_MODULE);
+	module_put(THIS_MODULE);
+}
+
+void xlb_psock_leave(struct xlb_psock *psock)
+{
+	WRITE_ONCE(any_left, true);
+	/* Room for the head is at its beginning, see xlb_kfree_rcu(). */
+	call_srcu(&xlb_calls, (struct rcu_head *)psock, psock_left);
+}
+
+/* No p-sock is left. */
+void xlb_proto_exit(void)
+{
+	int i;
+
+	if (!READ_ONCE(any_left))
+		return;
+	/* Who was preempted on the way in is in, or past it. */
+	synchronize_rcu_tasks();
+	synchronize_srcu(&xlb_calls);
+	srcu_barrier(&xlb_calls);
+	/* An accept(), which is refused at once, with its late reference; there are none when a module goes. */
+	for (i = 0; module_refcount(THIS_MODULE) >= 0 && i < 1000; i++)
+		msleep(10);
+	/* And on the way out. */
+	synchronize_rcu_tasks();
+}
+
 static void build(int i, const struct proto *prot, const struct proto_ops *ops)
 {
 	struct proto *p = &xlb_prot[i];
@@ -527,12 +669,12 @@ static void build(int i, const struct proto *prot, const struct proto_ops *ops)
 	p->close = xlb_close;
 	p->release_cb = xlb_release_cb;
 	p->shutdown = xlb_shutdown;
-	p->sendmsg = xlb_sendmsg;
-	p->recvmsg = xlb_recvmsg;
-	p->splice_eof = xlb_splice_eof;
-	p->ioctl = xlb_ioctl;
-	p->setsockopt = xlb_setsockopt;
-	p->getsockopt = xlb_getsockopt;
+	p->sendmsg = call_sendmsg;
+	p->recvmsg = call_recvmsg;
+	p->splice_eof = call_splice_eof;
+	p->ioctl = call_ioctl;
+	p->setsockopt = call_setsockopt;
+	p->getsockopt = call_getsockopt;
 	p->keepalive = xlb_keepalive;
 	p->stream_memory_free = xlb_stream_memory_free;
 	p->sock_is_readable = xlb_sock_is_readable;

@@ -8,6 +8,8 @@
  * locking an i-sock inside a p-sock is no recursion).
  */
 #include <linux/cgroup.h>
+#include <linux/file.h>
+#include <linux/fs.h>
 #include <linux/memcontrol.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -44,25 +46,36 @@ void xlb_release_sock(struct sock *sk)
 	release_sock(sk);
 }
 
-/*
- * As lock_sock_nested(), but for its sleep: a socket that its owner holds is left to the
- * owner, who finds out in release_cb, under the same spinlock (as in MPTCP).
- */
-int xlb_sk_lock_or_defer(struct sock *sk)
+/* As lock_sock_nested(), but for its sleep. */
+static bool lock_or_defer(struct sock *sk, bool defer)
 {
 	bool owned;
 
 	spin_lock_bh(&sk->sk_lock.slock);
 	owned = sock_owned_by_user_nocheck(sk);
-	if (owned)
-		xlb_psock_defer(xlb_sk_psock(sk));
-	else
+	if (!owned)
 		sk->sk_lock.owned = 1;
+	else if (defer)
+		xlb_psock_defer(xlb_sk_psock(sk));
 	spin_unlock_bh(&sk->sk_lock.slock);
 	if (owned)
-		return 0;
+		return false;
 	mutex_acquire(&sk->sk_lock.dep_map, 0, 1, _RET_IP_);
-	return 1;
+	return true;
+}
+
+/*
+ * A socket that its owner holds is left to the owner, who finds out in release_cb, under the
+ * same spinlock (as in MPTCP).
+ */
+int xlb_sk_lock_or_defer(struct sock *sk)
+{
+	return lock_or_defer(sk, true);
+}
+
+int xlb_sk_try_lock(struct sock *sk)
+{
+	return lock_or_defer(sk, false);
 }
 
 /* The socket has no owner any more: as tcp_close() does, but long before the end. */
@@ -74,6 +87,28 @@ void xlb_sk_orphan(struct sock *sk)
 struct xlb_psock *xlb_sk_psock(const struct sock *sk)
 {
 	return (struct xlb_psock *)rcu_access_pointer(inet_csk(sk)->icsk_ulp_data);
+}
+
+/*
+ * sk may have been freed, and be another socket by now.  struct socket is freed after a grace
+ * period, and a file that we hold is that of a socket which is not being closed.
+ */
+struct file *xlb_sk_get_file(const struct sock *sk, const struct xlb_psock *psock)
+{
+	struct socket *sock = READ_ONCE(sk->sk_socket);
+	struct file *file = sock ? get_file_active(&sock->file) : NULL;
+
+	if (!file)
+		return NULL;
+	if (sock_from_file(file) == sock && READ_ONCE(sock->sk) == sk && xlb_sk_psock(sk) == psock)
+		return file;
+	fput(file);
+	return NULL;
+}
+
+void xlb_put_file(struct file *file)
+{
+	fput(file);
 }
 
 int xlb_sk_state(const struct sock *sk)
@@ -176,7 +211,7 @@ __u64 xlb_sk_cgroup_id(const struct sock *sk)
 
 __u64 xlb_sk_cookie(struct sock *sk)
 {
-	return atomic64_read(&sk->sk_cookie) ?: (__u64)(unsigned long)hash_ptr(sk, 48);
+	return atomic64_read(&sk->sk_cookie);
 }
 
 void xlb_sk_peer(const struct sock *sk, __u8 addr[16], __u16 *port)
@@ -196,13 +231,15 @@ void xlb_sk_peer(const struct sock *sk, __u8 addr[16], __u16 *port)
 /* Whether a read can go on, whatever SO_RCVLOWAT says: some bytes may have been copied already. */
 static bool can_read(const struct sock *sk, __u32 target)
 {
+	const struct xlb_psock *psock;
 	bool ret;
 
 	if (READ_ONCE(sk->sk_err) || (READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN))
 		return true;
 	rcu_read_lock();
-	/* One that was disconnected meanwhile finds out. */
-	ret = xlb_psock_readable(xlb_sk_psock(sk), target) != 0;
+	psock = xlb_sk_psock(sk);
+	/* One that was disconnected, or let go of, meanwhile finds out. */
+	ret = !psock || xlb_psock_readable(psock, target) != 0;
 	rcu_read_unlock();
 	return ret;
 }
@@ -732,6 +769,11 @@ void xlb_rcu_read_unlock(void)
 	rcu_read_unlock();
 }
 
+void xlb_synchronize_rcu(void)
+{
+	synchronize_rcu();
+}
+
 struct rcu_object {
 	struct rcu_head rcu;
 };
@@ -744,27 +786,34 @@ void xlb_kfree_rcu(void *object)
 	kfree_rcu(o, rcu);
 }
 
-/* ---- lists of p-sockets -------------------------------------------------------- */
+/* ---- the list of p-sockets ---------------------------------------------------- */
 
-void xlb_list_init(struct xarray *list)
+/* Its nodes are charged to who connects: 9 bytes for a p-sock where they are full. */
+void xlb_list_init(void *xarray)
 {
-	xa_init_flags(list, XA_FLAGS_ALLOC | XA_FLAGS_ACCOUNT);
+	xa_init_flags(xarray, XA_FLAGS_ALLOC | XA_FLAGS_ACCOUNT);
 }
 
-int xlb_list_add(struct xarray *list, void *entry, __u32 *index)
+void xlb_list_exit(void *xarray)
 {
-	return xa_alloc(list, index, entry, xa_limit_32b, GFP_ATOMIC | __GFP_NOWARN);
+	WARN_ON(!xa_empty(xarray));
+	xa_destroy(xarray);
 }
 
-void xlb_list_remove(struct xarray *list, __u32 index)
+int xlb_list_add(void *xarray, void *entry, __u32 *index)
 {
-	xa_erase(list, index);
+	return xa_alloc(xarray, index, entry, xa_limit_32b, GFP_ATOMIC | __GFP_NOWARN);
 }
 
-void *xlb_list_next(struct xarray *list, __u32 *index)
+void xlb_list_remove(void *xarray, __u32 index)
+{
+	xa_erase(xarray, index);
+}
+
+void *xlb_list_next(void *xarray, __u32 *index)
 {
 	unsigned long at = *index;
-	void *entry = xa_find(list, &at, U32_MAX, XA_PRESENT);
+	void *entry = xa_find(xarray, &at, U32_MAX, XA_PRESENT);
 
 	*index = at;
 	return entry;
@@ -1022,4 +1071,5 @@ void xlb_shim_exit(void)
 	unregister_pernet_subsys(&xlb_net_ops);
 	destroy_workqueue(xlb_reaper_wq);
 	destroy_workqueue(xlb_wq);
+	xlb_proto_exit();
 }

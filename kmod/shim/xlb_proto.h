@@ -7,6 +7,7 @@ struct sock;
 
 int xlb_attach(struct sock *sk, __u32 service); /* proto.c: make a p-sock; sk locked */
 void xlb_proto_init(void);
+void xlb_proto_exit(void);
 int xlb_policy_init(void); /* policy.c */
 void xlb_sk_busy_poll(struct sock *sk, bool nonblock); /* options.c; not locked */
 

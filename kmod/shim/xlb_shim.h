@@ -16,7 +16,7 @@ struct sock;
 struct socket;
 struct msghdr;
 struct net;
-struct xarray;
+struct file;
 struct xlb_psock; /* psock.rs */
 struct xlb_isock; /* isock.rs */
 
@@ -28,9 +28,17 @@ typedef _Bool xlb_bool;
 void xlb_lock_sock(struct sock *sk);
 void xlb_release_sock(struct sock *sk);
 int xlb_sk_lock_or_defer(struct sock *sk); /* 1: locked; 0: xlb_psock_defer() was called */
+int xlb_sk_try_lock(struct sock *sk); /* 1: locked; 0: it has an owner */
 void xlb_sk_orphan(struct sock *sk); /* locked */
 void xlb_sk_close(struct sock *sk); /* proto.c: the end of a p-sock that xlb_psock_close() kept */
 struct xlb_psock *xlb_sk_psock(const struct sock *sk); /* locked, or in RCU */
+/* In RCU, psock found in that section: a reference to the file of its socket; NULL when that is closed. */
+struct file *xlb_sk_get_file(const struct sock *sk, const struct xlb_psock *psock);
+void xlb_put_file(struct file *file);
+/* proto.c: the socket becomes a closed one of TCP's; locked, with a reference to its file. */
+void xlb_sk_leave(struct sock *sk);
+/* proto.c: afterwards; the p-sock goes when nobody is in a call with it any more. */
+void xlb_psock_leave(struct xlb_psock *psock);
 int xlb_sk_state(const struct sock *sk);
 unsigned int xlb_sk_shutdown(const struct sock *sk);
 void xlb_sk_shut(struct sock *sk, unsigned int how); /* locked; RCV_SHUTDOWN and/or SEND_SHUTDOWN */
@@ -138,14 +146,15 @@ void xlb_spin_lock_bh(void *lock);
 void xlb_spin_unlock_bh(void *lock);
 void xlb_rcu_read_lock(void);
 void xlb_rcu_read_unlock(void);
+void xlb_synchronize_rcu(void);
 void xlb_kfree_rcu(void *object); /* its first 16 bytes are room for the RCU head */
 
-/* Lists of p-sockets, see list.rs. */
-void xlb_list_init(struct xarray *list);
-int xlb_list_add(struct xarray *list, void *entry, __u32 *index); /* -errno; does not sleep */
-void xlb_list_remove(struct xarray *list, __u32 index);
-void *xlb_list_next(struct xarray *list,
-		    __u32 *index); /* in RCU; at or after *index, which it sets */
+/* The list of p-sockets (list.rs): an xarray, its entries by index.  Readers are in RCU. */
+void xlb_list_init(void *xarray);
+void xlb_list_exit(void *xarray);
+int xlb_list_add(void *xarray, void *entry, __u32 *index); /* atomic; 0 or -ENOMEM */
+void xlb_list_remove(void *xarray, __u32 index);
+void *xlb_list_next(void *xarray, __u32 *index); /* the first one at *index or after */
 
 /* Memory that clients make the module hold, charged to their cgroups. */
 int xlb_psock_cache_init(__u32 size);

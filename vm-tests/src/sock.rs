@@ -168,6 +168,20 @@ impl Sock {
         Ok(bytes.try_into().map_or(0, i32::from_ne_bytes))
     }
 
+    /// SO_COOKIE, which names the socket.
+    pub fn cookie(&self) -> Result<u64, Errno> {
+        let bytes = self.get_bytes(libc::SOL_SOCKET, libc::SO_COOKIE, size_of::<u64>())?;
+        Ok(bytes.try_into().map_or(0, u64::from_ne_bytes))
+    }
+
+    /// SIOCINQ: bytes that can be read.
+    pub fn unread(&self) -> Result<i32, Errno> {
+        let mut count = 0;
+        // SAFETY: the kernel writes one int.
+        let result = unsafe { libc::ioctl(self.raw(), libc::FIONREAD, &raw mut count) };
+        Errno::result(result).map(|_| count)
+    }
+
     /// Takes over a descriptor that came from elsewhere.
     pub fn adopt(fd: i32) -> Self {
         // SAFETY: the caller got the descriptor from the kernel and gives it away.

@@ -11,7 +11,6 @@ mod kernel;
 mod matcher;
 mod numbers;
 mod output;
-mod pins;
 mod verbs;
 
 use std::process::ExitCode;

@@ -1,18 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Beginnings and ends: of the module, of clients, of backends, of cgroups and network namespaces.
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, ensure, Context, Result};
+use anyhow::{ensure, Context, Result};
 use nix::sched::{unshare, CloneFlags};
-use nix::sys::resource::{setrlimit, Resource};
-use nix::sys::socket::SockFlag;
 
 use crate::backend;
 use crate::ctx::{shop_yaml, Ctx, Scenario, VIP4};
@@ -38,8 +33,6 @@ pub const SCENARIOS: &[Scenario] = &[
         "life/forced_unload_ends_sockets",
         forced_unload_ends_sockets,
     ),
-    Scenario::xlb("life/what_pins_the_module", what_pins_the_module),
-    Scenario::xlb("life/hundred_thousand_sockets", hundred_thousand_sockets).within(240),
     Scenario::xlb("life/forced_unload_under_load", forced_unload_under_load).within(90),
     Scenario::xlb("life/client_killed", client_killed).within(120),
     Scenario::xlb("life/backend_killed", backend_killed).within(120),
@@ -229,88 +222,6 @@ fn forced_unload_ends_sockets(ctx: &mut Ctx) -> Result<()> {
     );
     drop((idle, fresh, busy, half));
     ctx.until("rmmod", || Ok(xlb::rmmod()?.code == Some(0)))?;
-    Ok(())
-}
-
-/// Sockets that have ended, or are TCP's again, keep the module in place until they are closed: it says whose.
-fn what_pins_the_module(ctx: &mut Ctx) -> Result<()> {
-    let _backend = Logging::start(BACKEND)?;
-    let vip = ctx.shop(&[BACKEND])?;
-    let socks = [Sock::open(vip)?, Sock::open(vip)?, Sock::open(vip)?];
-    socks[2].disconnect()?;
-    let pid = std::process::id();
-    let sockets = xlb::json(&["get", "sockets"])?;
-    ensure!(
-        sockets.as_array().is_some_and(|s| s.len() == 2),
-        "a socket without VIP is not shown: {sockets}"
-    );
-    let pins = |wanted: &str| -> Result<()> {
-        let status = xlb::xlbctl(&["status"])?;
-        let line = format!("pinned by    pid {pid} (vm-tests): {wanted}\n");
-        ensure!(status.stdout.contains(&line), "{line}: {}", status.stdout);
-        Ok(())
-    };
-    pins("3 sockets, 1 of them ended")?;
-    let out = xlb::xlbctl(&["unload", "--force"])?;
-    ensure!(out.code == Some(0), "unload --force: {}", out.all());
-    let said = format!("until closed: pid {pid} (vm-tests): 3 sockets, 3 of them ended\n");
-    ensure!(out.stdout.contains(&said), "{said}: {}", out.stdout);
-    pins("3 sockets, 3 of them ended")?;
-    ensure!(xlb::rmmod()?.code != Some(0), "rmmod with descriptors open");
-    drop(socks);
-    ctx.until("rmmod", || Ok(xlb::rmmod()?.code == Some(0)))
-}
-
-/// A list in which every socket is once, while others come and go.
-fn hundred_thousand_sockets(ctx: &mut Ctx) -> Result<()> {
-    const SOCKETS: usize = 100_000;
-    let _backend = Logging::start(BACKEND)?;
-    let vip = ctx.shop(&[BACKEND])?;
-    setrlimit(
-        Resource::RLIMIT_NOFILE,
-        SOCKETS as u64 + 100,
-        SOCKETS as u64 + 100,
-    )?;
-    let start = Instant::now();
-    let socks: Vec<Sock> = (0..SOCKETS)
-        .map(|_| {
-            let sock = Sock::new(vip, SockFlag::empty())?;
-            sock.connect(vip)?;
-            Ok(sock)
-        })
-        .collect::<Result<_>>()?;
-    println!("{SOCKETS} connects took {:?}", start.elapsed());
-    let stop = Arc::new(AtomicBool::new(false));
-    let churn = {
-        let stop = Arc::clone(&stop);
-        thread::spawn(move || -> Result<usize> {
-            let mut opened = 0;
-            while !stop.load(Ordering::Relaxed) {
-                Sock::new(vip, SockFlag::empty())?.connect(vip)?;
-                opened += 1;
-            }
-            Ok(opened)
-        })
-    };
-    let start = Instant::now();
-    let listed = xlb::json(&["get", "sockets"]);
-    println!("the list took {:?}", start.elapsed());
-    stop.store(true, Ordering::Relaxed);
-    let opened = churn.join().map_err(|_| anyhow!("a thread panicked"))??;
-    let listed = listed?;
-    let rows = listed.as_array().context("an array")?;
-    let ids: HashSet<u64> = rows.iter().filter_map(|row| row["id"].as_u64()).collect();
-    println!("{} rows while {opened} sockets came and went", rows.len());
-    ensure!(rows.len() >= SOCKETS, "{} rows", rows.len());
-    ensure!(
-        rows.len() - ids.len() <= 1,
-        "{} rows, {} sockets",
-        rows.len(),
-        ids.len()
-    );
-    // At most one of the others is open at any moment.
-    ensure!(ids.len() <= SOCKETS + opened, "{} sockets", ids.len());
-    drop(socks);
     Ok(())
 }
 

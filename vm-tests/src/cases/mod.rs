@@ -10,6 +10,7 @@ mod config;
 mod differential;
 mod hostile;
 mod life;
+mod life_many;
 mod matrix;
 mod memory;
 mod numbers;
@@ -47,6 +48,7 @@ const ALL: &[&[Scenario]] = &[
     config::SCENARIOS,
     numbers::SCENARIOS,
     life::SCENARIOS,
+    life_many::SCENARIOS,
     memory::SCENARIOS,
     hostile::SCENARIOS,
     smuggle::SCENARIOS,

@@ -130,4 +130,20 @@ impl Ctl {
         };
         self.call(&mut ctl).map(|_| ())
     }
+
+    /// Lets go of the client sockets that have ended while their programs keep them; of how many.
+    pub fn release(&self) -> Result<u32, Error> {
+        let mut ctl = xlb_ctl {
+            op: intf::XLB_CTL_RELEASE,
+            ..xlb_ctl::default()
+        };
+        let mut sum = 0;
+        loop {
+            self.call(&mut ctl)?;
+            sum += ctl.count;
+            if ctl.more == 0 {
+                return Ok(sum);
+            }
+        }
+    }
 }

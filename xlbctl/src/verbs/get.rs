@@ -82,10 +82,7 @@ pub fn run(args: &Get) -> Result<(), Error> {
         Kind::Sockets => {
             ready_to_look()?;
             let document = applied().map(|(_, document)| document).unwrap_or_default();
-            let mut all = Ctl::open()?.sockets()?;
-            // Those that TCP serves are nobody's but `status`s.
-            all.retain(|socket| socket.state != intf::XLB_SOCKET_PASSED);
-            let rows = sockets(&all, &document);
+            let rows = sockets(&Ctl::open()?.sockets()?, &document);
             emit(output, &rows, |rows| {
                 let rows: Vec<_> = rows.iter().map(SocketRow::cells).collect();
                 table(
@@ -335,7 +332,7 @@ impl PoolRow {
     }
 }
 
-fn cgroup_name(paths: &HashMap<u64, String>, id: u64) -> String {
+pub fn cgroup_name(paths: &HashMap<u64, String>, id: u64) -> String {
     // A removed cgroup has no path any more.
     paths.get(&id).cloned().unwrap_or_else(|| format!("#{id}"))
 }
@@ -399,12 +396,17 @@ impl SocketRow {
 
 fn sockets(sockets: &[xlb_socket_info], document: &Document) -> Vec<SocketRow> {
     let paths = cgroup::paths();
+    let mut commands = HashMap::new();
     sockets
         .iter()
+        .filter(|socket| socket.state != intf::XLB_SOCKET_PLAIN)
         .map(|socket| SocketRow {
             id: socket.id,
             pid: socket.pid,
-            command: command(socket.pid),
+            command: commands
+                .entry(socket.pid)
+                .or_insert_with(|| command(socket.pid))
+                .clone(),
             cgroup: cgroup_name(&paths, socket.cgroup_id),
             netns: socket.netns,
             service: document
@@ -430,7 +432,7 @@ pub fn command(pid: u32) -> String {
         .to_owned()
 }
 
-fn state_name(state: u32) -> &'static str {
+pub fn state_name(state: u32) -> &'static str {
     match state {
         intf::XLB_SOCKET_IDLE => "idle",
         intf::XLB_SOCKET_REQUEST_HEAD => "request-head",
@@ -438,7 +440,7 @@ fn state_name(state: u32) -> &'static str {
         intf::XLB_SOCKET_ACTIVE => "active",
         intf::XLB_SOCKET_TUNNEL => "tunnel",
         intf::XLB_SOCKET_CLOSING => "closing",
-        intf::XLB_SOCKET_PASSED => "passed",
+        intf::XLB_SOCKET_PLAIN => "plain-tcp",
         _ => "unknown",
     }
 }

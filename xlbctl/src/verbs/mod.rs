@@ -6,6 +6,7 @@ pub mod delete;
 pub mod explain;
 pub mod get;
 pub mod load;
+mod pins;
 pub mod stats;
 pub mod status;
 pub mod unload;

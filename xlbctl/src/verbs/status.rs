@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::pins::{lines, pins, Pin};
 use crate::cli::Format;
 use crate::document::Document;
 use crate::error::Error;
@@ -13,13 +14,14 @@ use crate::kernel::commit::Maps;
 use crate::kernel::ctl::Ctl;
 use crate::kernel::{cgroup, preflight, programs};
 use crate::output;
-use crate::pins::{self, Pin};
 
 #[derive(Default, Serialize)]
 struct Status {
     active: bool,
     problems: Vec<String>,
     warnings: Vec<String>,
+    /// Sockets that are served no more and keep the module from going.
+    pinned_by: Vec<Pin>,
     module: Option<String>,
     abi: Option<u32>,
     policy: Option<String>,
@@ -28,8 +30,6 @@ struct Status {
     clusters: usize,
     /// Instructions that the verifier walked for each program: a measure of its cost to load.
     verified_insns: BTreeMap<String, u32>,
-    /// Whose sockets keep the module in place.
-    pinned_by: Vec<Pin>,
     connects: BTreeMap<&'static str, u64>,
     counters: BTreeMap<&'static str, u64>,
     reasons: BTreeMap<&'static str, u64>,
@@ -62,7 +62,7 @@ fn look() -> Status {
     match Ctl::open().and_then(|ctl| Ok((ctl.info()?, ctl.sockets()?))) {
         Ok((info, sockets)) => {
             module(&mut status, &info);
-            status.pinned_by = pins::by_process(&sockets);
+            status.pinned_by = pins(&sockets, info.policy != 0);
         }
         Err(err) => status.problems.push(plain(&err)),
     }
@@ -178,6 +178,9 @@ fn text(status: &Status) -> String {
     for warning in &status.warnings {
         line("warning", warning);
     }
+    for pin in lines(&status.pinned_by) {
+        line("pinned by", &pin);
+    }
     if let (Some(module), Some(abi)) = (&status.module, status.abi) {
         line("module", &format!("xlb {module}, ABI {abi}"));
     }
@@ -198,9 +201,6 @@ fn text(status: &Status) -> String {
             .map(|(name, n)| format!("{name} {n}"))
             .collect();
         line("verified", &format!("{} instructions", programs.join(", ")));
-    }
-    for pin in pins::lines(&status.pinned_by) {
-        line("pinned by", &pin);
     }
     for (name, n) in &status.connects {
         line("connects", &format!("{name} {n}"));

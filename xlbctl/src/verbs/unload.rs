@@ -5,17 +5,20 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::pins::{lines, pins};
 use crate::cli::Unload;
 use crate::error::Error;
-use crate::intf::XLB_COUNTER_PSOCKS;
+use crate::intf::{xlb_socket_info, XLB_COUNTER_PSOCKS};
 use crate::kernel::ctl::Ctl;
 use crate::kernel::lock::Lock;
 use crate::kernel::{preflight, programs};
 use crate::output;
-use crate::pins;
 
 /// A grace period of RCU tasks takes tens of milliseconds, more where the machine is emulated.
 const GRACE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long nothing may change before sockets count as left where they are.
+const STILL_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long sockets may take for their orderly end before the policy goes.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,12 +28,10 @@ pub fn run(args: &Unload) -> Result<(), Error> {
         return Err(Error::System(problem));
     }
     let _lock = Lock::take(&args.wait)?;
-    if !programs::dir().exists() {
-        return output::print_line("nothing is loaded");
-    }
+    let loaded = programs::dir().exists();
     let mut pinned = Vec::new();
     // Without the module there are no sockets, only pins to remove.
-    if preflight::is_module_loaded() {
+    if preflight::is_module_loaded() && (loaded || args.force) {
         let ctl = Ctl::open()?;
         let live = psocks(&ctl)?;
         if live > 0 && !args.force {
@@ -40,18 +41,32 @@ pub fn run(args: &Unload) -> Result<(), Error> {
             )));
         }
         // First no new sockets, then those that live.
-        programs::detach_connect()?;
+        if loaded {
+            programs::detach_connect()?;
+        }
         if args.force {
-            end_sockets(&ctl)?;
-            // Ended in order, but their programs still have them.
-            pinned = pins::lines(&pins::by_process(&ctl.sockets()?));
+            pinned = pins(&end_sockets(&ctl)?, false);
         }
     }
-    programs::remove()?;
+    if loaded {
+        programs::remove()?;
+    }
     wait_for_references();
-    output::print_line("unloaded")?;
-    for pin in pinned {
-        output::print_line(&format!("the module stays until closed: {pin}"))?;
+    output::print_line(if loaded {
+        "unloaded"
+    } else {
+        "nothing is loaded"
+    })?;
+    if pinned.is_empty() {
+        return Ok(());
+    }
+    output::print_line(&format!(
+        "{} sockets still pin the module, until their programs read the rest or close them \
+         (unload --force looks again):",
+        pinned.len()
+    ))?;
+    for pin in lines(&pinned) {
+        output::print_line(&format!("  {pin}"))?;
     }
     Ok(())
 }
@@ -83,19 +98,23 @@ fn psocks(ctl: &Ctl) -> Result<u64, Error> {
         .unwrap_or(0))
 }
 
-/// Ended sockets live on until their programs close them; they need the policy no more.
-fn end_sockets(ctl: &Ctl) -> Result<(), Error> {
+/// Ends the sockets and lets go of those that have ended; returns those that stay.  They need the policy
+/// no more.
+fn end_sockets(ctl: &Ctl) -> Result<Vec<xlb_socket_info>, Error> {
     ctl.end_sockets(None)?;
     let start = Instant::now();
-    while psocks(ctl)? > 0 && start.elapsed() < END_TIMEOUT {
-        let busy = ctl
-            .sockets()?
-            .iter()
-            .any(|socket| socket.endpoint_port != 0);
-        if !busy {
-            break;
+    let mut progress = start;
+    loop {
+        if ctl.release()? > 0 {
+            progress = Instant::now();
         }
-        thread::sleep(Duration::from_millis(50));
+        let left = ctl.sockets()?;
+        let busy = left.iter().any(|socket| socket.endpoint_port != 0);
+        // Whoever is at it in a system call just now ends soon.
+        let still = !busy && progress.elapsed() > STILL_TIMEOUT;
+        if left.is_empty() || still || start.elapsed() > END_TIMEOUT {
+            return Ok(left);
+        }
+        thread::sleep(Duration::from_millis(20));
     }
-    Ok(())
 }
