@@ -39,8 +39,7 @@ struct Shard(UnsafeCell<MaybeUninit<bindings::xarray>>);
 // SAFETY: An xarray has its own lock, and readers use RCU.
 unsafe impl Sync for Shard {}
 
-static LIST: [Shard; SHARDS] =
-    [const { Shard(UnsafeCell::new(MaybeUninit::zeroed())) }; SHARDS];
+static LIST: [Shard; SHARDS] = [const { Shard(UnsafeCell::new(MaybeUninit::zeroed())) }; SHARDS];
 
 /// Prepares the list; once, at load, before the first p-sock.
 pub(crate) fn init() {

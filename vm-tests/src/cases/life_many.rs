@@ -22,7 +22,11 @@ use crate::xlb;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::xlb("life/hundred_thousand_sockets", hundred_thousand_sockets).within(400),
-    Scenario::xlb("life/module_goes_before_sockets", module_goes_before_sockets).within(120),
+    Scenario::xlb(
+        "life/module_goes_before_sockets",
+        module_goes_before_sockets,
+    )
+    .within(120),
     Scenario::xlb("life/pins_are_listed", pins_are_listed).within(90),
     Scenario::xlb("life/module_goes_under_calls", module_goes_under_calls).within(180),
 ];
@@ -51,7 +55,8 @@ impl Sections {
         for name in EDGES.iter().flat_map(|(a, b)| [a, b]) {
             let file = this.0.join("set_ftrace_filter");
             let mut file = fs::OpenOptions::new().append(true).open(file)?;
-            std::io::Write::write_all(&mut file, name.as_bytes()).with_context(|| (*name).to_owned())?;
+            std::io::Write::write_all(&mut file, name.as_bytes())
+                .with_context(|| (*name).to_owned())?;
         }
         this.set("current_tracer", "function")?;
         Ok(this)
@@ -168,7 +173,11 @@ fn hundred_thousand_sockets(ctx: &mut Ctx) -> Result<()> {
         cookies.remove(&id.trim_end_matches(',').parse()?);
     }
     println!("{listed} listed while {rounds} came and went");
-    ensure!(cookies.is_empty(), "{} sockets are not listed", cookies.len());
+    ensure!(
+        cookies.is_empty(),
+        "{} sockets are not listed",
+        cookies.len()
+    );
     // Beside them there are two of the other thread at any time; of those that it opens meanwhile one may be listed
     // where another one was.
     ensure!(
@@ -195,10 +204,7 @@ fn hundred_thousand_sockets(ctx: &mut Ctx) -> Result<()> {
 
 /// What a program sees of a socket that XLB has let go of: a TCP socket whose connection has ended.
 fn check_ended(sock: &Sock, why: &str) -> Result<()> {
-    let poll = sock.poll(
-        PollFlags::POLLIN | PollFlags::POLLOUT,
-        Duration::ZERO,
-    )?;
+    let poll = sock.poll(PollFlags::POLLIN | PollFlags::POLLOUT, Duration::ZERO)?;
     ensure!(
         poll.contains(PollFlags::POLLIN | PollFlags::POLLHUP),
         "{why}: poll says {poll:?}"
@@ -210,7 +216,9 @@ fn check_ended(sock: &Sock, why: &str) -> Result<()> {
         MsgFlags::MSG_DONTWAIT,
     ] {
         ensure!(
-            sock.recv(10, flags).with_context(|| why.to_owned())?.is_empty(),
+            sock.recv(10, flags)
+                .with_context(|| why.to_owned())?
+                .is_empty(),
             "{why}: a read with {flags:?}"
         );
     }
@@ -274,7 +282,8 @@ fn module_goes_before_sockets(ctx: &mut Ctx) -> Result<()> {
     let before = backend.count();
     for (sock, why) in [(&idle, "idle"), (&bound, "bound"), (&half, "half")] {
         sock.disconnect()?;
-        sock.connect(BACKEND.parse()?).with_context(|| why.to_owned())?;
+        sock.connect(BACKEND.parse()?)
+            .with_context(|| why.to_owned())?;
         sock.send_all(GET)?;
         sock.recv_until(BACKEND)?;
         ensure!(sock.peer()? == BACKEND.parse()?, "{why}: the peer");
@@ -318,10 +327,7 @@ fn pins_are_listed(ctx: &mut Ctx) -> Result<()> {
         for pin in pins {
             ensure!(pin["pid"] == std::process::id(), "{pin:#}");
             let id = pin["socket"].as_u64().context("a cookie")?;
-            ensure!(
-                [unread.cookie()?, plain.cookie()?].contains(&id),
-                "{pin:#}"
-            );
+            ensure!([unread.cookie()?, plain.cookie()?].contains(&id), "{pin:#}");
         }
         Ok(())
     };

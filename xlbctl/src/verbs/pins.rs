@@ -55,9 +55,8 @@ impl Pin {
 
 /// Those of `sockets` that are served no more; without the policy none is served.
 pub fn pins(sockets: &[xlb_socket_info], served: bool) -> Vec<Pin> {
-    let over = |s: &&xlb_socket_info| {
-        !served || [XLB_SOCKET_CLOSING, XLB_SOCKET_PLAIN].contains(&s.state)
-    };
+    let over =
+        |s: &&xlb_socket_info| !served || [XLB_SOCKET_CLOSING, XLB_SOCKET_PLAIN].contains(&s.state);
     let paths = cgroup::paths();
     sockets
         .iter()
@@ -71,7 +70,10 @@ pub fn lines(pins: &[Pin]) -> Vec<String> {
     const SHOWN: usize = 20;
     let mut lines: Vec<_> = pins.iter().take(SHOWN).map(Pin::text).collect();
     if pins.len() > SHOWN {
-        lines.push(format!("and {} more (-o json lists all)", pins.len() - SHOWN));
+        lines.push(format!(
+            "and {} more (-o json lists all)",
+            pins.len() - SHOWN
+        ));
     }
     lines
 }
