@@ -66,7 +66,6 @@ impl Span {
     }
 
     /// The bytes; empty when the span is not inside `head`.
-    #[inline]
     pub fn get(self, head: &[u8]) -> &[u8] {
         head.get(self.start as usize..self.end() as usize)
             .unwrap_or(&[])
