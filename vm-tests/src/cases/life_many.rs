@@ -119,8 +119,9 @@ impl Sections {
 }
 
 /// Whether some are too long. An interrupt may be in any of them, and what the kernel does behind it, such as to free
-/// a batch of sockets; the host may stop the machine. So of a hundred one may be long, unless all must be `short` and
-/// instructions are counted.
+/// a batch of sockets. Where instructions are counted and all must be `short`, none may be. Elsewhere a busy host
+/// stops the machine as it likes: of 6304 sections 144 were long in one run, the same that have 38 us at most when
+/// they are counted. A walk under a lock has two long ones in three, so one in ten tells them apart.
 fn check_sections(what: &str, lengths: &[f64], short: bool) -> Result<()> {
     let longest = lengths.last().copied().unwrap_or(0.0);
     let long = lengths.iter().filter(|l| **l > LONGEST_US).count();
@@ -136,7 +137,7 @@ fn check_sections(what: &str, lengths: &[f64], short: bool) -> Result<()> {
         if counted && short {
             long == 0
         } else {
-            long * 100 <= lengths.len()
+            long * 10 <= lengths.len()
         },
         "{what}: {long} sections of {} are longer than {LONGEST_US} us, the longest {longest:.0} us",
         lengths.len()
