@@ -137,7 +137,7 @@ __noinline __u32 least_request(unsigned long long *ctx __arg_ctx, __u64 generati
 		state = state_of(endpoint->number);
 		if (!state)
 			break;
-		load = state->outstanding & 0xffffffff;
+		load = state->load & 0xffffffff;
 		if (load * best_weight < best_load * endpoint->weight) {
 			best = index;
 			best_load = load;

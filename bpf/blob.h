@@ -19,7 +19,7 @@
 #endif
 
 /* Raised by every change to this file; xlbctl refuses to write into maps of another layout. */
-#define XLB_LAYOUT 3
+#define XLB_LAYOUT 4
 
 #define XLB_PAGE_BYTES 4096
 #define XLB_NONE 0xffffffffu
@@ -254,7 +254,7 @@ enum xlb_connect_count {
 /* State shared by all CPUs, by number. */
 struct xlb_state {
 	__u64 position; /* clusters: round robin */
-	__u64 outstanding; /* endpoints: picked and not done */
+	__u64 load; /* endpoints: picked by least_request and not done */
 	/* Of the configuration that gave the number to its item: what was decided before is
 	 * another item's. */
 	__u64 generation;
@@ -277,7 +277,8 @@ struct xlb_stats {
 #define X(name, text) __u64 name;
 	XLB_STATS(X)
 #undef X
+	__u64 picked; /* endpoints; less those that are done, requests and retries: outstanding */
 };
-_Static_assert(sizeof(struct xlb_stats) == 64, "a cache line");
+_Static_assert(sizeof(struct xlb_stats) == 72, "nine counters");
 
 #endif /* XLB_BLOB_H */

@@ -38,12 +38,15 @@ char LICENSE[] SEC("license") = "GPL";
 const volatile __u64 epoch = 0;
 
 /*
- * cookie[0]: epoch + generation; cookie[1]: number of the service, index of the cluster, high
- * half first.
+ * cookie[0]: epoch + generation; cookie[1]: number of the service, LOADED, index of the cluster,
+ * high half first.
  */
 #define PAIR(high, low) (((__u64)(high) << 32) | (__u32)(low))
 #define HIGH(pair) ((__u32)((pair) >> 32))
-#define LOW(pair) ((__u32)(pair))
+#define LOW(pair) ((__u32)(pair) & ~LOADED)
+/* The request is in its endpoint's load. */
+#define LOADED (1u << 31)
+_Static_assert(XLB_MAX_ITEMS <= LOADED, "an index leaves the bit free");
 
 static __always_inline void add(__u64 *counter, __u64 n)
 {
@@ -158,7 +161,7 @@ int BPF_PROG(pick, struct xlb_request *req, struct xlb_decision *dec)
 {
 	struct xlb_endpoint *endpoint;
 	struct xlb_cluster *cluster;
-	struct xlb_state *state;
+	struct xlb_stats *stats;
 	struct xlb_blob *head;
 	void *blob = blob_now(req, &head);
 	__u32 position;
@@ -187,12 +190,24 @@ int BPF_PROG(pick, struct xlb_request *req, struct xlb_decision *dec)
 			goto refuse;
 	}
 
-	state = state_of(endpoint->number);
-	if (!state)
+	/*
+	 * Until done(): requests that wait for a connection are outstanding too.  What names the
+	 * endpoint is in force, so the number is its own; and it stays that until done().
+	 */
+	stats = stats_of(endpoint->number);
+	if (!stats)
 		goto refuse;
-	/* Until done(): requests that wait for a connection are outstanding too. */
-	if (is_of(state, head->generation))
-		__sync_fetch_and_add(&state->outstanding, 1);
+	add(&stats->picked, 1);
+	dec->cookie[1] &= ~(__u64)LOADED;
+	if (cluster->lb == XLB_LB_LEAST_REQUEST) {
+		/* All CPUs write to this line, so only those who choose by it do. */
+		struct xlb_state *state = state_of(endpoint->number);
+
+		if (state) {
+			__sync_fetch_and_add(&state->load, 1);
+			dec->cookie[1] |= LOADED;
+		}
+	}
 
 	((__u64 *)dec->addr)[0] = ((__u64 *)endpoint->addr)[0];
 	((__u64 *)dec->addr)[1] = ((__u64 *)endpoint->addr)[1];
@@ -246,7 +261,6 @@ SEC("struct_ops/done")
 void BPF_PROG(done, struct xlb_request *req, struct xlb_decision *dec, struct xlb_result *res)
 {
 	__u64 generation = dec->cookie[0] - epoch;
-	struct xlb_state *state;
 	struct xlb_blob *head;
 
 	if (dec->cookie[0] <= epoch)
@@ -254,9 +268,12 @@ void BPF_PROG(done, struct xlb_request *req, struct xlb_decision *dec, struct xl
 	/* What the configuration in force names keeps its number: the common case looks up no state. */
 	if (blob_of(req, generation, &head))
 		generation = NUMBER_HOLDS;
-	state = state_of(dec->endpoint);
-	if (is_of(state, generation))
-		__sync_fetch_and_add(&state->outstanding, -1);
+	if (dec->cookie[1] & LOADED) {
+		struct xlb_state *state = state_of(dec->endpoint);
+
+		if (generation == NUMBER_HOLDS ? !!state : is_of(state, generation))
+			__sync_fetch_and_add(&state->load, -1);
+	}
 	count(ctx, dec->endpoint, generation);
 	count(ctx, dec->cluster, generation);
 	count(ctx, dec->route, generation);

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 
 use libbpf_rs::{MapCore, MapHandle};
 
+use super::counts::Reader;
 use super::ctl::Ctl;
 use super::{cgroup, programs, raw};
 use crate::compile;
@@ -61,11 +62,6 @@ impl Maps {
         raw::swap(&self.document, &[(0, &map)])
     }
 
-    pub fn state(&self, number: u32) -> Option<xlb_state> {
-        let page = raw::inner(&self.states, number / XLB_STATE_PAGE)?;
-        raw::get(&page, &(number % XLB_STATE_PAGE))
-    }
-
     /// Pages of counters by page number; opened once, for there is one for 256 items.
     pub fn stats_page(&self, page: u32) -> Option<MapHandle> {
         raw::inner(&self.stats, page)
@@ -93,10 +89,13 @@ impl Maps {
             config,
             ..Document::default()
         };
+        // What a configuration in force names no more is picked no more: the kernel has waited for its programs when the
+        // slots were swapped. So this only falls while it is read.
+        let mut reader = Reader::new(self);
         let reused = new
             .numbers
             .assign(&new.config, |number| {
-                self.state(number).is_none_or(|s| s.outstanding == 0)
+                reader.counts(Some(number)).outstanding() == 0
             })
             .map_err(|count| {
                 Error::usage(format!(

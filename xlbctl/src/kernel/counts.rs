@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Reading the policy's counters and state by number.
+//! Reading the policy's counters by number.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::commit::Maps;
 use super::raw;
-use crate::intf::{xlb_state, xlb_stats, XLB_STATE_PAGE, XLB_STATS_PAGE};
+use crate::intf::{xlb_stats, XLB_STATS_PAGE};
 
 /// `struct xlb_stats`, summed over CPUs; [`crate::intf::STATS`] says what each means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -21,6 +21,8 @@ pub struct Counts {
     pub response_bytes: u64,
     pub latency_ns: u64,
     pub retries: u64,
+    #[serde(skip)]
+    picked: u64,
 }
 
 impl Counts {
@@ -34,9 +36,17 @@ impl Counts {
             (&mut self.response_bytes, one.response_bytes),
             (&mut self.latency_ns, one.latency_ns),
             (&mut self.retries, one.retries),
+            (&mut self.picked, one.picked),
         ] {
             *sum = sum.wrapping_add(n);
         }
+    }
+
+    /// Of an endpoint: requests picked for it and not done. CPUs are read one after the other, and what
+    /// is done in between may be seen where its pick was not: then it is not outstanding.
+    pub fn outstanding(&self) -> u64 {
+        let done = self.requests.wrapping_add(self.retries);
+        u64::try_from(self.picked.wrapping_sub(done) as i64).unwrap_or(0)
     }
 
     /// In the order of [`crate::intf::STATS`].
@@ -58,7 +68,6 @@ impl Counts {
 pub struct Reader<'m> {
     maps: &'m Maps,
     stats: HashMap<u32, Option<MapHandle>>,
-    states: HashMap<u32, Option<MapHandle>>,
 }
 
 impl<'m> Reader<'m> {
@@ -66,7 +75,6 @@ impl<'m> Reader<'m> {
         Reader {
             maps,
             stats: HashMap::new(),
-            states: HashMap::new(),
         }
     }
 
@@ -87,20 +95,5 @@ impl<'m> Reader<'m> {
             }
         }
         sum
-    }
-
-    /// Requests picked for an endpoint and not done.
-    pub fn outstanding(&mut self, number: Option<u32>) -> u64 {
-        let Some(number) = number else {
-            return 0;
-        };
-        let (page, index) = (number / XLB_STATE_PAGE, number % XLB_STATE_PAGE);
-        let maps = self.maps;
-        self.states
-            .entry(page)
-            .or_insert_with(|| maps.states_page(page))
-            .as_ref()
-            .and_then(|map| raw::get::<xlb_state>(map, &index))
-            .map_or(0, |state| state.outstanding)
     }
 }

@@ -292,7 +292,7 @@ fn endpoints(document: &Document, reader: &mut Reader<'_>) -> Vec<EndpointRow> {
                     (false, 0) => "off",
                     _ => "serving",
                 },
-                outstanding: reader.outstanding(number),
+                outstanding: counts.outstanding(),
                 requests: counts.requests,
                 errors: counts.errors,
             });

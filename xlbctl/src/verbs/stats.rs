@@ -118,12 +118,12 @@ fn rows(document: &Document, reader: &mut Reader<'_>) -> Vec<Row> {
     }
     for cluster in &document.config.clusters {
         for endpoint in &cluster.endpoints {
-            let number = numbers.endpoint(&cluster.name, endpoint.address);
+            let counts = reader.counts(numbers.endpoint(&cluster.name, endpoint.address));
             rows.push(Row {
                 cluster: Some(cluster.name.clone()),
                 endpoint: Some(endpoint.address.to_string()),
-                outstanding: Some(reader.outstanding(number)),
-                counts: reader.counts(number),
+                outstanding: Some(counts.outstanding()),
+                counts,
                 ..empty("endpoint")
             });
         }
