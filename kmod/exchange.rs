@@ -23,6 +23,8 @@
 //! current request, then what was pipelined. So a request that met a dead connection can be
 //! sent again, unless a part of its body went straight from the user's memory to the i-sock.
 
+use core::ptr;
+
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use xlb_engine::{
@@ -35,6 +37,7 @@ use crate::isock::Isock;
 use crate::limits;
 use crate::pool::Pool;
 use crate::psock::{bits, Locked};
+use crate::recent::Recent;
 use crate::sys;
 
 /// See the top of the file.
@@ -52,6 +55,29 @@ pub(crate) enum Phase {
     Closing,
     /// `close()` was called.
     Closed,
+}
+
+impl Phase {
+    /// Ends a relay and takes its connection out. The rest is dropped where it is: it is large, and nobody wants it.
+    fn take_isock(&mut self) -> Option<Isock> {
+        let Self::Relay(relay) = self else {
+            return None;
+        };
+        let Relay {
+            isock,
+            upload,
+            response,
+        } = relay;
+        // SAFETY: Each part is moved or dropped once, and what is left of them is overwritten, not dropped. Nothing in
+        // between returns or panics.
+        unsafe {
+            let isock = ptr::read(isock);
+            ptr::drop_in_place(upload);
+            ptr::drop_in_place(response);
+            ptr::write(self, Self::Deciding);
+            Some(isock)
+        }
+    }
 }
 
 /// A request without connection.
@@ -202,8 +228,8 @@ pub(crate) struct Inner {
     /// Its body: what is still to come from the client.
     pub(crate) body: Body,
     pub(crate) decision: sys::xlb_decision,
-    /// The pool of the last request: most likely that of the next one.
-    pub(crate) pool: Option<Arc<Pool>>,
+    /// The pools of the last requests: most likely those of the next ones.
+    pub(crate) pools: Recent,
     /// When an orphan ends at the latest, in milliseconds of uptime; 0 for a socket with an owner.
     pub(crate) dies_ms: u64,
     pub(crate) started_ns: u64,
@@ -214,7 +240,7 @@ pub(crate) struct Inner {
     pub(crate) path: Buf,
     pub(crate) host: Buf,
     /// Memory of buffers that the gauge knows.
-    pub(crate) counted: usize,
+    pub(crate) counted: u32,
 }
 
 pub(crate) const NO_DECISION: sys::xlb_decision = sys::xlb_decision {
@@ -252,7 +278,7 @@ impl Inner {
             head: RequestHead::EMPTY,
             body: Body::new(Framing::None),
             decision: NO_DECISION,
-            pool: None,
+            pools: Recent::new(),
             dies_ms: 0,
             started_ns: 0,
             request_bytes: 0,
@@ -473,20 +499,22 @@ impl Locked<'_> {
         self.psock.set_rx(core::ptr::null_mut());
         self.done(sys::XLB_REASON_OK);
         let inner = &mut **self;
-        let Phase::Relay(relay) = core::mem::replace(&mut inner.phase, Phase::Deciding) else {
-            return;
-        };
+        let Some(relay) = inner.relay() else { return };
         let keep = relay.keeps_connection(inner);
         let response = &relay.response;
         if response.surplus {
             count::inc(sys::XLB_COUNTER_DESYNC);
         }
-        inner.last |= matches!(
+        let last = matches!(
             response.head().map(|h| h.framing),
             Some(Framing::UntilClose | Framing::Tunnel)
         );
-        self.take_options_back(&relay.isock);
-        Pool::give_back(relay.isock, self.pool.as_ref(), keep);
+        inner.last |= last;
+        let Some(isock) = inner.phase.take_isock() else {
+            return;
+        };
+        self.take_options_back(&isock);
+        Pool::give_back(isock, self.pools.last(), keep);
         count::inc(sys::XLB_COUNTER_RESPONSES);
         count::reason(sys::XLB_REASON_OK);
         self.next();
@@ -595,7 +623,7 @@ impl Locked<'_> {
     pub(crate) fn end(&mut self, reason: u32) {
         self.abandon(reason);
         self.phase = Phase::Closed;
-        self.pool = None;
+        self.pools.clear();
     }
 
     /// The p-sock's work.

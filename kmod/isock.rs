@@ -18,17 +18,18 @@
 //! clears it before it goes, and because p-socks carry `SOCK_RCU_FREE`: a `struct sock` that was
 //! seen inside an RCU section stays one until its end.
 
-use core::cell::UnsafeCell;
+use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use core::ptr::NonNull;
 use kernel::prelude::*;
-use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
+use kernel::sync::atomic::Atomic;
 use kernel::sync::Arc;
 
 use crate::count;
-use crate::holders::Hold;
+use crate::once::Once as _;
 use crate::pool::Pool;
 use crate::psock;
+use crate::stripe::Place;
 use crate::sys;
 
 /// One TCP connection to an endpoint: the right of its owner.
@@ -47,14 +48,14 @@ struct Node {
     owned: Owned,
 }
 
-/// What callbacks, and those who hold the pool's lock, may see of an i-sock.
+/// What callbacks, and those who hold the lock of its place, may see of an i-sock.
 pub(crate) struct Shared {
     sk: *mut sys::sock,
     owner: Atomic<*mut sys::sock>,
     /// The pool it belongs to.
     pub(crate) pool: Arc<Pool>,
-    /// Its place among those that p-socks hold; under the pool's lock.
-    pub(crate) hold: UnsafeCell<Hold>,
+    /// Its place in the pool's lists.
+    pub(crate) place: Place,
 }
 
 /// What only the owner touches.
@@ -70,7 +71,7 @@ pub(crate) struct Owned {
     pub(crate) life_ms: u32,
     /// The first response did not say how long.
     pub(crate) silent: bool,
-    /// It is in the pool's list of holders.
+    /// It is in a list of holders of the pool.
     pub(crate) held: bool,
     /// Reset the connection instead of ending it in order.
     abort: bool,
@@ -95,7 +96,7 @@ impl Deref for Isock {
 impl Shared {
     /// Wakes `owner` from now on; null for nobody.
     pub(crate) fn set_owner(&self, owner: *mut sys::sock) {
-        self.owner.store(owner, Release);
+        self.owner.write_release(owner);
     }
 
     /// Whether the handshake is over and the connection has not ended.
@@ -133,9 +134,9 @@ impl Shared {
     ///
     /// # Safety
     ///
-    /// The pool's lock is held, which is an RCU section, and this i-sock is in its list of holders.
+    /// The lock of its place is held, which is an RCU section, and this i-sock is in the list of holders.
     pub(crate) unsafe fn ask(&self) -> bool {
-        let owner = self.owner.load(Acquire);
+        let owner = self.owner.read_acquire();
         // SAFETY: `owner` was a p-sock when it was read, and we are in RCU; see the top of the file.
         !owner.is_null() && unsafe { psock::ask(owner) }
     }
@@ -169,7 +170,7 @@ impl Isock {
                     sk,
                     owner: Atomic::new(owner),
                     pool: pool.clone(),
-                    hold: UnsafeCell::new(Hold::new()),
+                    place: pool.place(),
                 },
                 owned: Owned {
                     sock,
@@ -219,6 +220,27 @@ impl Isock {
         self.sk
     }
 
+    /// Gives up the object, not the right: that is its holder's who keeps the address.
+    pub(crate) fn into_shared(self) -> *const Shared {
+        let node = ManuallyDrop::new(self).node.as_ptr();
+        // SAFETY: By the type invariant.
+        unsafe { &raw const (*node).shared }
+    }
+
+    /// Undoes [`Isock::into_shared`].
+    ///
+    /// # Safety
+    ///
+    /// `shared` came from there, and whoever calls has the right now.
+    pub(crate) unsafe fn from_shared(shared: *const Shared) -> Self {
+        // SAFETY: By the contract it is that part of a live node.
+        let node = unsafe { kernel::container_of!(shared.cast_mut(), Node, shared) };
+        // SAFETY: As above, so it is not null.
+        let node = unsafe { NonNull::new_unchecked(node) };
+        // INVARIANT: By the contract.
+        Self { node }
+    }
+
     /// What is the owner's.
     pub(crate) fn owned(&self) -> &Owned {
         // SAFETY: By the type invariant it is reached through `self` only.
@@ -229,11 +251,6 @@ impl Isock {
     pub(crate) fn owned_mut(&mut self) -> &mut Owned {
         // SAFETY: As above, and `&mut self` makes this the only reference.
         unsafe { &mut (*self.node.as_ptr()).owned }
-    }
-
-    /// Whether this is the i-sock that a callback is about.
-    pub(crate) fn is(&self, shared: &Shared) -> bool {
-        core::ptr::eq(&**self, shared)
     }
 
     /// Resets the connection at its end, instead of ending it in order.
@@ -316,7 +333,7 @@ impl Isock {
 
 impl Drop for Isock {
     fn drop(&mut self) {
-        self.owner.store(core::ptr::null_mut(), Relaxed);
+        self.owner.write(core::ptr::null_mut());
         let pool = self.pool.clone();
         pool.let_go(self);
         let owned = self.owned();
@@ -341,10 +358,6 @@ pub(crate) struct Chain(Option<Isock>);
 impl Chain {
     pub(crate) const fn new() -> Self {
         Self(None)
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_none()
     }
 
     pub(crate) fn push(&mut self, mut isock: Isock) {
@@ -430,7 +443,7 @@ pub(crate) fn now_ms() -> u64 {
 unsafe extern "C" fn xlb_isock_event(isock: *mut sys::xlb_isock, event: sys::xlb_isock_event) {
     // SAFETY: By the function's contract.
     let isock = unsafe { &*isock.cast::<Shared>() };
-    let owner = isock.owner.load(Acquire);
+    let owner = isock.owner.read_acquire();
     if owner.is_null() {
         // Idle, opened ahead, or changing hands; the pool knows.
         if event != sys::XLB_ISOCK_SPACE {

@@ -5,15 +5,23 @@
 //! Set once before the first socket, read by all, never changed. What each limit stops is said in
 //! `engine/src/limits.rs`, which has the defaults too.
 
+use core::cell::UnsafeCell;
+
 use kernel::prelude::*;
-use kernel::sync::SetOnce;
 use xlb_engine::Limits;
 
-static LIMITS: SetOnce<Limits> = SetOnce::new();
+/// Written by [`set`] alone, before there is a socket. A `SetOnce` would ask at each look whether it was.
+struct Fixed(UnsafeCell<Limits>);
+
+// SAFETY: See above: later it is read only.
+unsafe impl Sync for Fixed {}
+
+static LIMITS: Fixed = Fixed(UnsafeCell::new(Limits::DEFAULT));
 
 /// The limits of every connection.
 pub(crate) fn get() -> &'static Limits {
-    LIMITS.as_ref().unwrap_or(&Limits::DEFAULT)
+    // SAFETY: Nobody writes any more.
+    unsafe { &*LIMITS.0.get() }
 }
 
 /// Bytes of requests that a p-sock holds at most: the largest head and some of what follows it.
@@ -22,7 +30,7 @@ pub(crate) fn hold_max() -> usize {
     get().head_bytes as usize + 16 * 1024
 }
 
-/// Takes the module's parameters; once, at load. `EINVAL` for a value with which nothing would
+/// Takes the module's parameters; once, at load, before anything else of the module runs. `EINVAL` for a value with which nothing would
 /// work, or with which the limit would be none.
 pub(crate) fn set(limits: Limits) -> Result {
     let ranges = [
@@ -40,6 +48,7 @@ pub(crate) fn set(limits: Limits) -> Result {
             return Err(EINVAL);
         }
     }
-    LIMITS.populate(limits);
+    // SAFETY: The module is being loaded: nobody reads yet.
+    unsafe { *LIMITS.0.get() = limits };
     Ok(())
 }

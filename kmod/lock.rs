@@ -10,7 +10,7 @@
 //! 1. p-sock `lock_sock` (process context only)
 //! 2. i-sock `lock_sock` or, in its callbacks, `bh_lock_sock`
 //! 3. pool table bucket
-//! 4. pool
+//! 4. pool, then one stripe of it (4b)
 //! 5. list of dead i-socks; list of orphans; shard of the list of p-sockets (an xarray's own lock)
 //!
 //! Nothing is allocated, dropped or called back under 3 to 5.

@@ -3,31 +3,38 @@
 //! Pools: the i-socks of one (cgroup, netns, cluster, endpoint), and the requests that wait for one.
 //!
 //! Objects: a [`Pool`] is an `Arc`, found through the table (`table.rs`) and remembered by the
-//! p-socks that used it last, so that the common request takes one lock, the pool's. The table's
+//! p-socks that used it lately. Its i-socks are in [`Stripes`], one for each CPU, so that the common request takes
+//! the lock of its CPU's stripe when it begins and when it ends, and no other. [`Inner`] is for what is seldom:
+//! to open and close connections, and to wait for one. The table's
 //! reference goes when the pool has been empty for a while; `closed` then tells late users to look
 //! again.
 //!
 //! Contexts: everything runs in process context but [`Pool::idle_event`], which TCP's callbacks
-//! call in softirq with the i-sock locked. Locks (numbers as in `lock.rs`): pool (4), then the
-//! list of the dead (5). Under them nothing is allocated and no i-sock is dropped: idle slots are
-//! reserved before a connection is opened, and what must close is moved out first, or onto the
-//! list of the dead, which the reaper closes.
+//! call in softirq with the i-sock locked. Locks (numbers as in `lock.rs`): pool (4), then a stripe (4b), then the
+//! list of the dead (5). Under them nothing is allocated and no i-sock is dropped: what must close is moved out first,
+//! or onto the list of the dead, which the reaper closes.
 //!
 //! A waiting p-sock is a link in the pool's queue. Whoever gives a connection back hands it, or
 //! the right to open a new one, to the first waiter and kicks its work. Both sides hold the pool's
 //! lock, and a p-sock leaves the queue before it goes, so the link is always live. Its time is up
 //! when its work finds so; the timer is set under the pool's lock, so that it never replaces the kick
 //! of a turn that has come.
+//!
+//! Who gives back looks at `waiting` without the lock. It puts the connection into a stripe and then looks; who begins
+//! to wait says so and then looks into the stripes. There is a full barrier in both, so one of them sees the
+//! other, and no connection lies idle while a request waits for it.
 
+use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
-use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::atomic::Atomic;
 use kernel::sync::Arc;
 
 use crate::count;
-use crate::holders::Holders;
 use crate::isock::{now_ms, Chain, Isock, Shared};
 use crate::lock::BhLock;
+use crate::once::Once as _;
 use crate::psock::Psock;
+use crate::stripe::{Fate, Place, Stripes, Until};
 use crate::sys;
 use crate::table::bury;
 
@@ -86,33 +93,71 @@ impl Key {
 /// See the top of the file.
 pub(crate) struct Pool {
     pub(crate) key: Key,
+    /// The next one in its bucket; the table's.
+    pub(crate) next: Atomic<*mut Pool>,
     netns: u32,
+    // What follows is read by each request and seldom written.
+    limits: Limits,
     /// Requests that wait; a hint for those who do not hold the lock.
     waiting: Atomic<u32>,
+    /// Connections of an earlier one are closed when they come back.
+    generation: Atomic<u64>,
+    /// An endpoint has said how long it keeps idle connections.
+    told: Atomic<bool>,
+    /// Holders are asked once in each round.
+    round: Atomic<u64>,
+    closed: Atomic<bool>,
+    stripes: Stripes,
     inner: BhLock<Inner>,
 }
 
 /// What the pool's lock protects.
 pub(crate) struct Inner {
-    /// Ready for a request; taken from the end, so the warmest first and the oldest in front.
-    idle: KVec<Isock>,
-    /// Opened ahead, not connected yet.
-    warming: KVec<Isock>,
     /// All connections of this pool, and permits to open one, wherever they are.
     total: u32,
     waiters: Queue,
-    /// Those that p-socks hold.
-    holders: Holders,
-    limits: sys::xlb_pool_limits,
-    generation: u64,
+    round_ms: u64,
     created: u64,
-    reused: u64,
-    used_ms: u64,
-    /// An endpoint has said how long it keeps idle connections.
-    told: bool,
-    /// There was no memory for a slot: the next connection will not be kept.
-    short: bool,
-    closed: bool,
+}
+
+/// Limits as the last request had them. Each word is read and written as one; that words may be of two configurations
+/// for a moment does no harm.
+struct Limits([Atomic<u64>; 4]);
+
+impl Limits {
+    fn words(limits: &sys::xlb_pool_limits) -> [u64; 4] {
+        const { assert!(size_of::<sys::xlb_pool_limits>() == size_of::<[u64; 4]>()) };
+        // SAFETY: Of the same size, without padding, and any bytes are numbers.
+        unsafe { core::mem::transmute_copy(limits) }
+    }
+
+    fn new() -> Self {
+        Self([const { Atomic::new(0) }; 4])
+    }
+
+    fn load(&self) -> sys::xlb_pool_limits {
+        let words = self.0.each_ref().map(|w| w.read());
+        // SAFETY: As in `words`.
+        unsafe { core::mem::transmute_copy(&words) }
+    }
+
+    /// Of these alone, without the rest.
+    fn max_requests(&self) -> u32 {
+        const WORD: usize = core::mem::offset_of!(sys::xlb_pool_limits, max_requests) / 8;
+        const { assert!(core::mem::offset_of!(sys::xlb_pool_limits, max_requests) % 8 == 4) };
+        let word = self.0.get(WORD).map_or(0, |w| w.read());
+        let [_, _, _, _, a, b, c, d] = word.to_ne_bytes();
+        u32::from_ne_bytes([a, b, c, d])
+    }
+
+    /// Writes only what differs: the line is shared by all CPUs.
+    fn store(&self, limits: &sys::xlb_pool_limits) {
+        for (word, new) in self.0.iter().zip(Self::words(limits)) {
+            if word.read() != new {
+                word.write(new);
+            }
+        }
+    }
 }
 
 impl Inner {
@@ -120,27 +165,18 @@ impl Inner {
     ///
     /// # Safety
     ///
-    /// The pool's lock is held, and what `turn` gives is of this pool.
-    unsafe fn serve(&mut self, mut turn: Turn) -> Option<Turn> {
+    /// The pool's lock is held, and what `turn` gives is of this pool, a connection is among those that are held.
+    unsafe fn serve(&mut self, turn: Turn) -> Option<Turn> {
         // SAFETY: Queued, hence live until it takes the pool's lock to leave.
         let Some(p) = (unsafe { self.waiters.head.as_ref() }) else {
             return Some(turn);
         };
         // SAFETY: It is the head of this queue.
         unsafe { self.waiters.unlink(p) };
-        if let Turn::Ready(isock) = &mut turn {
-            // SAFETY: By the contract.
-            unsafe { self.holders.add(isock) };
-        }
         // SAFETY: Links are ours under the pool's lock.
         unsafe { (*p.link.get()).turn = turn };
         p.kick(0);
         None
-    }
-
-    /// Empty, and not asked for lately.
-    pub(crate) fn is_unused(&self, now: u64) -> bool {
-        self.total == 0 && self.waiters.len == 0 && now.saturating_sub(self.used_ms) >= UNUSED_MS
     }
 }
 
@@ -242,48 +278,35 @@ impl Queue {
     }
 }
 
-const NO_LIMITS: sys::xlb_pool_limits = sys::xlb_pool_limits {
-    min_idle: 0,
-    max: 0,
-    max_pending: 0,
-    idle_timeout_ms: 0,
-    connect_timeout_ms: 0,
-    max_requests: 0,
-    pending_timeout_ms: 0,
-    cluster: 0,
-};
-
 impl Pool {
-    /// An empty one; [`table::get`](crate::table::get) makes them.
+    /// An empty one; [`table::get`](crate::table::get) makes them. May sleep.
     pub(crate) fn new(key: &Key) -> Result<Arc<Self>> {
         // SAFETY: The caller acts for a p-sock of this netns.
         let netns = unsafe { sys::xlb_net_inum(key.net()) };
         let new = Arc::new(
             Pool {
                 key: key.clone(),
+                next: Atomic::new(core::ptr::null_mut()),
                 netns,
+                limits: Limits::new(),
                 waiting: Atomic::new(0),
+                generation: Atomic::new(count::from()),
+                told: Atomic::new(false),
+                round: Atomic::new(count::from()),
+                closed: Atomic::new(false),
+                stripes: Stripes::new()?,
                 inner: BhLock::new(Inner {
-                    idle: KVec::new(),
-                    warming: KVec::new(),
                     total: 0,
                     waiters: Queue {
                         head: core::ptr::null(),
                         tail: core::ptr::null(),
                         len: 0,
                     },
-                    holders: Holders::new(),
-                    limits: NO_LIMITS,
-                    generation: count::from(),
+                    round_ms: 0,
                     created: count::from(),
-                    reused: count::from(),
-                    used_ms: now_ms(),
-                    told: false,
-                    short: false,
-                    closed: false,
                 }),
             },
-            GFP_KERNEL,
+            GFP_KERNEL_ACCOUNT,
         )?;
         // SAFETY: First use, and an Arc's contents do not move.
         unsafe { new.inner.init(sys::XLB_LOCK_POOL) };
@@ -291,117 +314,137 @@ impl Pool {
     }
 
     /// Takes an idle connection, the right to open one, or a place in the queue for `psock`. The
-    /// place is good until `deadline_ms`, which is set when it is 0 and the wait has an end. May
-    /// sleep (to reserve the slot for a new connection, to close those that are too old).
+    /// place is good until `deadline_ms`, which is set when it is 0 and the wait has an end. `once` says that the
+    /// request cannot be sent again. May sleep (to close those that are too old).
     pub(crate) fn acquire(
         &self,
         psock: &Psock,
         limits: &sys::xlb_pool_limits,
+        once: bool,
         deadline_ms: &mut u64,
     ) -> Got {
-        loop {
-            // Closed after the lock is released.
+        self.limits.store(limits);
+        let now = now_ms();
+        // Who waits was first.
+        if !self.is_wanted() && !self.is_closed() {
             let mut over = Chain::new();
-            let mut inner = self.inner.lock();
-            if inner.closed {
-                return Got::Closed;
+            let taken = self.stripes.take(now, once, &mut over);
+            // They count until they are closed.
+            drop(over);
+            if let Some(isock) = taken {
+                return Got::Ready(isock);
             }
-            let now = now_ms();
-            inner.limits = *limits;
-            inner.used_ms = now;
-            if inner.waiters.len == 0 {
-                while let Some(mut isock) = inner.idle.pop() {
-                    count::dec(sys::XLB_COUNTER_ISOCKS_IDLE);
-                    if isock.is_over(now) {
-                        count::inc(sys::XLB_COUNTER_IDLE_EXPIRED);
-                        over.push(isock);
-                        continue;
-                    }
-                    inner.reused += 1;
-                    // SAFETY: It is of this pool.
-                    unsafe { inner.holders.add(&mut isock) };
-                    return Got::Ready(isock);
-                }
-                if !over.is_empty() {
-                    // They count until they are closed.
-                    continue;
-                }
-                if limits.max == 0 || inner.total < limits.max {
-                    if inner.total as usize >= inner.idle.capacity() && !inner.short {
-                        drop(inner);
-                        self.reserve();
-                        continue;
-                    }
-                    inner.short = false;
-                    inner.total += 1;
-                    inner.created += 1;
-                    return Got::Permit(inner.generation);
-                }
-            }
-            if inner.waiters.len >= limits.max_pending {
-                return Got::Overflow;
-            }
-            // SAFETY: The lock is held; `psock` has no connection, so it is not queued.
-            unsafe { inner.waiters.push(psock) };
-            self.waiting.store(inner.waiters.len, Relaxed);
-            if *deadline_ms == 0 && limits.pending_timeout_ms != 0 {
-                *deadline_ms = now + u64::from(limits.pending_timeout_ms);
-            }
-            if *deadline_ms != 0 {
-                psock.kick(deadline_ms.saturating_sub(now).max(1));
-            }
-            return Got::Queued;
         }
+        self.open_or_wait(psock, limits, now, deadline_ms)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn open_or_wait(
+        &self,
+        psock: &Psock,
+        limits: &sys::xlb_pool_limits,
+        now: u64,
+        deadline_ms: &mut u64,
+    ) -> Got {
+        let mut inner = self.inner.lock();
+        if self.is_closed() {
+            return Got::Closed;
+        }
+        if inner.waiters.len == 0 && (limits.max == 0 || inner.total < limits.max) {
+            inner.total += 1;
+            inner.created += 1;
+            return Got::Permit(self.generation.read());
+        }
+        if inner.waiters.len >= limits.max_pending {
+            return Got::Overflow;
+        }
+        // SAFETY: The lock is held; `psock` has no connection, so it is not queued.
+        unsafe { inner.waiters.push(psock) };
+        self.waiting.write(inner.waiters.len);
+        if *deadline_ms == 0 && limits.pending_timeout_ms != 0 {
+            *deadline_ms = now + u64::from(limits.pending_timeout_ms);
+        }
+        if *deadline_ms != 0 {
+            psock.kick(deadline_ms.saturating_sub(now).max(1));
+        }
+        // One may have been given back since we looked.
+        self.serve_idle(&mut inner);
+        Got::Queued
+    }
+
+    /// Gives idle connections to those who wait.
+    fn serve_idle(&self, inner: &mut Inner) {
+        // See the top of the file.
+        // SAFETY: Any context.
+        unsafe { sys::xlb_smp_mb() };
+        while inner.waiters.len > 0 {
+            let mut over = Chain::new();
+            let taken = self.stripes.steal(now_ms(), &mut over);
+            while let Some(isock) = over.pop() {
+                bury(isock);
+            }
+            let Some(isock) = taken else { break };
+            // SAFETY: The lock is held, and somebody waits, so it does not come back.
+            let _ = unsafe { inner.serve(Turn::Ready(isock)) };
+        }
+        self.waiting.write(inner.waiters.len);
     }
 
     /// Whether requests wait for a connection of this pool. A p-sock whose client is slow to read
     /// a response that has come in whole lets go of the connection then.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.waiting.load(Relaxed) != 0
+        self.waiting() != 0
+    }
+
+    /// How many requests wait.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.waiting.read()
+    }
+
+    /// Whether `isock`, which comes back, is to be closed.
+    pub(crate) fn refuses(&self, isock: &Isock) -> bool {
+        self.is_closed() || isock.owned().generation != self.generation.read()
+    }
+
+    /// Whether it has left the table, or is about to.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.read()
     }
 
     /// After a request was queued: responses that are in already hold connections too. Asks as
     /// many holders as wait.
     pub(crate) fn ask_holders(&self) {
-        self.inner.lock().holders.begin_round(now_ms());
-        self.ask(u32::MAX);
+        let now = now_ms();
+        let mut inner = self.inner.lock();
+        // A round looks at every one, so it is worth less often when they are many.
+        let pause = ROUND_MS.max(u64::from(inner.total) / 64);
+        if now.saturating_sub(inner.round_ms) >= pause {
+            inner.round_ms = now;
+            self.round.write(self.round.read() + 1);
+        }
+        drop(inner);
+        self.stripes.ask(self.round.read(), u32::MAX, self);
     }
 
     /// A holder that was asked cannot let go: asks another one.
     pub(crate) fn ask_another(&self) {
-        self.ask(1);
+        self.stripes.ask(self.round.read(), 1, self);
     }
 
-    fn ask(&self, most: u32) {
-        let mut asked = 0;
-        loop {
-            let mut inner = self.inner.lock();
-            let most = most.min(inner.waiters.len);
-            for _ in 0..ASK_BATCH {
-                if asked >= most {
-                    return;
-                }
-                let Some(isock) = inner.holders.next() else {
-                    return;
-                };
-                // SAFETY: The lock is held, and it is in the list.
-                asked += u32::from(unsafe { isock.ask() });
-            }
-        }
+    /// For an i-sock that is made on this CPU.
+    pub(crate) fn place(&self) -> Place {
+        self.stripes.place()
     }
 
-    /// `isock` is a p-sock's from now on.
+    /// `isock`, which was just made, is a p-sock's.
     pub(crate) fn hold(&self, isock: &mut Isock) {
-        // SAFETY: Whoever opens an i-sock says which pool it belongs to.
-        unsafe { self.inner.lock().holders.add(isock) };
+        self.stripes.hold(isock);
     }
 
     /// `isock` is nobody's from now on.
     pub(crate) fn let_go(&self, isock: &mut Isock) {
-        if isock.owned().held {
-            // SAFETY: As above.
-            unsafe { self.inner.lock().holders.remove(isock) };
-        }
+        self.stripes.let_go(isock);
     }
 
     /// What a queued `psock` was given: [`Got::Queued`] when its turn has not come, and it may wait
@@ -418,7 +461,7 @@ impl Pool {
                 if deadline_ms != 0 && now >= deadline_ms {
                     // SAFETY: It is queued here.
                     unsafe { inner.waiters.unlink(psock) };
-                    self.waiting.store(inner.waiters.len, Relaxed);
+                    self.waiting.write(inner.waiters.len);
                     return Got::Late;
                 }
                 // SAFETY: As above.
@@ -443,7 +486,7 @@ impl Pool {
             Turn::Queued => {
                 // SAFETY: It is queued here.
                 unsafe { inner.waiters.unlink(psock) };
-                self.waiting.store(inner.waiters.len, Relaxed);
+                self.waiting.write(inner.waiters.len);
             }
             Turn::Ready(isock) => {
                 drop(inner);
@@ -468,88 +511,74 @@ impl Pool {
     /// be closed when `keep` is false or it is no longer good. May sleep.
     pub(crate) fn release(&self, isock: Isock, keep: bool) {
         isock.set_owner(core::ptr::null_mut());
-        let mut inner = self.inner.lock();
-        let l = &inner.limits;
         let owned = isock.owned();
-        if !keep
-            || inner.closed
-            || owned.generation != inner.generation
-            || (l.max_requests != 0 && owned.requests >= u64::from(l.max_requests))
-        {
-            drop(inner);
+        let most = self.limits.max_requests();
+        if !keep || self.refuses(&isock) || (most != 0 && owned.requests >= u64::from(most)) {
             drop(isock);
             return;
         }
-        // SAFETY: The lock is held.
-        let back = unsafe { inner.serve(Turn::Ready(isock)) };
-        self.waiting.store(inner.waiters.len, Relaxed);
-        let Some(Turn::Ready(mut isock)) = back else {
-            return;
-        };
-        // SAFETY: It is of this pool.
-        unsafe { inner.holders.remove(&mut isock) };
-        let now = now_ms();
-        isock.owned_mut().since_ms = now;
-        // A FIN or a stray byte that came before this line is seen here; one that comes later
-        // finds the connection in the pool, for its callback takes our lock.
-        let good = isock.is_clean();
-        let over = isock.is_over(now);
-        if good && !over && inner.idle.len() < inner.idle.capacity() {
-            inner.told |= isock.owned().life_ms != u32::MAX;
-            let _ = inner.idle.push_within_capacity(isock);
-            drop(inner);
-            count::inc(sys::XLB_COUNTER_ISOCKS_IDLE);
-            return;
+        if owned.life_ms != u32::MAX && !self.told.read() {
+            self.told.write(true);
         }
-        drop(inner);
-        if good && over {
-            count::inc(sys::XLB_COUNTER_IDLE_EXPIRED);
-        } else {
-            count_lost(&isock);
+        let mut isock = isock;
+        if self.is_wanted() {
+            let mut inner = self.inner.lock();
+            // SAFETY: The lock is held, and whose exchange is over is held still.
+            let back = unsafe { inner.serve(Turn::Ready(isock)) };
+            self.waiting.write(inner.waiters.len);
+            let Some(Turn::Ready(again)) = back else {
+                return;
+            };
+            isock = again;
         }
-        drop(isock);
+        drop(self.put(isock));
+    }
+
+    /// Makes `isock` an idle one, or gives it to one who waits; gives it out again when it is no good. Any context.
+    fn put(&self, isock: Isock) -> Option<Isock> {
+        let back = self.stripes.put(isock, self);
+        if let Some(isock) = &back {
+            if isock.is_over(now_ms()) {
+                count::inc(sys::XLB_COUNTER_IDLE_EXPIRED);
+            } else if !self.refuses(isock) {
+                count_lost(isock);
+            }
+        } else if self.is_wanted() {
+            self.serve_idle(&mut self.inner.lock());
+        }
+        back
     }
 
     /// Opens connections ahead until `min_idle` are idle or on their way. `payer` is a p-sock of
     /// the pool's netns and cgroup. May sleep.
     pub(crate) fn warm(self: &Arc<Self>, payer: *mut sys::sock) {
+        let l = self.limits.load();
         // Bounded by the first look at `min_idle`.
-        let mut budget = self.inner.lock().limits.min_idle.min(MAX_WARM);
-        while budget > 0 {
-            budget -= 1;
-            self.reserve();
+        for _ in 0..l.min_idle.min(MAX_WARM) {
+            let there = self.stripes.tally();
             let generation = {
                 let mut inner = self.inner.lock();
-                let ahead = (inner.idle.len() + inner.warming.len()) as u32;
-                let l = &inner.limits;
-                if inner.closed
-                    || ahead >= l.min_idle
+                if self.is_closed()
+                    || there.idle + there.ahead >= l.min_idle
                     || (l.max != 0 && inner.total >= l.max)
-                    || inner.warming.len() == inner.warming.capacity()
                 {
                     return;
                 }
                 inner.total += 1;
                 inner.created += 1;
-                inner.generation
+                self.generation.read()
             };
             let Ok(isock) = Isock::open(self.clone(), generation, core::ptr::null_mut(), payer)
             else {
                 return;
             };
-            let mut inner = self.inner.lock();
-            // As in `release`: the state is looked at under the lock that its callback takes.
-            if isock.is_connected() {
-                drop(inner);
-                self.release(isock, true);
-            } else if isock.is_dead() {
-                drop(inner);
-                drop(isock);
-                return;
-            } else if let Err(e) = inner.warming.push_within_capacity(isock) {
-                drop(inner);
-                drop(e);
-                return;
+            match self.stripes.keep_ahead(isock, self) {
+                None => {}
+                Some(Fate::Connected(isock)) => drop(self.put(isock)),
+                Some(Fate::Failed(isock) | Fate::Lost(isock)) => {
+                    drop(isock);
+                    return;
+                }
             }
         }
     }
@@ -557,163 +586,100 @@ impl Pool {
     /// A connection or a permit is gone; a waiter may open another.
     pub(crate) fn forget_one(&self) {
         let mut inner = self.inner.lock();
-        let generation = inner.generation;
+        let permit = Turn::Permit(self.generation.read());
         // SAFETY: The lock is held.
-        if unsafe { inner.serve(Turn::Permit(generation)) }.is_some() {
+        if unsafe { inner.serve(permit) }.is_some() {
             inner.total = inner.total.saturating_sub(1);
         } else {
             inner.created += 1;
-            self.waiting.store(inner.waiters.len, Relaxed);
+            self.waiting.write(inner.waiters.len);
         }
     }
 
     /// Something happened to a connection that no p-sock owns. Softirq, the i-sock's lock held.
     pub(crate) fn idle_event(&self, isock: &Shared) {
-        let mut inner = self.inner.lock();
-        if let Some(at) = position(&inner.warming, isock) {
-            if isock.is_connected() || isock.is_dead() {
-                let Ok(mut taken) = inner.warming.remove(at) else {
-                    return;
-                };
-                if taken.is_connected() {
-                    taken.owned_mut().since_ms = now_ms();
-                    // SAFETY: The lock is held.
-                    let back = unsafe { inner.serve(Turn::Ready(taken)) };
-                    self.waiting.store(inner.waiters.len, Relaxed);
-                    if let Some(Turn::Ready(isock)) = back {
-                        if inner.idle.len() < inner.idle.capacity() {
-                            let _ = inner.idle.push_within_capacity(isock);
-                            count::inc(sys::XLB_COUNTER_ISOCKS_IDLE);
-                        } else {
-                            bury(isock);
-                        }
-                    }
-                } else {
-                    count::inc(sys::XLB_COUNTER_CONNECT_ERRORS);
-                    bury(taken);
+        match self.stripes.settle(isock) {
+            None => {}
+            Some(Fate::Connected(isock)) => {
+                if let Some(isock) = self.put(isock) {
+                    bury(isock);
                 }
             }
-        } else if let Some(at) = position(&inner.idle, isock) {
-            if isock.is_clean() {
-                return;
+            Some(Fate::Failed(isock)) => {
+                count::inc(sys::XLB_COUNTER_CONNECT_ERRORS);
+                bury(isock);
             }
-            let Ok(taken) = inner.idle.remove(at) else {
-                return;
-            };
-            count::dec(sys::XLB_COUNTER_ISOCKS_IDLE);
-            count_lost(&taken);
-            bury(taken);
+            Some(Fate::Lost(isock)) => {
+                count_lost(&isock);
+                bury(isock);
+            }
         }
     }
 
     /// Closes what is idle now, and what is running when it ends. May sleep.
     pub(crate) fn retire(&self) {
-        let mut none = KVec::new();
-        let mut inner = self.inner.lock();
-        inner.generation += 1;
-        let idle = core::mem::replace(&mut inner.idle, KVec::new());
-        core::mem::swap(&mut none, &mut inner.warming);
+        let inner = self.inner.lock();
+        self.generation.write(self.generation.read() + 1);
         drop(inner);
-        count::add(sys::XLB_COUNTER_ISOCKS_IDLE, -(idle.len() as i64));
-        drop(idle);
-        drop(none);
-    }
-
-    /// Makes sure that every connection, and one more, has a slot in `idle` and in `warming`.
-    /// Without memory the connection is simply not kept.
-    fn reserve(&self) {
-        loop {
-            let want = {
-                let inner = self.inner.lock();
-                let need = inner.total as usize + 1;
-                if need <= inner.idle.capacity() && need <= inner.warming.capacity() {
-                    return;
-                }
-                need.next_power_of_two().max(8)
-            };
-            let (Ok(mut idle), Ok(mut warming)) = (
-                KVec::with_capacity(want, GFP_KERNEL),
-                KVec::with_capacity(want, GFP_KERNEL),
-            ) else {
-                self.inner.lock().short = true;
-                return;
-            };
-            let mut inner = self.inner.lock();
-            if want > inner.idle.capacity() {
-                move_into(&mut inner.idle, &mut idle);
-            }
-            if want > inner.warming.capacity() {
-                move_into(&mut inner.warming, &mut warming);
-            }
-            drop(inner);
-            // The old vectors are empty now and are freed here, outside the lock.
+        let mut done = false;
+        while !done {
+            let mut out = Chain::new();
+            done = self.stripes.empty(&mut out);
         }
     }
 
-    /// Moves connections that have been idle too long, or did not connect in time, into `out`;
-    /// returns whether the pool is empty and unused.
-    pub(crate) fn expire(&self, now: u64, out: &mut KVec<Isock>) -> bool {
-        let mut inner = self.inner.lock();
-        let l = inner.limits;
-        while out.len() < out.capacity() {
-            let spare = inner.idle.len() as u32 > l.min_idle;
-            let over = match inner.told {
-                true => inner.idle.iter().position(|i| i.is_over(now)),
-                false => None,
-            };
-            let old = inner.idle.first().is_some_and(|i| {
-                l.idle_timeout_ms != 0
-                    && now.saturating_sub(i.owned().since_ms) >= u64::from(l.idle_timeout_ms)
-            });
-            // Nobody keeps the spare ones of a pool that is not used any more.
-            let unused =
-                now.saturating_sub(inner.used_ms) >= u64::from(l.idle_timeout_ms).max(UNUSED_MS);
-            if over.is_some() || (old && (spare || unused)) {
-                let Ok(isock) = inner.idle.remove(over.unwrap_or(0)) else {
-                    break;
-                };
-                count::dec(sys::XLB_COUNTER_ISOCKS_IDLE);
-                count::inc(sys::XLB_COUNTER_IDLE_EXPIRED);
-                let _ = out.push_within_capacity(isock);
-                continue;
-            }
-            let late = inner.warming.first().is_some_and(|i| {
-                l.connect_timeout_ms != 0
-                    && now.saturating_sub(i.owned().since_ms) >= u64::from(l.connect_timeout_ms)
-            });
-            if !late {
-                break;
-            }
-            let Ok(isock) = inner.warming.remove(0) else {
-                break;
-            };
-            let _ = out.push_within_capacity(isock);
-        }
-        inner.is_unused(now)
+    /// Moves connections that have been idle too long, or did not connect in time, into `out`, some at a time:
+    /// false when others may be left.
+    pub(crate) fn expire(&self, now: u64, out: &mut Chain) -> bool {
+        let l = self.limits.load();
+        let until = Until {
+            now,
+            idle_ms: l.idle_timeout_ms,
+            connect_ms: l.connect_timeout_ms,
+            told: self.told.read(),
+        };
+        // Nobody keeps the spare ones of a pool that is not used any more.
+        let unused = now.saturating_sub(self.stripes.used_ms())
+            >= u64::from(l.idle_timeout_ms).max(UNUSED_MS);
+        let keep = if unused { 0 } else { l.min_idle };
+        self.stripes.expire(&until, keep, out)
+    }
+
+    /// Whether it is empty, and was not asked for lately. `inner` is what its lock protects.
+    pub(crate) fn is_unused(&self, inner: &Inner, now: u64) -> bool {
+        inner.total == 0
+            && inner.waiters.len == 0
+            && now.saturating_sub(self.stripes.used_ms()) >= UNUSED_MS
+    }
+
+    /// As [`Pool::is_unused`], for those who do not hold the lock.
+    pub(crate) fn seems_unused(&self, now: u64) -> bool {
+        self.is_unused(&self.inner.lock(), now)
     }
 
     /// Ends the pool if `gone` says so: it gives nothing any more, and takes connections back
     /// only to close them. `gone` runs under the lock.
-    pub(crate) fn close_if(&self, gone: impl FnOnce(&Key, &Inner) -> bool) -> bool {
+    pub(crate) fn close_if(&self, gone: impl FnOnce(&Self, &Inner) -> bool) -> bool {
         // One section: nobody takes a permit between the look and the end.
-        let mut inner = self.inner.lock();
-        inner.closed |= gone(&self.key, &inner);
-        inner.closed
+        let inner = self.inner.lock();
+        if gone(self, &inner) {
+            self.closed.write(true);
+        }
+        self.is_closed()
     }
 
     /// For `xlbctl get pools`.
     pub(crate) fn info(&self) -> sys::xlb_pool_info {
+        let there = self.stripes.tally();
         let inner = self.inner.lock();
-        let idle = inner.idle.len() as u32;
-        let connecting = inner.warming.len() as u32;
         sys::xlb_pool_info {
             cgroup_id: self.key.cgroup_id,
             created: inner.created,
-            reused: inner.reused,
+            reused: there.reused,
             netns: self.netns,
-            idle,
-            active: inner.total.saturating_sub(idle + connecting),
-            connecting,
+            idle: there.idle,
+            active: inner.total.saturating_sub(there.idle + there.ahead),
+            connecting: there.ahead,
             pending: inner.waiters.len,
             cluster: self.key.cluster,
             addr: self.key.addr,
@@ -721,22 +687,6 @@ impl Pool {
             reserved0: [0; 3],
         }
     }
-}
-
-fn position(list: &[Isock], isock: &Shared) -> Option<usize> {
-    list.iter().position(|i| i.is(isock))
-}
-
-/// Moves all of `from` into `to`, which has the larger capacity, and swaps the two.
-pub(crate) fn move_into<T>(from: &mut KVec<T>, to: &mut KVec<T>) {
-    if to.capacity() <= from.capacity() {
-        return;
-    }
-    for item in from.drain_all() {
-        // Fits: the capacity is larger.
-        let _ = to.push_within_capacity(item);
-    }
-    core::mem::swap(from, to);
 }
 
 fn count_lost(isock: &Isock) {
@@ -752,5 +702,5 @@ fn count_lost(isock: &Isock) {
 const MAX_WARM: u32 = 1024;
 /// An empty pool is forgotten after this time, in milliseconds.
 const UNUSED_MS: u64 = 10_000;
-/// Holders looked at in one section with BHs off.
-const ASK_BATCH: u32 = 64;
+/// How often at most a round of asking begins, in milliseconds.
+const ROUND_MS: u64 = 10;

@@ -35,12 +35,13 @@ use core::ops::{Deref, DerefMut};
 use core::ptr;
 use kernel::bindings;
 use kernel::prelude::*;
-use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
+use kernel::sync::atomic::Atomic;
 
 use crate::count;
 use crate::exchange::{Inner, RCV_SHUTDOWN};
 use crate::fields::View;
 use crate::list::{self, Entry};
+use crate::once::Once as _;
 use crate::pool::Link;
 use crate::sys;
 
@@ -169,12 +170,12 @@ impl Psock {
 
     /// Says which i-sock the client polls; null for none.
     pub(crate) fn set_rx(&self, sk: *mut sys::sock) {
-        self.rx.store(sk, Release);
+        self.rx.write_release(sk);
     }
 
     /// Whether the socket is connected to a VIP.
     fn is_ours(&self) -> bool {
-        self.poll.load(Acquire) & bits::OURS != 0
+        self.poll.read_acquire() & bits::OURS != 0
     }
 
     /// Says, before anything is sent over it, that responses come from the i-sock `sk`: a thread
@@ -182,34 +183,34 @@ impl Psock {
     pub(crate) fn will_relay(&self, sk: *mut sys::sock) {
         self.set_rx(sk);
         self.poll
-            .store(self.poll.load(Relaxed) | bits::RELAY, Release);
+            .write_release(self.poll.read() | bits::RELAY);
     }
 
     /// Wants i-sock events to kick the work, from before the next event.
     pub(crate) fn want_kick(&self) {
         self.poll
-            .store(self.poll.load(Relaxed) | bits::KICK, Release);
+            .write_release(self.poll.read() | bits::KICK);
     }
 
     /// The endpoint shown by `get sockets`.
     pub(crate) fn show_endpoint(&self, endpoint: u32) {
-        self.endpoint.store(endpoint, Relaxed);
+        self.endpoint.write(endpoint);
     }
 
     /// Counts a request.
     pub(crate) fn count_request(&self) {
         self.requests
-            .store(self.requests.load(Relaxed).wrapping_add(1), Relaxed);
+            .write(self.requests.read().wrapping_add(1));
     }
 
     /// The service that the client connected to.
     pub(crate) fn service(&self) -> u32 {
-        self.service.load(Relaxed)
+        self.service.read()
     }
 
     /// Whether the socket must end after the running exchange.
     pub(crate) fn is_ending(&self) -> bool {
-        self.ending.load(Relaxed)
+        self.ending.read()
     }
 
     /// Tells readers that something is there.
@@ -227,7 +228,7 @@ impl Psock {
     /// Whether a write can make progress, where `poll` says how the socket stands; lock-free.
     fn is_writable(&self, poll: u32) -> bool {
         if poll & bits::STREAM != 0 {
-            let rx = self.rx.load(Acquire);
+            let rx = self.rx.read_acquire();
             // SAFETY: In RCU; TCP sockets are SLAB_TYPESAFE_BY_RCU, so what `rx` points at is
             // the memory of some TCP socket until the section ends, live or not.
             if rx.is_null() || unsafe { sys::xlb_isk_get(rx) } == 0 {
@@ -236,7 +237,7 @@ impl Psock {
             }
             // SAFETY: With the reference it stays what it is, and when it is the bound one still,
             // then it is an i-sock.
-            let writable = self.rx.load(Acquire) != rx || unsafe { sys::xlb_isk_writable(rx) } != 0;
+            let writable = self.rx.read_acquire() != rx || unsafe { sys::xlb_isk_writable(rx) } != 0;
             // SAFETY: Taken above.
             unsafe { sys::xlb_isk_put(rx) };
             return writable;
@@ -246,12 +247,12 @@ impl Psock {
 
     /// The bound i-sock with a reference, or null; lock-free, in RCU.
     fn bound(&self) -> *mut sys::sock {
-        let rx = self.rx.load(Acquire);
+        let rx = self.rx.read_acquire();
         // SAFETY: As in `is_writable`.
         if rx.is_null() || unsafe { sys::xlb_isk_get(rx) } == 0 {
             return ptr::null_mut();
         }
-        if self.rx.load(Acquire) != rx {
+        if self.rx.read_acquire() != rx {
             // SAFETY: Taken above.
             unsafe { sys::xlb_isk_put(rx) };
             return ptr::null_mut();
@@ -267,7 +268,7 @@ impl Psock {
         if poll & bits::RELAY == 0 {
             return false;
         }
-        let rx = self.rx.load(Acquire);
+        let rx = self.rx.read_acquire();
         // SAFETY: As in `is_writable`: plain fields of some TCP socket. Of another one they may say
         // that there is something: a read finds out.
         !rx.is_null() && unsafe { sys::xlb_isk_readable(rx) } != 0
@@ -291,11 +292,11 @@ impl Psock {
         if target <= 1 || !readable {
             return readable;
         }
-        let local = self.local.load(Relaxed);
+        let local = self.local.read();
         if local >= target || (local == 0 && poll & bits::READY != 0) {
             return true;
         }
-        let rx = self.rx.load(Acquire);
+        let rx = self.rx.read_acquire();
         // SAFETY: As in `is_writable`.
         if poll & bits::RELAY == 0 || rx.is_null() || unsafe { sys::xlb_isk_get(rx) } == 0 {
             return false;
@@ -325,12 +326,12 @@ impl Psock {
 
     /// What was left for the owner of the socket lock is not needed any more. The lock is held.
     pub(crate) fn forget_deferred(&self) {
-        self.deferred.store(false, Relaxed);
+        self.deferred.write(false);
     }
 
     /// No exchange runs and none will, as told when the socket lock was let go of last.
     pub(crate) fn is_closing(&self) -> bool {
-        self.poll.load(Acquire) >> bits::STATE_SHIFT == sys::XLB_SOCKET_CLOSING
+        self.poll.read_acquire() >> bits::STATE_SHIFT == sys::XLB_SOCKET_CLOSING
     }
 
     /// As the shim knows it.
@@ -344,7 +345,7 @@ impl Psock {
         let mut endpoint = [0; 16];
         let mut endpoint_port = 0;
         let (mut receive, mut send) = (0, 0);
-        let rx = self.rx.load(Acquire);
+        let rx = self.rx.read_acquire();
         if !rx.is_null() {
             // SAFETY: In RCU; see `is_writable` for what `rx` points at.
             unsafe {
@@ -353,7 +354,7 @@ impl Psock {
                 send = sys::xlb_isk_outq(rx);
             }
         }
-        let state = match self.poll.load(Acquire) {
+        let state = match self.poll.read_acquire() {
             poll if poll & bits::OURS == 0 => sys::XLB_SOCKET_PLAIN,
             poll => poll >> bits::STATE_SHIFT,
         };
@@ -361,7 +362,7 @@ impl Psock {
             // SAFETY: In RCU the memory is that of some TCP socket, and a cookie is an atomic.
             id: unsafe { sys::xlb_sk_cookie(self.sk) },
             cgroup_id: self.entry.cgroup_id(),
-            requests: self.requests.load(Relaxed),
+            requests: self.requests.read(),
             pid: names.pid,
             service: self.service(),
             netns: self.entry.netns(),
@@ -372,13 +373,13 @@ impl Psock {
             endpoint,
             vip_port: names.vip_port,
             endpoint_port,
-            endpoint_id: self.endpoint.load(Relaxed),
+            endpoint_id: self.endpoint.read(),
         })
     }
 
     /// Asks the p-sock to end in order. In RCU.
     fn end_soon(&self) {
-        self.ending.store(true, Relaxed);
+        self.ending.write(true);
         // One that is closed meanwhile has its work disabled: then this does nothing.
         self.kick(0);
     }
@@ -404,7 +405,7 @@ pub(crate) fn end_all(service: u32) {
 pub(crate) unsafe fn ask(sk: *mut sys::sock) -> bool {
     // SAFETY: As in `wake`.
     let psock = unsafe { sys::xlb_sk_psock(sk).cast::<Psock>().as_ref() };
-    let Some(psock) = psock.filter(|p| p.is_readable(p.poll.load(Acquire))) else {
+    let Some(psock) = psock.filter(|p| p.is_readable(p.poll.read_acquire())) else {
         return false;
     };
     psock.kick(0);
@@ -428,7 +429,7 @@ pub(crate) unsafe fn wake(sk: *mut sys::sock, event: sys::xlb_isock_event, wante
             sys::xlb_sk_write_space(sk);
         }
         let psock = sys::xlb_sk_psock(sk).cast::<Psock>();
-        if !psock.is_null() && (wanted || (*psock).poll.load(Acquire) & bits::KICK != 0) {
+        if !psock.is_null() && (wanted || (*psock).poll.read_acquire() & bits::KICK != 0) {
             (*psock).kick(0);
         }
     }
@@ -448,18 +449,19 @@ impl Locked<'_> {
         let psock = self.psock;
         let inner = &mut **self;
         let (poll, state) = inner.public();
-        let before = psock.poll.load(Relaxed);
+        let before = psock.poll.read();
         if (poll | before) & bits::READY != 0 {
             let local = u32::try_from(inner.local.len()).unwrap_or(u32::MAX);
-            psock.local.store(local, Relaxed);
+            psock.local.write(local);
         }
         let poll = poll | before & bits::OURS | state << bits::STATE_SHIFT;
-        psock.poll.store(poll, Release);
-        let memory = inner.memory();
+        psock.poll.write_release(poll);
+        // Some 100 KiB at most.
+        let memory = inner.memory() as u32;
         if memory != inner.counted {
             count::add(
                 sys::XLB_COUNTER_PSOCK_BYTES,
-                memory as i64 - inner.counted as i64,
+                i64::from(memory) - i64::from(inner.counted),
             );
             inner.counted = memory;
         }
@@ -483,7 +485,7 @@ impl Locked<'_> {
     fn has_news(&self) -> bool {
         // SAFETY: The socket is live.
         let ended = unsafe { sys::xlb_sk_shutdown(self.psock.sk) } & RCV_SHUTDOWN != 0;
-        ended || self.psock.is_readable(self.psock.poll.load(Relaxed)) || self.has_error()
+        ended || self.psock.is_readable(self.psock.poll.read()) || self.has_error()
     }
 
     /// Sleeps without the lock until `target` bytes are there, or no more will come. `Err` is for the caller.
@@ -620,7 +622,7 @@ unsafe extern "C" fn xlb_psock_arm(psock: *mut sys::xlb_psock, service: u32, arm
     // SAFETY: By the contract.
     unsafe { psock.owned(|locked| locked.armed = armed != 0) };
     if armed != 0 {
-        psock.service.store(service, Relaxed);
+        psock.service.write(service);
     }
 }
 
@@ -648,11 +650,11 @@ unsafe extern "C" fn xlb_psock_connected(psock: *mut sys::xlb_psock, vip: *const
     let vip = unsafe { *vip.cast::<[u8; 16]>() };
     // SAFETY: By the contract.
     unsafe { psock.read_options() };
-    psock.ending.store(false, Relaxed);
-    let poll = psock.poll.load(Relaxed);
-    psock.leaving.store(false, Release);
+    psock.ending.write(false);
+    let poll = psock.poll.read();
+    psock.leaving.write_release(false);
     psock.entry.set_names(vip, port);
-    psock.poll.store(poll | bits::OURS, Release);
+    psock.poll.write_release(poll | bits::OURS);
     count::inc(sys::XLB_COUNTER_ACCEPTED);
 }
 
@@ -712,8 +714,8 @@ unsafe extern "C" fn xlb_psock_disconnect(psock: *mut sys::xlb_psock) {
             locked.clear();
         });
     }
-    let poll = psock.poll.load(Relaxed);
-    psock.poll.store(poll & !bits::OURS, Release);
+    let poll = psock.poll.read();
+    psock.poll.write_release(poll & !bits::OURS);
 }
 
 /// `shutdown(2)`: `how` is `RCV_SHUTDOWN` and/or `SEND_SHUTDOWN`, already set on the socket.
@@ -747,7 +749,7 @@ unsafe extern "C" fn xlb_psock_free(psock: *mut sys::xlb_psock) {
         ptr::drop_in_place((*psock).inner.get());
         count::add(
             sys::XLB_COUNTER_PSOCK_BYTES,
-            -(counted as i64) - size_of::<Psock>() as i64,
+            -i64::from(counted) - size_of::<Psock>() as i64,
         );
         count::dec(sys::XLB_COUNTER_PSOCKS);
         sys::xlb_kfree_rcu(psock.cast());
@@ -763,7 +765,7 @@ unsafe extern "C" fn xlb_psock_free(psock: *mut sys::xlb_psock) {
 unsafe extern "C" fn xlb_psock_readable(psock: *const sys::xlb_psock, target: u32) -> i32 {
     // SAFETY: By the contract.
     let psock = unsafe { from_c(psock) };
-    match psock.poll.load(Acquire) {
+    match psock.poll.read_acquire() {
         poll if poll & bits::OURS == 0 => -1,
         poll => i32::from(psock.is_readable_to(poll, target)),
     }
@@ -778,7 +780,7 @@ unsafe extern "C" fn xlb_psock_readable(psock: *const sys::xlb_psock, target: u3
 unsafe extern "C" fn xlb_psock_writable(psock: *const sys::xlb_psock) -> i32 {
     // SAFETY: By the contract.
     let psock = unsafe { from_c(psock) };
-    match psock.poll.load(Acquire) {
+    match psock.poll.read_acquire() {
         poll if poll & bits::OURS == 0 => -1,
         poll => i32::from(psock.is_writable(poll)),
     }
@@ -833,7 +835,7 @@ unsafe extern "C" fn xlb_psock_work(work: *mut c_void) {
 #[no_mangle]
 unsafe extern "C" fn xlb_psock_defer(psock: *mut sys::xlb_psock) {
     // SAFETY: By the contract.
-    unsafe { from_c(psock) }.deferred.store(true, Relaxed);
+    unsafe { from_c(psock) }.deferred.write(true);
 }
 
 /// Whether the owner that lets the socket go now has work to do first; asks once.
@@ -845,10 +847,10 @@ unsafe extern "C" fn xlb_psock_defer(psock: *mut sys::xlb_psock) {
 unsafe extern "C" fn xlb_psock_take_deferred(psock: *mut sys::xlb_psock) -> i32 {
     // SAFETY: By the contract.
     let deferred = &unsafe { from_c(psock) }.deferred;
-    if !deferred.load(Relaxed) {
+    if !deferred.read() {
         return 0;
     }
-    deferred.store(false, Relaxed);
+    deferred.write(false);
     1
 }
 

@@ -3,31 +3,49 @@
 //! The table of all pools, and the reaper: which pool a connection belongs to, and when pools and
 //! connections that nobody uses go.
 //!
+//! A bucket is a chain of pools through [`Pool::next`]. Readers walk it in RCU and take no lock, writers hold the bucket's.
+//! The chain has a reference to each pool in it, which is dropped a grace period after the pool has left it: so what a reader
+//! sees has a reference that it can add its own to.
+//!
 //! Contexts: everything runs in process context but [`bury`], which TCP's callbacks reach in
 //! softirq. Locks (numbers as in `lock.rs`): bucket (3), then a pool's (4), then the list of the
 //! dead (5). `CLOSING`, a mutex, is outside of them. Under the spinlocks nothing is allocated and
 //! no i-sock is dropped.
 
+use core::mem::ManuallyDrop;
+
 use kernel::prelude::*;
-use kernel::sync::Arc;
+use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
+use kernel::sync::{rcu, Arc};
 
 use crate::count;
 use crate::isock::{now_ms, Chain, Isock};
 use crate::lock::BhLock;
 use crate::orphan;
-use crate::pool::{move_into, Inner, Key, Pool};
+use crate::pool::{Inner, Key, Pool};
 use crate::sys;
 
-/// Buckets of the table, a few KiB of static memory.
+/// Buckets of the table, some tens of KiB of static memory.
 const BUCKETS: usize = 1024;
+/// Pools that leave their chains in one grace period.
+const REMOVE_BATCH: usize = 16;
 /// How often the reaper looks, in milliseconds.
 const REAP_MS: u64 = 1000;
-/// Connections closed in one go by the reaper.
-const REAP_BATCH: usize = 64;
 
-type Bucket = BhLock<KVec<Arc<Pool>>>;
+/// On a cache line of its own: pools of others are in the next one.
+#[repr(align(64))]
+struct Bucket {
+    head: Atomic<*mut Pool>,
+    /// For those who write to the chain.
+    lock: BhLock<()>,
+}
 
-static TABLE: [Bucket; BUCKETS] = [const { BhLock::new(KVec::new()) }; BUCKETS];
+static TABLE: [Bucket; BUCKETS] = [const {
+    Bucket {
+        head: Atomic::new(core::ptr::null_mut()),
+        lock: BhLock::new(()),
+    }
+}; BUCKETS];
 
 /// i-socks that a callback found dead; the reaper closes them.
 static DEAD: BhLock<Chain> = BhLock::new(Chain::new());
@@ -39,8 +57,58 @@ kernel::sync::global_lock! {
     unsafe(uninit) static CLOSING: Mutex<()> = ();
 }
 
-fn find(bucket: &KVec<Arc<Pool>>, key: &Key) -> Option<Arc<Pool>> {
-    bucket.iter().find(|p| p.key == *key).cloned()
+impl Bucket {
+    /// The pools of the chain.
+    ///
+    /// # Safety
+    ///
+    /// The caller is in RCU, or holds the lock, for as long as it uses them.
+    unsafe fn pools<'a>(&self) -> impl Iterator<Item = &'a Pool> {
+        let mut at = self.head.load(Acquire);
+        core::iter::from_fn(move || {
+            // SAFETY: By the contract; see the top of the file.
+            let pool = unsafe { at.as_ref() }?;
+            at = pool.next.load(Acquire);
+            Some(pool)
+        })
+    }
+
+    /// Another reference to a pool of the chain.
+    ///
+    /// # Safety
+    ///
+    /// As of [`Bucket::pools`].
+    unsafe fn share(pool: &Pool) -> Arc<Pool> {
+        // SAFETY: It came from an `Arc`, in `get`, whose reference is not dropped meanwhile.
+        let of_chain = ManuallyDrop::new(unsafe { Arc::from_raw(pool) });
+        Arc::clone(&of_chain)
+    }
+
+    /// The pool of `key`.
+    fn find(&self, key: &Key) -> Option<Arc<Pool>> {
+        let _rcu = rcu::read_lock();
+        // SAFETY: In RCU.
+        let pool = unsafe { self.pools() }.find(|p| p.key == *key)?;
+        // SAFETY: As above.
+        Some(unsafe { Self::share(pool) })
+    }
+
+    /// Takes the first pool out of the chain that `gone` names, and gives its reference, which is to be dropped after a
+    /// grace period.
+    fn remove(&self, gone: &mut impl FnMut(&Pool, &Inner) -> bool) -> Option<Arc<Pool>> {
+        let _guard = self.lock.lock();
+        let mut link = &self.head;
+        // SAFETY: The lock is held.
+        for pool in unsafe { self.pools() } {
+            if pool.close_if(&mut *gone) {
+                link.store(pool.next.load(Relaxed), Release);
+                // SAFETY: It came from an `Arc`, in `get`, whose reference was the chain's.
+                return Some(unsafe { Arc::from_raw(pool) });
+            }
+            link = &pool.next;
+        }
+        None
+    }
 }
 
 /// Gives a dead i-sock to the reaper. Any context; the pool's lock may be held.
@@ -62,31 +130,22 @@ fn reaper_soon() {
 #[inline(never)]
 pub(crate) fn get(key: &Key) -> Result<Arc<Pool>> {
     let bucket = TABLE.get(key.hash() as usize % BUCKETS).ok_or(EINVAL)?;
-    let found = find(&bucket.lock(), key);
-    if let Some(pool) = found {
+    // One that has ended is on its way out of the chain: with the lock it is found no more.
+    if let Some(pool) = bucket.find(key).filter(|p| !p.is_closed()) {
         return Ok(pool);
     }
     let new = Pool::new(key)?;
-    let mut room = KVec::new();
-    loop {
-        let mut guard = bucket.lock();
-        if let Some(pool) = find(&guard, key) {
-            return Ok(pool);
-        }
-        if guard.len() < guard.capacity() {
-            // There is room, so this cannot fail.
-            let _ = guard.push_within_capacity(new.clone());
-            drop(guard);
-            count::inc(sys::XLB_COUNTER_POOLS);
-            count::add(sys::XLB_COUNTER_ISOCK_BYTES, size_of::<Pool>() as i64);
-            reaper_soon();
-            return Ok(new);
-        }
-        let want = guard.len() + 4;
-        move_into(&mut guard, &mut room);
-        drop(guard);
-        room = KVec::with_capacity(want, GFP_KERNEL)?;
+    let guard = bucket.lock.lock();
+    if let Some(pool) = bucket.find(key) {
+        return Ok(pool);
     }
+    new.next.store(bucket.head.load(Relaxed), Relaxed);
+    bucket.head.store(Arc::into_raw(new.clone()).cast_mut(), Release);
+    drop(guard);
+    count::inc(sys::XLB_COUNTER_POOLS);
+    count::add(sys::XLB_COUNTER_ISOCK_BYTES, size_of::<Pool>() as i64);
+    reaper_soon();
+    Ok(new)
 }
 
 /// Prepares the table; once, at load.
@@ -96,7 +155,7 @@ pub(crate) fn init() {
         CLOSING.init();
         DEAD.init(sys::XLB_LOCK_DEAD);
         for bucket in &TABLE {
-            bucket.init(sys::XLB_LOCK_TABLE);
+            bucket.lock.init(sys::XLB_LOCK_TABLE);
         }
     }
 }
@@ -108,11 +167,9 @@ fn close_dead() {
 
 /// Calls `f` for every pool, without a lock held.
 pub(crate) fn for_each(mut f: impl FnMut(&Arc<Pool>)) {
-    for bucket in &TABLE {
+    for bucket in 0..BUCKETS {
         let mut at = 0;
-        loop {
-            let pool = bucket.lock().get(at).cloned();
-            let Some(pool) = pool else { break };
+        while let Ok(Some(pool)) = nth(bucket, at) {
             f(&pool);
             at += 1;
         }
@@ -121,7 +178,12 @@ pub(crate) fn for_each(mut f: impl FnMut(&Arc<Pool>)) {
 
 /// The `n`-th pool of bucket `bucket`; `Err` when there is no such bucket.
 pub(crate) fn nth(bucket: usize, n: usize) -> Result<Option<Arc<Pool>>> {
-    Ok(TABLE.get(bucket).ok_or(EINVAL)?.lock().get(n).cloned())
+    let bucket = TABLE.get(bucket).ok_or(EINVAL)?;
+    let _rcu = rcu::read_lock();
+    // SAFETY: In RCU.
+    let pool = unsafe { bucket.pools() }.nth(n);
+    // SAFETY: As above.
+    Ok(pool.map(|p| unsafe { Bucket::share(p) }))
 }
 
 /// Closes the idle connections to an endpoint in all pools; running exchanges end first.
@@ -134,23 +196,28 @@ pub(crate) fn retire_endpoint(addr: &[u8; 16], port: u16) {
     });
 }
 
-/// Removes the pools that `gone` names from the table, whose connections must be closed then.
-fn remove_if(mut gone: impl FnMut(&Key, &Inner) -> bool) {
+/// Removes the pools that `gone` names from the table, and closes their connections. May sleep.
+fn remove_if(mut gone: impl FnMut(&Pool, &Inner) -> bool) {
+    let mut out = [const { None }; REMOVE_BATCH];
+    let mut free = REMOVE_BATCH;
     for bucket in &TABLE {
-        let mut at = 0;
-        loop {
-            let mut guard = bucket.lock();
-            let Some(pool) = guard.get(at) else { break };
-            if !pool.close_if(&mut gone) {
-                at += 1;
-                continue;
-            }
-            let Ok(pool) = guard.remove(at) else { break };
-            drop(guard);
+        while let Some(pool) = bucket.remove(&mut gone) {
             pool.retire();
             count::dec(sys::XLB_COUNTER_POOLS);
             count::add(sys::XLB_COUNTER_ISOCK_BYTES, -(size_of::<Pool>() as i64));
+            free -= 1;
+            if let Some(place) = out.get_mut(free) {
+                *place = Some(pool);
+            }
+            if free == 0 {
+                rcu::synchronize_rcu();
+                out = [const { None }; REMOVE_BATCH];
+                free = REMOVE_BATCH;
+            }
         }
+    }
+    if free < REMOVE_BATCH {
+        rcu::synchronize_rcu();
     }
 }
 
@@ -158,7 +225,7 @@ fn remove_if(mut gone: impl FnMut(&Key, &Inner) -> bool) {
 fn net_gone(net: *mut sys::net) {
     let _closing = CLOSING.lock();
     close_dead();
-    remove_if(|key, _| key.net() == net);
+    remove_if(|pool, _| pool.key.net() == net);
     close_dead();
 }
 
@@ -168,11 +235,6 @@ pub(crate) fn close_all() {
     close_dead();
     remove_if(|_, _| true);
     close_dead();
-    // Nothing drops a static: what the buckets have reserved would leak.
-    for bucket in &TABLE {
-        let reserved = core::mem::replace(&mut *bucket.lock(), KVec::new());
-        drop(reserved);
-    }
 }
 
 /// Periodic work: closes orphans that are over, the dead and the expired, forgets unused pools.
@@ -186,23 +248,19 @@ extern "C" fn xlb_reap() {
     let mut empty = false;
     for_each(|pool| {
         pools += 1;
-        let Ok(mut out) = KVec::with_capacity(REAP_BATCH, GFP_KERNEL) else {
-            return;
-        };
-        loop {
-            empty |= pool.expire(now, &mut out);
-            if out.is_empty() {
-                break;
-            }
-            out.clear();
+        let mut done = false;
+        while !done {
+            let mut out = Chain::new();
+            done = pool.expire(now, &mut out);
         }
+        empty |= pool.seems_unused(now);
         // Whom nothing has told since: a client may have read up to what can be taken.
         if pool.is_wanted() {
             pool.ask_holders();
         }
     });
     if empty {
-        remove_if(|_, inner| inner.is_unused(now));
+        remove_if(|pool, inner| pool.is_unused(inner, now));
     }
     if pools > 0 {
         reaper_soon();

@@ -20,7 +20,6 @@ use crate::isock::{now_ms, Isock};
 use crate::pool::{Got, Key, Pool};
 use crate::psock::Locked;
 use crate::sys;
-use crate::table;
 
 /// How often an endpoint is picked for one request: the first, and two more when no connection
 /// could be made.
@@ -43,16 +42,13 @@ impl Locked<'_> {
         let cgroup_id = unsafe { (*psock.request()).cgroup_id };
         let key = Key::new(cgroup_id, net, &self.decision);
         loop {
-            let pool = match self.pool.take().filter(|p| p.key == key) {
-                Some(pool) => pool,
-                None => match table::get(&key) {
-                    Ok(pool) => pool,
-                    Err(_) => return self.fail_connect(sys::XLB_REASON_CONNECT_FAILED),
-                },
+            let Ok(pool) = self.pools.take(&key) else {
+                return self.fail_connect(sys::XLB_REASON_CONNECT_FAILED);
             };
-            match pool.acquire(psock, &self.decision.pool, &mut deadline_ms) {
+            let once = !self.head.method.is_idempotent();
+            match pool.acquire(psock, &self.decision.pool, once, &mut deadline_ms) {
                 Got::Ready(isock) => {
-                    self.pool = Some(pool);
+                    self.pools.set(pool);
                     if self.bind(isock, more) {
                         count::inc(sys::XLB_COUNTER_REUSED);
                         return;
@@ -60,11 +56,11 @@ impl Locked<'_> {
                     // It had died; the next one, or a new one.
                 }
                 Got::Permit(generation) => {
-                    self.pool = Some(pool.clone());
+                    self.pools.set(pool.clone());
                     return self.open(pool, generation, more);
                 }
                 Got::Queued => {
-                    self.pool = Some(pool.clone());
+                    self.pools.set(pool.clone());
                     pool.ask_holders();
                     self.phase = Phase::Waiting(Wait {
                         on: WaitOn::Turn(pool),
@@ -73,7 +69,7 @@ impl Locked<'_> {
                     return;
                 }
                 Got::Overflow | Got::Late => {
-                    self.pool = Some(pool);
+                    self.pools.set(pool);
                     self.done(sys::XLB_REASON_POOL_OVERFLOW);
                     return self.reply(sys::XLB_REASON_POOL_OVERFLOW, "");
                 }
@@ -129,7 +125,7 @@ impl Locked<'_> {
     fn bind(&mut self, mut isock: Isock, more: bool) -> bool {
         let psock = self.psock;
         let Ok(out) = self.prepare() else {
-            Pool::give_back(isock, self.pool.as_ref(), true);
+            Pool::give_back(isock, self.pools.last(), true);
             self.done(sys::XLB_REASON_NO_ENDPOINT);
             self.reply(sys::XLB_REASON_NO_ENDPOINT, "no_memory");
             return true;

@@ -735,6 +735,7 @@ void xlb_isk_shut_write(struct socket *sock)
 static struct lock_class_key lock_keys[XLB_LOCK_CLASSES];
 static const char *const lock_names[XLB_LOCK_CLASSES] = {
 	[XLB_LOCK_POOL] = "xlb_pool",
+	[XLB_LOCK_STRIPE] = "xlb_pool_stripe",
 	[XLB_LOCK_TABLE] = "xlb_pool_table",
 	[XLB_LOCK_DEAD] = "xlb_dead",
 	[XLB_LOCK_ORPHANS] = "xlb_orphans",
@@ -893,6 +894,16 @@ __u64 xlb_random_u64(void)
 unsigned int xlb_cpu(void)
 {
 	return raw_smp_processor_id();
+}
+
+unsigned int xlb_cpus(void)
+{
+	return nr_cpu_ids;
+}
+
+void xlb_smp_mb(void)
+{
+	smp_mb();
 }
 
 void xlb_cond_resched(void)

@@ -174,6 +174,8 @@ void xlb_reaper_stop(void);
 __u32 xlb_current_tgid(void);
 __u64 xlb_random_u64(void);
 unsigned int xlb_cpu(void);
+unsigned int xlb_cpus(void);
+void xlb_smp_mb(void);
 void xlb_cond_resched(void);
 
 void xlb_count(__u32 counter, __s64 n); /* enum xlb_counter */
@@ -204,6 +206,7 @@ void xlb_shim_exit(void);
 
 enum xlb_lock_class {
 	XLB_LOCK_POOL,
+	XLB_LOCK_STRIPE,
 	XLB_LOCK_TABLE,
 	XLB_LOCK_DEAD,
 	XLB_LOCK_ORPHANS,

@@ -15,6 +15,7 @@ mod matrix;
 mod memory;
 mod numbers;
 mod pool;
+mod pool_cpus;
 mod pool_limits;
 mod replies;
 mod routes;
@@ -43,6 +44,7 @@ const ALL: &[&[Scenario]] = &[
     routes::SCENARIOS,
     differential::SCENARIOS,
     pool::SCENARIOS,
+    pool_cpus::SCENARIOS,
     pool_limits::SCENARIOS,
     replies::SCENARIOS,
     config::SCENARIOS,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 
+use super::pool_cpus::run_on;
 use crate::ctx::{Ctx, Scenario};
 use crate::http::pattern;
 use crate::script::{Logging, Server};
@@ -85,6 +86,8 @@ fn one_connection_for_many_requests(ctx: &mut Ctx) -> Result<()> {
 fn last_in_first_out(ctx: &mut Ctx) -> Result<()> {
     let backend = Logging::start(BACKEND)?;
     let vip = ctx.shop(&[BACKEND])?;
+    // The order is that of one CPU.
+    run_on(0)?;
     // Three connections, given back one after the other.
     let mut conns = Vec::new();
     for ms in [100, 400, 700] {

@@ -13,11 +13,12 @@ use anyhow::{anyhow, ensure, Context, Result};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::PollFlags;
-use nix::sched::{sched_getaffinity, sched_setaffinity, CpuSet};
+use nix::sched::{sched_getaffinity, sched_setaffinity};
 use nix::sys::socket::{MsgFlags, SockFlag};
 use nix::sys::wait::{waitpid, WaitStatus};
 use nix::unistd::{fork, ForkResult, Pid};
 
+use super::pool_cpus::run_on;
 use crate::ctx::{Ctx, Scenario};
 use crate::http::{find, pattern};
 use crate::script::{Logging, Server};
@@ -512,12 +513,6 @@ fn steered(ctx: &mut Ctx) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn run_on(cpu: usize) -> Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
 }
 
 /// Packets that the backlog of a CPU has processed: the first column of its line, in hex.

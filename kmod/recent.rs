@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The pools that a p-sock used lately, so that a request to one of their endpoints looks nothing up and writes to
+//! no counter of references, which other CPUs would write to as well.
+//!
+//! The last one comes first, and is the only one while a client has one endpoint: then no memory is needed.
+//! Everything here is under the socket lock.
+
+use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use crate::pool::{Key, Pool};
+use crate::table;
+
+/// How many are remembered beside the last one. With it, those of eight endpoints.
+const OTHERS: usize = 7;
+
+/// See the top of the file.
+pub(crate) struct Recent {
+    last: Option<Arc<Pool>>,
+    others: Option<KBox<Others>>,
+}
+
+struct Others {
+    pools: [Option<Arc<Pool>>; OTHERS],
+    /// Whose place the next new one takes.
+    next: usize,
+}
+
+impl Recent {
+    pub(crate) const fn new() -> Self {
+        Self {
+            last: None,
+            others: None,
+        }
+    }
+
+    /// That of the last request.
+    pub(crate) fn last(&self) -> Option<&Arc<Pool>> {
+        self.last.as_ref()
+    }
+
+    /// Takes the pool of `key` out, or looks it up. May sleep.
+    pub(crate) fn take(&mut self, key: &Key) -> Result<Arc<Pool>> {
+        match self.last.take() {
+            Some(pool) if pool.key == *key => Ok(pool),
+            last => self.take_other(last, key),
+        }
+    }
+
+    #[inline(never)]
+    fn take_other(&mut self, last: Option<Arc<Pool>>, key: &Key) -> Result<Arc<Pool>> {
+        let Some(last) = last else {
+            return table::get(key);
+        };
+        if self.others.is_none() {
+            let none = Others {
+                pools: [const { None }; OTHERS],
+                next: 0,
+            };
+            // Without memory they are looked up.
+            self.others = KBox::new(none, GFP_KERNEL_ACCOUNT).ok();
+        }
+        let Some(others) = &mut self.others else {
+            return table::get(key);
+        };
+        let is = |p: &Option<Arc<Pool>>| p.as_ref().is_some_and(|p| p.key == *key);
+        let known = others.pools.iter_mut().find(|p| is(p));
+        let place = match known {
+            Some(place) => place,
+            None => {
+                let next = others.next;
+                others.next = (next + 1) % OTHERS;
+                others.pools.get_mut(next).ok_or(EINVAL)?
+            }
+        };
+        match place.replace(last) {
+            Some(pool) if pool.key == *key => Ok(pool),
+            _ => table::get(key),
+        }
+    }
+
+    /// Remembers `pool` as that of the last request.
+    pub(crate) fn set(&mut self, pool: Arc<Pool>) {
+        self.last = Some(pool);
+    }
+
+    /// Forgets all.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::new();
+    }
+}
