@@ -32,6 +32,7 @@
 #define XLB_MAX_ENDPOINTS 65536 /* in one cluster */
 #define XLB_MAX_TARGETS 1024 /* weighted clusters of one route */
 #define XLB_MAX_CONDITIONS 64 /* of one route */
+#define XLB_MAX_WANTED (2 * XLB_MAX_CONDITIONS) /* names of a virtual host: parameters and cookies */
 #define XLB_MAX_DEPTH 64 /* segments of a path prefix */
 #define XLB_MAX_LABELS 128 /* dots in a host: a DNS name of 255 bytes has fewer */
 #define XLB_MAX_CGROUP_LEVEL 64
@@ -115,8 +116,9 @@ struct xlb_vhost {
 	__u32 flags; /* XLB_VHOST_* */
 	__u32 max_path_bytes; /* the longest exact path */
 	__u32 max_prefix_bytes; /* the longest path prefix */
-	__u32 named; /* XLB_NAMED_* that its routes ask for so often that a table pays */
-	__u32 reserved0;
+	__u16 named; /* XLB_NAMED_* that its routes ask for so often that a table of all pays */
+	__u16 want_count; /* conditions that have the other names they ask for, each once.. */
+	__u32 want_list; /* ..in the list table, from here on */
 };
 _Static_assert(sizeof(struct xlb_vhost) == 32, "a power of two");
 

@@ -3,6 +3,9 @@
 #ifndef XLB_KFUNCS_H
 #define XLB_KFUNCS_H
 
+/* As in the kernel's errno-base.h. */
+#define EAGAIN 11
+
 extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym;
 
 extern int bpf_xlb_accept(struct bpf_sock_addr_kern *ctx, __u32 service) __ksym;
@@ -15,6 +18,8 @@ extern int bpf_xlb_equal(struct xlb_request *req, __u64 field_from, const void *
 extern int bpf_xlb_contains(struct xlb_request *req, __u64 field_from, const void *buf,
 			    __u32 buf__sz, __u64 off_len) __ksym;
 extern int bpf_xlb_fields(struct xlb_request *req, __u32 kinds) __ksym;
+extern int bpf_xlb_want(struct xlb_request *req, __u32 kind, const void *buf, __u32 buf__sz,
+			__u64 off_len) __ksym;
 extern int bpf_xlb_named(struct xlb_request *req, __u32 kind, const void *buf, __u32 buf__sz,
 			 __u64 off_len) __ksym;
 

@@ -96,6 +96,37 @@ __noinline __u32 scan_prefixes(unsigned long long *ctx __arg_ctx, __u64 generati
 	return best;
 }
 
+/* Gives the names that the virtual host's routes ask for; true when it must be asked again. */
+__noinline int want_names(unsigned long long *ctx __arg_ctx, __u64 generation, __u32 list,
+			  __u32 count)
+{
+	struct xlb_request *req = REQUEST(ctx);
+	struct xlb_blob *head;
+	void *blob = blob_of(req, generation, &head);
+	int i;
+
+	if (!blob || count > XLB_MAX_WANTED)
+		return false;
+	bpf_for(i, 0, count) {
+		__u32 *index = blob_record(blob, head->list_page, list + i, __u32);
+		struct xlb_condition *c;
+		void *names;
+
+		if (!index)
+			break;
+		c = blob_record(blob, head->condition_page, *index, struct xlb_condition);
+		if (!c)
+			break;
+		names = blob_page(blob, c->name_page);
+		if (!names)
+			break;
+		if (bpf_xlb_want(req, c->place, names, XLB_PAGE_BYTES,
+				 XLB_OFF_LEN(c->name_offset, c->name_bytes)) == -EAGAIN)
+			return true;
+	}
+	return false;
+}
+
 /* The index of the route; XLB_NONE; or XLB_LATER: the request's fields are not split yet. */
 #define XLB_LATER (XLB_NONE - 1)
 
@@ -108,6 +139,8 @@ static __always_inline __u32 find_route(unsigned long long *ctx, void *blob, str
 	if (!vh)
 		return XLB_NONE;
 	if (vh->named && bpf_xlb_fields(REQUEST(ctx), vh->named))
+		return XLB_LATER;
+	if (vh->want_count && want_names(ctx, head->generation, vh->want_list, vh->want_count))
 		return XLB_LATER;
 	if (vh->any_count)
 		best = walk_list(ctx, blob, head, vh->any_list, vh->any_count, best);

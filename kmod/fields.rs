@@ -3,17 +3,18 @@
 //! What the BPF policy may ask about a request: the bodies of the kfuncs of `xlb_intf.h`.
 //!
 //! BPF never sees the bytes of a head: it names a field and gets hashes, offsets and comparisons.
-//! A [`View`] of the held head is made for the time of one call of the policy, and a [`Table`] of
-//! its named parts when the policy says that routes ask for some: the policy runs under RCU and
-//! must not sleep, so it ends, the table is made, and it is called again.
+//! A [`View`] of the held head is made for the time of one call of the policy. Of its named parts there is
+//! either a [`Table`] of all, when routes ask for many, or [`Names`], those of the few that the policy has given before it asks
+//! for one. Both need memory, and the policy runs under RCU and must not sleep: so it ends, the memory is made, and it is
+//! called again. For the next requests of the connection it is there from the beginning.
 
-use core::cell::Cell;
+use core::cell::{Cell, UnsafeCell};
 
-use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
+use kernel::alloc::flags::{GFP_KERNEL_ACCOUNT, __GFP_ZERO};
 use kernel::prelude::*;
 use xlb_engine::hash::fnv1a;
 use xlb_engine::headers::{self, Bytes, Entry, Headers};
-use xlb_engine::parts::{self, Kind, Slot};
+use xlb_engine::parts::{self, Kind, NotLookedFor, Slot, Wanted};
 use xlb_engine::{search, RequestHead, Span};
 
 use crate::psock::Psock;
@@ -33,11 +34,93 @@ pub(crate) struct View {
     /// Lower case, without port.
     host: *const [u8],
     table: Option<KBox<Table>>,
+    names: Option<KBox<Names>>,
     /// The part that was found last without a table.
     found: Cell<Span>,
-    /// Kinds of named parts (`XLB_NAMED_*`) that were asked for. What one request on a connection
-    /// needs, the next one most likely needs too: it stays.
+    /// Kinds of named parts (`XLB_NAMED_*`) that were asked for: a table of all in the lower half, room for names in the
+    /// upper. What one request on a connection needs, the next one most likely needs too: it stays.
     wanted: Cell<u32>,
+}
+
+/// In [`View::wanted`].
+const ROOM_SHIFT: u32 = 16;
+
+/// The query parameters and cookies of a request that the policy has said before that it will ask for.
+struct Names {
+    query: Option<KBox<Few>>,
+    cookies: Option<KBox<Few>>,
+}
+
+/// Those of a kind. Only kfuncs of one call of the policy look at it, one after the other.
+struct Few {
+    wanted: UnsafeCell<Wanted>,
+    /// The head was searched for them, and they do not change any more.
+    looked: Cell<bool>,
+}
+
+impl Few {
+    fn new() -> Result<KBox<Self>> {
+        // Zeroed where it lies: moved there from the stack, its 2 KiB would be copied for each request.
+        let few = KBox::<Self>::new_uninit(GFP_KERNEL_ACCOUNT | __GFP_ZERO)?;
+        // SAFETY: All zero is one without names.
+        let mut few = unsafe { few.assume_init() };
+        few.wanted.get_mut().set_key(draw_key());
+        Ok(few)
+    }
+
+    /// Adds a name, before the search.
+    fn want(&self, name: &[u8]) {
+        // After it, a new name is one of another configuration: it is searched for by itself.
+        if !self.looked.get() {
+            // SAFETY: Nobody else looks at it, see above, and references are given out after the search only.
+            unsafe { &mut *self.wanted.get() }.want(name);
+        }
+    }
+
+    /// What the search has found, which is made if it was not yet.
+    fn found(&self, head: &[u8], request: &RequestHead, kind: Kind) -> &Wanted {
+        if !self.looked.replace(true) {
+            // SAFETY: As in `want`.
+            unsafe { &mut *self.wanted.get() }.look(head, request, kind);
+        }
+        // SAFETY: It does not change any more.
+        unsafe { &*self.wanted.get() }
+    }
+}
+
+impl Names {
+    fn new(kinds: u32) -> Result<Self> {
+        let few = |kind: u32| match kinds & kind {
+            0 => Ok(None),
+            _ => Few::new().map(Some),
+        };
+        Ok(Self {
+            query: few(sys::XLB_NAMED_QUERY)?,
+            cookies: few(sys::XLB_NAMED_COOKIE)?,
+        })
+    }
+
+    fn of(&self, kind: u32) -> Option<&Few> {
+        match kind {
+            sys::XLB_NAMED_QUERY => self.query.as_deref(),
+            sys::XLB_NAMED_COOKIE => self.cookies.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+/// As the engine has it; of a kind that has no order of its own in a head.
+fn kind_of(kind: u32) -> Option<Kind> {
+    match kind {
+        sys::XLB_NAMED_QUERY => Some(Kind::Query),
+        sys::XLB_NAMED_COOKIE => Some(Kind::Cookie),
+        _ => None,
+    }
+}
+
+fn draw_key() -> [u64; 2] {
+    // SAFETY: Only draws numbers.
+    unsafe { [sys::xlb_random_u64(), sys::xlb_random_u64() | 1] }
 }
 
 /// The named parts of a request, of the kinds that were asked for.
@@ -53,6 +136,10 @@ struct Table {
 
 /// What a field number of a named part has above the part's own: one bit says of which kind it is.
 const PART_BITS: u32 = 24;
+/// In a part's own number: it is where the part begins, which was searched for by itself. Heads are smaller.
+const SOUGHT: usize = 1 << 23;
+
+const ALL_KINDS: u32 = sys::XLB_NAMED_HEADER | sys::XLB_NAMED_QUERY | sys::XLB_NAMED_COOKIE;
 
 const NOTHING: *const [u8] = core::ptr::slice_from_raw_parts(core::ptr::null(), 0);
 
@@ -65,6 +152,7 @@ impl View {
             path: NOTHING,
             host: NOTHING,
             table: None,
+            names: None,
             found: Cell::new(Span::EMPTY),
             wanted: Cell::new(0),
         }
@@ -77,6 +165,7 @@ impl View {
         self.path = path;
         self.host = host;
         self.table = None;
+        self.names = None;
     }
 
     /// Ends it.
@@ -86,6 +175,7 @@ impl View {
         self.path = NOTHING;
         self.host = NOTHING;
         self.table = None;
+        self.names = None;
         self.found.set(Span::EMPTY);
     }
 
@@ -94,25 +184,62 @@ impl View {
         unsafe { self.head.as_ref() }.unwrap_or(&RequestHead::EMPTY)
     }
 
-    /// The policy has asked for parts that the table lacks.
+    /// The policy has asked for parts that the table lacks, or for room.
     pub(crate) fn is_lacking(&self) -> bool {
-        !self.has(self.wanted.get())
+        let wanted = self.wanted.get();
+        !self.has(wanted) || !self.has_room(wanted >> ROOM_SHIFT)
     }
 
+    /// Whether there is a table of all parts of these kinds.
     fn has(&self, kinds: u32) -> bool {
         let made = self.table.as_ref().map_or(0, |t| t.kinds);
-        kinds & !made == 0
+        kinds & ALL_KINDS & !made == 0
     }
 
-    /// Makes the table of all that was asked for. May sleep. Its memory, which is at most some 9
+    /// Whether there is room for names of these kinds.
+    fn has_room(&self, kinds: u32) -> bool {
+        let has = |kind: u32| kinds & kind == 0 || self.few(kind).is_some();
+        has(sys::XLB_NAMED_QUERY) && has(sys::XLB_NAMED_COOKIE)
+    }
+
+    fn few(&self, kind: u32) -> Option<&Few> {
+        self.names.as_ref()?.of(kind)
+    }
+
+    /// Makes the table of all that was asked for, and room. May sleep. Its memory, which is at most some 9
     /// times the head's, is charged to the caller's cgroup and goes when the policy has decided.
     pub(crate) fn make_table(&mut self) -> Result {
-        self.table = None;
-        // SAFETY: By the invariant of `View`.
-        let head = unsafe { slice(self.bytes) };
-        let table = Table::new(self.wanted.get(), head, self.head())?;
-        self.table = Some(KBox::new(table, GFP_KERNEL_ACCOUNT)?);
+        let wanted = self.wanted.get();
+        if !self.has(wanted) {
+            self.table = None;
+            // SAFETY: By the invariant of `View`.
+            let head = unsafe { slice(self.bytes) };
+            let table = Table::new(wanted & ALL_KINDS, head, self.head())?;
+            self.table = Some(KBox::new(table, GFP_KERNEL_ACCOUNT)?);
+        }
+        if !self.has_room(wanted >> ROOM_SHIFT) {
+            self.names = None;
+            let names = Names::new(wanted >> ROOM_SHIFT)?;
+            self.names = Some(KBox::new(names, GFP_KERNEL_ACCOUNT)?);
+        }
         Ok(())
+    }
+
+    /// `-errno`, or 0 when the name is or was among those that will be asked for.
+    fn want(&self, kind: u32, name: &[u8]) -> i32 {
+        if kind_of(kind).is_none() {
+            return -(kernel::bindings::EINVAL as i32);
+        }
+        match self.few(kind) {
+            Some(few) => {
+                few.want(name);
+                0
+            }
+            None => {
+                self.wanted.set(self.wanted.get() | kind << ROOM_SHIFT);
+                -(kernel::bindings::EAGAIN as i32)
+            }
+        }
     }
 
     fn field(&self, field: u32) -> Option<&[u8]> {
@@ -134,20 +261,31 @@ impl View {
     fn named(&self, kind: u32, name: &[u8]) -> Option<u32> {
         // SAFETY: By the invariant of `View`.
         let head = unsafe { slice(self.bytes) };
-        let nth = match (self.table(kind), kind) {
+        let nth = match (self.table(kind), kind_of(kind)) {
             (Some(table), _) => table.find(head, kind, name)?,
-            (None, sys::XLB_NAMED_QUERY | sys::XLB_NAMED_COOKIE) => {
-                let kind = match kind {
-                    sys::XLB_NAMED_QUERY => Kind::Query,
-                    _ => Kind::Cookie,
-                };
-                let part = parts::seek(head, self.head(), kind, name)?;
-                self.found.set(part);
-                part.start as usize
-            }
+            (None, Some(of)) => match self.looked(head, kind, of, name) {
+                Ok(place) => place?,
+                Err(NotLookedFor) => {
+                    let part = parts::seek(head, self.head(), of, name)?;
+                    self.found.set(part);
+                    SOUGHT | part.start as usize
+                }
+            },
             _ => return None,
         };
         Some(sys::XLB_FIELD_NAMED + ((kind << PART_BITS) | u32::try_from(nth).ok()?))
+    }
+
+    /// The place of a part among those of the names that were given.
+    fn looked(
+        &self,
+        head: &[u8],
+        kind: u32,
+        of: Kind,
+        name: &[u8],
+    ) -> Result<Option<usize>, NotLookedFor> {
+        let few = self.few(kind).ok_or(NotLookedFor)?;
+        few.found(head, self.head(), of).find(head, name)
     }
 
     /// The value of the part with a number.
@@ -155,9 +293,14 @@ impl View {
         let (kind, nth) = (part >> PART_BITS, part & ((1 << PART_BITS) - 1));
         match self.table(kind) {
             Some(table) => table.value(head, kind, nth as usize),
-            None => {
-                let found = Some(self.found.get()).filter(|part| part.start == nth)?;
+            None if nth as usize & SOUGHT != 0 => {
+                let start = nth & !(SOUGHT as u32);
+                let found = Some(self.found.get()).filter(|part| part.start == start)?;
                 Some(parts::value_of(head, found))
+            }
+            None => {
+                let found = self.few(kind)?.found(head, self.head(), kind_of(kind)?);
+                Some(parts::value_of(head, found.part(nth as usize)?))
             }
         }
     }
@@ -172,8 +315,7 @@ impl View {
 
 impl Table {
     fn new(kinds: u32, head: &[u8], request: &RequestHead) -> Result<Self> {
-        // SAFETY: Only draws numbers.
-        let key = unsafe { [sys::xlb_random_u64(), sys::xlb_random_u64() | 1] };
+        let key = draw_key();
         let mut table = Table {
             kinds,
             key,
@@ -365,12 +507,29 @@ unsafe extern "C" fn xlb_field_want(req: *const sys::xlb_request, kinds: u32) ->
     if view.has(kinds) {
         return 0;
     }
-    let known = sys::XLB_NAMED_HEADER | sys::XLB_NAMED_QUERY | sys::XLB_NAMED_COOKIE;
-    if kinds & !known != 0 {
+    if kinds & !ALL_KINDS != 0 {
         return -(kernel::bindings::EINVAL as i32);
     }
     view.wanted.set(view.wanted.get() | kinds);
     -(kernel::bindings::EAGAIN as i32)
+}
+
+/// # Safety
+///
+/// Called by `bpf_xlb_want()`; `name` is valid for `len` bytes, which the shim has checked.
+#[no_mangle]
+unsafe extern "C" fn xlb_field_want_named(
+    req: *const sys::xlb_request,
+    kind: u32,
+    name: *const u8,
+    len: u32,
+) -> i32 {
+    // SAFETY: As in `xlb_field_hash`.
+    let view = unsafe { view(req) };
+    // SAFETY: By the function's contract.
+    view.want(kind, unsafe {
+        core::slice::from_raw_parts(name, len as usize)
+    })
 }
 
 /// # Safety

@@ -207,9 +207,13 @@ enum xlb_reason {
  *	0 when there is a table of the named parts of all `kinds`; -EAGAIN when route() must
  *	return XLB_REASON_RETRIED first: it is there when it is called again
  *	int bpf_xlb_fields(struct xlb_request *req, __u32 kinds);
+ *	0 when a query parameter or cookie of that name will be found together with the others
+ *	that were named so, in one search; -EAGAIN as bpf_xlb_fields()
+ *	int bpf_xlb_want(struct xlb_request *req, __u32 kind, const void *buf, __u32 buf__sz,
+ *			 __u64 off_len);
  *	the field number of the part of a kind that is named buf[off, off + len); headers
  *	are compared without case; -ENOENT when absent.  Headers need bpf_xlb_fields() first;
- *	without it each search for another part goes over all of them, and makes the
+ *	without it and bpf_xlb_want() each search for another part goes over all of them, and makes the
  *	number that the one before has returned void
  *	int bpf_xlb_named(struct xlb_request *req, __u32 kind, const void *buf, __u32 buf__sz,
  *			  __u64 off_len);

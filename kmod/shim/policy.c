@@ -311,6 +311,14 @@ __bpf_kfunc int bpf_xlb_fields(struct xlb_request *req, __u32 kinds)
 	return xlb_field_want(req, kinds);
 }
 
+__bpf_kfunc int bpf_xlb_want(struct xlb_request *req, __u32 kind, const void *buf, __u32 buf__sz,
+			     __u64 off_len)
+{
+	if (!is_in(off_len, buf__sz))
+		return -EINVAL;
+	return xlb_field_want_named(req, kind, buf + (off_len >> 32), off_len);
+}
+
 __bpf_kfunc int bpf_xlb_named(struct xlb_request *req, __u32 kind, const void *buf, __u32 buf__sz,
 			      __u64 off_len)
 {
@@ -352,6 +360,7 @@ BTF_ID_FLAGS(func, bpf_xlb_len, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_equal, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_contains, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_fields, XLB_KF_TRUSTED)
+BTF_ID_FLAGS(func, bpf_xlb_want, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_named, XLB_KF_TRUSTED)
 BTF_KFUNCS_END(xlb_policy_kfuncs)
 

@@ -267,6 +267,7 @@ int xlb_field_equal(const struct xlb_request *req, __u32 field, __u32 from, cons
 int xlb_field_contains(const struct xlb_request *req, __u32 field, __u32 from, const __u8 *buf,
 		       __u32 len);
 int xlb_field_want(const struct xlb_request *req, __u32 kinds);
+int xlb_field_want_named(const struct xlb_request *req, __u32 kind, const __u8 *name, __u32 len);
 int xlb_field_named(const struct xlb_request *req, __u32 kind, const __u8 *name, __u32 len);
 
 /* control.rs */

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Query parameters and cookies of one request by name: [`seek`] finds one in a single pass, and a table finds each without
-//! scanning the head again, however many routes ask.
+//! Query parameters and cookies of one request by name, in a single pass over the head: [`seek`] finds one, [`Wanted`] those of
+//! a few names that were given before, and a table of all ([`fill`]) each, however many routes ask.
 //!
 //! The rules: names are compared as written; of one name the first counts; a part without `=` has an empty value, one
 //! without a name is left out; one space before a cookie is no part of its name (RFC 6265, section 4.2.1).  All are seen,
 //! however many there are, and all `Cookie` fields are one list (RFC 9113, section 8.2.3).
 //!
-//! A head of 64 KiB may have 30,000 parts of two bytes, or 20,000 names, so what is done for each is little: the table has
-//! nothing but offsets, is open (no chains), and has room for as many names as fit in the bytes, so that they need not be
-//! counted first.  The caller brings the memory ([`bound`]) and a secret key: without one a client could
-//! choose names that all fall to one place.
+//! A head of 64 KiB may have 30,000 parts of two bytes, or 20,000 names, so what is done for each is little: both tables have
+//! nothing but offsets and are open (no chains). The one of all has room for as many names as fit in the bytes, so that they
+//! need not be counted first; the one of wanted names is small, whatever the head has. The caller brings the memory
+//! ([`bound`]) and a secret key: without one a client could choose names that all fall to one place.
 
 use crate::fields::Fields;
 use crate::hash::{word_at, Keyed};
@@ -33,7 +33,7 @@ pub struct Slot {
     /// A name of up to seven bytes, with NULs behind them; of a longer one the hash, with a highest byte that is none.
     tag: u64,
     start: u32,
-    /// 0 when the slot is free: nothing ends where a head begins.
+    /// 0 when the slot is free, or the wanted part not found: nothing ends where a head begins.
     end: u32,
 }
 
@@ -220,11 +220,100 @@ pub fn fill(slots: &mut [Slot], key: [u64; 2], head: &[u8], request: &RequestHea
     for text in texts(head, request, kind) {
         let text = Span::of(head, text);
         match kind {
-            Kind::Query => add::<b'&'>(slots, key, head, text),
-            Kind::Cookie => add::<b';'>(slots, key, head, text),
+            Kind::Query => add::<All<'_>, b'&'>(&mut All(slots), key, head, text),
+            Kind::Cookie => add::<All<'_>, b';'>(&mut All(slots), key, head, text),
         }
     }
 }
+
+/// Slots of a table of wanted names: a power of two. Half of them are used at most, so that a search is short and ends.
+const SLOTS: usize = 128;
+
+/// Parts of one kind that were named before they are looked for.
+pub struct Wanted {
+    slots: [Slot; SLOTS],
+    used: usize,
+    key: [u64; 2],
+}
+
+impl Wanted {
+    /// None yet: all zero, but for the key.
+    pub const fn new(key: [u64; 2]) -> Self {
+        Wanted {
+            slots: [Slot::FREE; SLOTS],
+            used: 0,
+            key,
+        }
+    }
+
+    /// Sets the key, before there is a name.
+    pub fn set_key(&mut self, key: [u64; 2]) {
+        self.key = key;
+    }
+
+    /// Adds a name; false when there is no room for it, or no part can have it.
+    pub fn want(&mut self, name: &[u8]) -> bool {
+        if name.is_empty() {
+            return false;
+        }
+        let name = Name::new(self.key, name);
+        let mut place = name.hash as usize % SLOTS;
+        while let Some(slot) = self.slots.get_mut(place) {
+            if slot.tag == name.tag {
+                return true;
+            }
+            if slot.tag == 0 {
+                if self.used < SLOTS / 2 {
+                    slot.tag = name.tag;
+                    self.used = self.used.wrapping_add(1);
+                    return true;
+                }
+                break;
+            }
+            place = place.wrapping_add(1) % SLOTS;
+        }
+        false
+    }
+
+    /// Finds the parts of a kind: the first of each name.
+    pub fn look(&mut self, head: &[u8], request: &RequestHead, kind: Kind) {
+        let key = self.key;
+        for text in texts(head, request, kind) {
+            let text = Span::of(head, text);
+            match kind {
+                Kind::Query => add::<Wanted, b'&'>(self, key, head, text),
+                Kind::Cookie => add::<Wanted, b';'>(self, key, head, text),
+            }
+        }
+    }
+
+    /// The number of the part that [`Wanted::look`] has found for a name.
+    pub fn find(&self, head: &[u8], name: &[u8]) -> Result<Option<usize>, NotLookedFor> {
+        let name = Name::new(self.key, name);
+        let mut place = name.hash as usize % SLOTS;
+        while let Some(slot) = self.slots.get(place).filter(|slot| slot.tag != 0) {
+            if slot.tag == name.tag {
+                return match slot.end {
+                    0 => Ok(None),
+                    // The tag of a long name is a hash, and another one's may be the same.
+                    _ if name.is_of(slot, head) => Ok(Some(place)),
+                    _ => Err(NotLookedFor),
+                };
+            }
+            place = place.wrapping_add(1) % SLOTS;
+        }
+        Err(NotLookedFor)
+    }
+
+    /// The part with that number.
+    pub fn part(&self, place: usize) -> Option<Span> {
+        part(&self.slots, place)
+    }
+}
+
+/// The name was not wanted, or must be compared with all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotLookedFor;
 
 /// The number of the slot with a name, in a table that was filled with the same key.
 pub fn find(slots: &[Slot], key: [u64; 2], head: &[u8], name: &[u8]) -> Option<usize> {
@@ -295,8 +384,16 @@ fn first_of(flags: u64) -> usize {
     (flags.trailing_zeros() >> 3) as usize
 }
 
+/// Where the parts of a text go.
+trait Parts {
+    fn take(&mut self, head: &[u8], name: Name<'_>, start: usize, end: usize);
+}
+
+/// A table of all.
+struct All<'a>(&'a mut [Slot]);
+
 /// Takes the parts of one text.
-fn add<const SEPARATOR: u8>(slots: &mut [Slot], key: [u64; 2], head: &[u8], text: Span) {
+fn add<P: Parts, const SEPARATOR: u8>(to: &mut P, key: [u64; 2], head: &[u8], text: Span) {
     let end = text.end() as usize;
     let mut at = text.start as usize;
     while at < end {
@@ -308,7 +405,7 @@ fn add<const SEPARATOR: u8>(slots: &mut [Slot], key: [u64; 2], head: &[u8], text
             let bits = word.separators.trailing_zeros();
             let part_end = at.wrapping_add((bits >> 3) as usize);
             if name != 0 {
-                insert(slots, head, Name::short(key, name), at, part_end);
+                to.take(head, Name::short(key, name), at, part_end);
             }
             at = part_end.wrapping_add(1);
             if bits == 63 {
@@ -321,7 +418,7 @@ fn add<const SEPARATOR: u8>(slots: &mut [Slot], key: [u64; 2], head: &[u8], text
             }
         }
         if at == start {
-            at = add_long::<SEPARATOR>(slots, key, head, at, end, word).wrapping_add(1);
+            at = add_long::<P, SEPARATOR>(to, key, head, at, end, word).wrapping_add(1);
         }
         // A space behind the word's last byte.
         if SEPARATOR == b';'
@@ -335,8 +432,8 @@ fn add<const SEPARATOR: u8>(slots: &mut [Slot], key: [u64; 2], head: &[u8], text
 
 /// Takes a part that does not end in its first `word`; where it ends.
 #[inline(never)]
-fn add_long<const SEPARATOR: u8>(
-    slots: &mut [Slot],
+fn add_long<P: Parts, const SEPARATOR: u8>(
+    to: &mut P,
     key: [u64; 2],
     head: &[u8],
     start: usize,
@@ -360,32 +457,56 @@ fn add_long<const SEPARATOR: u8>(
         hash.push(word.name());
         let name_end = at.wrapping_add(first_of(word.stops));
         let name = Name::long(hash, head.get(start..name_end).unwrap_or(&[]));
-        insert(slots, head, name, start, part_end);
+        to.take(head, name, start, part_end);
     } else if word.name() != 0 {
-        insert(slots, head, Name::short(key, word.name()), start, part_end);
+        to.take(head, Name::short(key, word.name()), start, part_end);
     }
     part_end
 }
 
-/// Puts a part in its place, unless one of that name is there.
-#[inline(always)]
-fn insert(slots: &mut [Slot], head: &[u8], name: Name<'_>, start: usize, end: usize) {
-    let mask = mask(slots);
-    let mut place = name.hash as usize & mask;
-    // There is a free one.
-    while let Some(slot) = slots.get_mut(place) {
-        if slot.end == 0 {
-            *slot = Slot {
-                tag: name.tag,
-                start: start as u32,
-                end: end as u32,
-            };
-            return;
+impl Parts for All<'_> {
+    /// Puts a part in its place, unless one of that name is there.
+    #[inline(always)]
+    fn take(&mut self, head: &[u8], name: Name<'_>, start: usize, end: usize) {
+        let mask = mask(self.0);
+        let mut place = name.hash as usize & mask;
+        // There is a free one.
+        while let Some(slot) = self.0.get_mut(place) {
+            if slot.end == 0 {
+                *slot = Slot {
+                    tag: name.tag,
+                    start: start as u32,
+                    end: end as u32,
+                };
+                return;
+            }
+            if name.is_of(slot, head) {
+                return;
+            }
+            place = place.wrapping_add(1) & mask;
         }
-        if name.is_of(slot, head) {
-            return;
+    }
+}
+
+impl Parts for Wanted {
+    /// Writes down where a part is that is wanted and was not found yet.
+    #[inline(always)]
+    fn take(&mut self, _: &[u8], name: Name<'_>, start: usize, end: usize) {
+        let mut place = name.hash as usize % SLOTS;
+        // There is a free one.
+        while let Some(slot) = self.slots.get_mut(place) {
+            if slot.tag == name.tag {
+                if slot.end == 0 {
+                    slot.start = start as u32;
+                    slot.end = end as u32;
+                }
+                return;
+            }
+            if slot.tag == 0 {
+                return;
+            }
+            place = place.wrapping_add(1) % SLOTS;
         }
-        place = place.wrapping_add(1) & mask;
     }
 }
 
@@ -443,8 +564,85 @@ mod tests {
                 seek(&self.head, &self.request, kind, name.as_bytes()),
                 found
             );
+            assert_eq!(self.looked(kind, &[name])[0], found);
             std::str::from_utf8(value_of(&self.head, found?)).ok()
         }
+    }
+
+    impl Table {
+        /// What one pass finds for all of these names.
+        fn looked(&self, kind: Kind, names: &[&str]) -> Vec<Option<Span>> {
+            let mut table = Wanted::new(KEY);
+            let wanted: Vec<bool> = names
+                .iter()
+                .map(|name| table.want(name.as_bytes()))
+                .collect();
+            table.look(&self.head, &self.request, kind);
+            names
+                .iter()
+                .zip(wanted)
+                .map(|(name, wanted)| match table.find(&self.head, name.as_bytes()) {
+                    Ok(place) => place.and_then(|place| table.part(place)),
+                    Err(NotLookedFor) => {
+                        assert!(!wanted, "{name}");
+                        None
+                    }
+                })
+                .collect()
+        }
+    }
+
+    #[test]
+    fn many_are_found_in_one_pass() {
+        let mut draw = draws(1);
+        for _ in 0..300 {
+            let parts: Vec<String> = (0..draw(200))
+                .map(|_| {
+                    let name = match draw(3) {
+                        0 => format!("{}", draw(40)),
+                        1 => format!("a-long-name-{}", draw(40)),
+                        _ => format!("eight-{:02}", draw(40)),
+                    };
+                    ["{}", "{}=", "{}=v", "{}==w&"][draw(4)].replace("{}", &name)
+                })
+                .collect();
+            let separator = [";", "; ", ";;"][draw(3)];
+            let table = Table::of(&format!(
+                "GET /?{} HTTP/1.1\r\nHost: h\r\nCookie: {}\r\n\r\n",
+                parts.join("&"),
+                parts.join(separator)
+            ));
+            let names: Vec<String> = (0..SLOTS / 2)
+                .map(|n| match n % 3 {
+                    0 => format!("{n}"),
+                    1 => format!("a-long-name-{n}"),
+                    _ => format!("eight-{n:02}"),
+                })
+                .collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            for kind in [Kind::Query, Kind::Cookie] {
+                for (name, found) in names.iter().zip(table.looked(kind, &names)) {
+                    let sought = seek(&table.head, &table.request, kind, name.as_bytes());
+                    assert_eq!(found, sought, "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn room_has_an_end() {
+        let mut table = Wanted::new(KEY);
+        let names: Vec<String> = (0..SLOTS).map(|n| n.to_string()).collect();
+        for (n, name) in names.iter().enumerate() {
+            assert_eq!(table.want(name.as_bytes()), n < SLOTS / 2, "{n}");
+        }
+        assert!(table.want(b"0"), "it is there");
+        assert!(!table.want(b""));
+        let (head, request) = request("GET / HTTP/1.1\r\nHost: h\r\nCookie: never=1; 7=1\r\n\r\n");
+        table.look(&head, &request, Kind::Cookie);
+        assert_eq!(table.find(&head, b"0"), Ok(None));
+        assert!(matches!(table.find(&head, b"7"), Ok(Some(_))));
+        assert_eq!(table.find(&head, b"never"), Err(NotLookedFor));
     }
 
     #[test]

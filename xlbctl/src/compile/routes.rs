@@ -59,23 +59,15 @@ fn small(value: u32) -> Option<u8> {
     u8::try_from(value).ok()
 }
 
-/// So many query parameters or cookies are searched for without a table, which costs more than one search: in a head that was
-/// chosen against it, and in a usual one too.
-const SEARCHES: usize = 1;
-
-/// The kinds of named parts that the kernel makes a table of for these routes.
-fn named(routes: &[Route]) -> u32 {
-    let kind = |count: fn(&Match) -> usize, most: usize, kind: u32| {
-        let asked: usize = routes.iter().map(|route| count(&route.matches)).sum();
-        if asked > most {
-            kind
-        } else {
-            0
-        }
-    };
-    kind(|m| m.headers.len(), 0, intf::XLB_PLACE_HEADER)
-        | kind(|m| m.query.len(), SEARCHES, intf::XLB_PLACE_QUERY)
-        | kind(|m| m.cookies.len(), SEARCHES, intf::XLB_PLACE_COOKIE)
+/// The names of headers, query parameters and cookies that routes of a virtual host ask for. One parameter or cookie is
+/// searched for when a route asks for it. A few are given to the kernel before, which finds them in one pass over the
+/// head. Of more, and of headers, it makes a table.
+#[derive(Default)]
+struct Named {
+    /// Kinds of which the kernel makes a table.
+    all: u32,
+    /// Conditions whose names it gets, each name once.
+    few: Vec<u32>,
 }
 
 impl Tables {
@@ -198,6 +190,34 @@ impl Tables {
         Some(())
     }
 
+    /// Which names these routes ask for.
+    fn named(&self, routes: std::ops::Range<u32>) -> Named {
+        // By place: how often it is asked for, and the first condition of each name.
+        let mut found: BTreeMap<u8, (usize, BTreeMap<(u32, u16, u16), u32>)> = BTreeMap::new();
+        for route in &self.routes[routes.start as usize..routes.end as usize] {
+            for index in route.condition..route.condition + route.condition_count {
+                let c = &self.conditions[index as usize];
+                if c.name_bytes > 0 {
+                    let name = (c.name_page, c.name_offset, c.name_bytes);
+                    let (asked, names) = found.entry(c.place).or_default();
+                    *asked += 1;
+                    names.entry(name).or_insert(index);
+                }
+            }
+        }
+        let mut named = Named::default();
+        for (place, (asked, names)) in found {
+            if u32::from(place) == intf::XLB_PLACE_HEADER
+                || names.len() > intf::XLB_MAX_CONDITIONS as usize
+            {
+                named.all |= u32::from(place);
+            } else if asked > 1 {
+                named.few.extend(names.into_values());
+            }
+        }
+        named
+    }
+
     /// The lists of routes by path; route `n` of the virtual host is at `first + n` in the table.
     fn vhost(&mut self, host: &VirtualHost, vhost: u32, first: u32) -> Option<()> {
         let mut any = Vec::new();
@@ -215,6 +235,7 @@ impl Tables {
                 }
             }
         }
+        let named = self.named(first..first.checked_add(count(host.routes.len())?)?);
         let longest =
             |map: &BTreeMap<&str, Vec<u32>>| count(map.keys().map(|k| k.len()).max().unwrap_or(0));
         let record = xlb_vhost {
@@ -234,10 +255,12 @@ impl Tables {
             },
             max_path_bytes: longest(&exact)?,
             max_prefix_bytes: longest(&prefix)?,
-            named: named(&host.routes),
-            reserved0: 0,
+            named: u16::try_from(named.all).ok()?,
+            want_count: u16::try_from(named.few.len()).ok()?,
+            want_list: count(self.lists.len() + any.len())?,
         };
         self.lists.extend(any);
+        self.lists.extend(named.few);
         self.vhosts.push(record);
         self.paths(intf::XLB_KEY_PATH, vhost, &exact)?;
         self.paths(intf::XLB_KEY_PATH_PREFIX, vhost, &prefix)
