@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pools: the i-socks of one (cgroup, netns, cluster, endpoint), and the requests that wait for one.
+//! Pools: the i-socks of one (identity, cluster, endpoint), and the requests that wait for one.
 //!
 //! Objects: a [`Pool`] is an `Arc`, found through the table (`table.rs`) and remembered by the
 //! p-socks that used it last, so that the common request takes one lock, the pool's. The table's
@@ -19,24 +19,25 @@
 //! when its work finds so; the timer is set under the pool's lock, so that it never replaces the kick
 //! of a turn that has come.
 
+use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::Arc;
 
 use crate::count;
 use crate::holders::Holders;
+use crate::identity::{Cred, Id};
 use crate::isock::{now_ms, Chain, Isock, Shared};
 use crate::lock::BhLock;
 use crate::psock::Psock;
 use crate::sys;
 use crate::table::bury;
 
-/// What a pool is for. The netns is compared by address and is never followed after it has gone:
-/// the table closes the pools of a netns before that.
+/// What a pool is for.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Key {
-    pub(crate) cgroup_id: u64,
-    net: usize,
+    /// [`Id::address`]: who has the key, or the pool, holds that identity.
+    identity: usize,
     pub(crate) addr: [u8; 16],
     pub(crate) port: u16,
     /// Limits belong to a cluster, and clusters may have an endpoint in common.
@@ -45,19 +46,13 @@ pub(crate) struct Key {
 
 impl Key {
     /// `decision` says which endpoint and cluster.
-    pub(crate) fn new(cgroup_id: u64, net: *mut sys::net, decision: &sys::xlb_decision) -> Self {
+    pub(crate) fn new(identity: &Id, decision: &sys::xlb_decision) -> Self {
         Self {
-            cgroup_id,
-            net: net as usize,
+            identity: identity.address(),
             addr: decision.addr,
             port: decision.port,
             cluster: decision.pool.cluster,
         }
-    }
-
-    /// The netns, valid as long as the caller holds a socket of it.
-    pub(crate) fn net(&self) -> *mut sys::net {
-        self.net as *mut sys::net
     }
 
     /// `AF_INET` for IPv4-mapped addresses, else `AF_INET6`.
@@ -75,8 +70,7 @@ impl Key {
         let h = xlb_engine::hash::Fnv1a::new()
             .update(self.addr.get(12..).unwrap_or(&[]))
             .update(&self.port.to_ne_bytes())
-            .update(&self.cgroup_id.to_ne_bytes())
-            .update(&self.net.to_ne_bytes())
+            .update(&self.identity.to_ne_bytes())
             .update(&self.cluster.to_ne_bytes())
             .finish();
         h ^ (h >> 32)
@@ -86,7 +80,8 @@ impl Key {
 /// See the top of the file.
 pub(crate) struct Pool {
     pub(crate) key: Key,
-    netns: u32,
+    /// Whose connections these are.
+    pub(crate) identity: Id,
     /// Requests that wait; a hint for those who do not hold the lock.
     waiting: Atomic<u32>,
     inner: BhLock<Inner>,
@@ -113,6 +108,8 @@ pub(crate) struct Inner {
     /// There was no memory for a slot: the next connection will not be kept.
     short: bool,
     closed: bool,
+    /// Whom the rules of the host have let connect last.
+    permitted: Option<Cred>,
 }
 
 impl Inner {
@@ -146,8 +143,9 @@ impl Inner {
 
 /// What [`Pool::acquire`] found.
 pub(crate) enum Got {
-    /// A connection that was idle; it may have died since, see [`Isock::is_clean`].
-    Ready(Isock),
+    /// A connection that was idle; it may have died since, see [`Isock::is_clean`]. The rules of the host are to
+    /// be asked about it, unless they were by this caller.
+    Ready(Isock, bool),
     /// The right to open one, for [`Isock::open`] with this generation.
     Permit(u64),
     /// The p-sock is queued; its work is kicked when its turn comes.
@@ -255,13 +253,11 @@ const NO_LIMITS: sys::xlb_pool_limits = sys::xlb_pool_limits {
 
 impl Pool {
     /// An empty one; [`table::get`](crate::table::get) makes them.
-    pub(crate) fn new(key: &Key) -> Result<Arc<Self>> {
-        // SAFETY: The caller acts for a p-sock of this netns.
-        let netns = unsafe { sys::xlb_net_inum(key.net()) };
+    pub(crate) fn new(key: &Key, identity: &Id) -> Result<Arc<Self>> {
         let new = Arc::new(
             Pool {
                 key: key.clone(),
-                netns,
+                identity: identity.clone(),
                 waiting: Atomic::new(0),
                 inner: BhLock::new(Inner {
                     idle: KVec::new(),
@@ -281,9 +277,10 @@ impl Pool {
                     told: false,
                     short: false,
                     closed: false,
+                    permitted: None,
                 }),
             },
-            GFP_KERNEL,
+            GFP_KERNEL_ACCOUNT,
         )?;
         // SAFETY: First use, and an Arc's contents do not move.
         unsafe { new.inner.init(sys::XLB_LOCK_POOL) };
@@ -296,6 +293,7 @@ impl Pool {
     pub(crate) fn acquire(
         &self,
         psock: &Psock,
+        caller: &Cred,
         limits: &sys::xlb_pool_limits,
         deadline_ms: &mut u64,
     ) -> Got {
@@ -320,7 +318,9 @@ impl Pool {
                     inner.reused += 1;
                     // SAFETY: It is of this pool.
                     unsafe { inner.holders.add(&mut isock) };
-                    return Got::Ready(isock);
+                    let known = inner.permitted.as_ref();
+                    let known = known.is_some_and(|c| c.get() == caller.get());
+                    return Got::Ready(isock, known);
                 }
                 if !over.is_empty() {
                     // They count until they are closed.
@@ -352,6 +352,12 @@ impl Pool {
             }
             return Got::Queued;
         }
+    }
+
+    /// The rules of the host let `caller` connect.
+    pub(crate) fn permit(&self, caller: &Cred) {
+        let before = self.inner.lock().permitted.replace(caller.again());
+        drop(before);
     }
 
     /// Whether requests wait for a connection of this pool. A p-sock whose client is slow to read
@@ -411,7 +417,7 @@ impl Pool {
         // SAFETY: Links are ours under the pool's lock.
         let turn = core::mem::replace(unsafe { &mut (*psock.link.get()).turn }, Turn::None);
         match turn {
-            Turn::Ready(isock) => Got::Ready(isock),
+            Turn::Ready(isock) => Got::Ready(isock, false),
             Turn::Permit(generation) => Got::Permit(generation),
             Turn::Queued => {
                 let now = now_ms();
@@ -511,8 +517,8 @@ impl Pool {
     }
 
     /// Opens connections ahead until `min_idle` are idle or on their way. `payer` is a p-sock of
-    /// the pool's netns and cgroup. May sleep.
-    pub(crate) fn warm(self: &Arc<Self>, payer: *mut sys::sock) {
+    /// the pool's netns and cgroup, `caller` who connected it. May sleep.
+    pub(crate) fn warm(self: &Arc<Self>, payer: *mut sys::sock, caller: &Cred) {
         // Bounded by the first look at `min_idle`.
         let mut budget = self.inner.lock().limits.min_idle.min(MAX_WARM);
         while budget > 0 {
@@ -533,8 +539,13 @@ impl Pool {
                 inner.created += 1;
                 inner.generation
             };
-            let Ok(isock) = Isock::open(self.clone(), generation, core::ptr::null_mut(), payer)
-            else {
+            let Ok(isock) = Isock::open(
+                self.clone(),
+                generation,
+                core::ptr::null_mut(),
+                payer,
+                caller,
+            ) else {
                 return;
             };
             let mut inner = self.inner.lock();
@@ -694,23 +705,31 @@ impl Pool {
 
     /// Ends the pool if `gone` says so: it gives nothing any more, and takes connections back
     /// only to close them. `gone` runs under the lock.
-    pub(crate) fn close_if(&self, gone: impl FnOnce(&Key, &Inner) -> bool) -> bool {
+    pub(crate) fn close_if(&self, gone: impl FnOnce(&Self, &Inner) -> bool) -> bool {
         // One section: nobody takes a permit between the look and the end.
         let mut inner = self.inner.lock();
-        inner.closed |= gone(&self.key, &inner);
+        inner.closed |= gone(self, &inner);
         inner.closed
+    }
+
+    /// Whether the connections are in this netns. It is compared by address and never followed after
+    /// it has gone: the table closes its pools before that.
+    pub(crate) fn is_in(&self, net: *mut sys::net) -> bool {
+        self.identity.raw().net == net as u64
     }
 
     /// For `xlbctl get pools`.
     pub(crate) fn info(&self) -> sys::xlb_pool_info {
+        let id = self.identity.raw();
+        let hz = kernel::bindings::CONFIG_HZ;
         let inner = self.inner.lock();
         let idle = inner.idle.len() as u32;
         let connecting = inner.warming.len() as u32;
         sys::xlb_pool_info {
-            cgroup_id: self.key.cgroup_id,
+            cgroup_id: id.cgroup_id,
             created: inner.created,
             reused: inner.reused,
-            netns: self.netns,
+            netns: id.netns,
             idle,
             active: inner.total.saturating_sub(idle + connecting),
             connecting,
@@ -718,7 +737,20 @@ impl Pool {
             cluster: self.key.cluster,
             addr: self.key.addr,
             port: self.key.port,
-            reserved0: [0; 3],
+            source_port: id.source_port,
+            source: id.source,
+            congestion: id.congestion,
+            uid: id.uid,
+            fsuid: id.fsuid,
+            fsgid: id.fsgid,
+            secid: id.secid,
+            bound_dev_if: id.bound_dev_if,
+            mark: id.mark,
+            priority: id.priority,
+            user_timeout_ms: id.user_timeout_ms,
+            keep_idle_s: id.keep_idle / hz,
+            tos: id.tos,
+            reserved0: [0; 7],
         }
     }
 }

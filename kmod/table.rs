@@ -12,6 +12,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::count;
+use crate::identity::Id;
 use crate::isock::{now_ms, Chain, Isock};
 use crate::lock::BhLock;
 use crate::orphan;
@@ -56,17 +57,17 @@ fn reaper_soon() {
     unsafe { sys::xlb_reaper_kick(REAP_MS) };
 }
 
-/// The pool of `key`, made if there is none. May sleep.
+/// The pool of `key`, which names `identity`, made if there is none. May sleep.
 // Not for the common request, which knows its pool: inlined, the key would be hashed for it too.
 #[cold]
 #[inline(never)]
-pub(crate) fn get(key: &Key) -> Result<Arc<Pool>> {
+pub(crate) fn get(key: &Key, identity: &Id) -> Result<Arc<Pool>> {
     let bucket = TABLE.get(key.hash() as usize % BUCKETS).ok_or(EINVAL)?;
     let found = find(&bucket.lock(), key);
     if let Some(pool) = found {
         return Ok(pool);
     }
-    let new = Pool::new(key)?;
+    let new = Pool::new(key, identity)?;
     let mut room = KVec::new();
     loop {
         let mut guard = bucket.lock();
@@ -135,7 +136,7 @@ pub(crate) fn retire_endpoint(addr: &[u8; 16], port: u16) {
 }
 
 /// Removes the pools that `gone` names from the table, whose connections must be closed then.
-fn remove_if(mut gone: impl FnMut(&Key, &Inner) -> bool) {
+fn remove_if(mut gone: impl FnMut(&Pool, &Inner) -> bool) {
     for bucket in &TABLE {
         let mut at = 0;
         loop {
@@ -158,7 +159,7 @@ fn remove_if(mut gone: impl FnMut(&Key, &Inner) -> bool) {
 fn net_gone(net: *mut sys::net) {
     let _closing = CLOSING.lock();
     close_dead();
-    remove_if(|key, _| key.net() == net);
+    remove_if(|pool, _| pool.is_in(net));
     close_dead();
 }
 

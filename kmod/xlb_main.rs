@@ -32,6 +32,7 @@ mod decide;
 mod exchange;
 mod fields;
 mod holders;
+mod identity;
 mod isock;
 mod keep_alive;
 mod leave;
@@ -115,6 +116,7 @@ impl kernel::Module for Xlb {
             ..Limits::DEFAULT
         })?;
         count::set_from(given(module_parameters::counts_from.value()));
+        identity::init();
         table::init();
         psock::init()?;
         orphan::init();
@@ -134,5 +136,6 @@ impl Drop for Xlb {
         // SAFETY: Mirrors `init`.
         unsafe { sys::xlb_shim_exit() };
         psock::exit();
+        identity::exit();
     }
 }
