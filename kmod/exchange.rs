@@ -33,6 +33,7 @@ use xlb_engine::{
 
 use crate::buf::Buf;
 use crate::count;
+use crate::identity::{Cred, Id};
 use crate::isock::Isock;
 use crate::limits;
 use crate::pool::Pool;
@@ -219,6 +220,8 @@ pub(crate) struct Inner {
     pub(crate) picked: bool,
     /// The request was sent again.
     pub(crate) replayed: bool,
+    /// An option was set since `identity` was read.
+    pub(crate) stale: bool,
     /// Bytes of requests, the current one first.
     pub(crate) buf: Buf,
     /// How many of them belong to the current request.
@@ -230,6 +233,9 @@ pub(crate) struct Inner {
     pub(crate) decision: sys::xlb_decision,
     /// The pools of the last requests: most likely those of the next ones.
     pub(crate) pools: Recent,
+    /// What connections of this client must be like, and who connected; none before the first connect.
+    pub(crate) identity: Option<Id>,
+    pub(crate) caller: Option<Cred>,
     /// When an orphan ends at the latest, in milliseconds of uptime; 0 for a socket with an owner.
     pub(crate) dies_ms: u64,
     pub(crate) started_ns: u64,
@@ -273,12 +279,15 @@ impl Inner {
             rewrite_path: false,
             picked: false,
             replayed: false,
+            stale: false,
             buf: Buf::new(),
             held: 0,
             head: RequestHead::EMPTY,
             body: Body::new(Framing::None),
             decision: NO_DECISION,
             pools: Recent::new(),
+            identity: None,
+            caller: None,
             dies_ms: 0,
             started_ns: 0,
             request_bytes: 0,
@@ -624,6 +633,8 @@ impl Locked<'_> {
         self.abandon(reason);
         self.phase = Phase::Closed;
         self.pools.clear();
+        self.identity = None;
+        self.caller = None;
     }
 
     /// The p-sock's work.

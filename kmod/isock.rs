@@ -26,6 +26,7 @@ use kernel::sync::atomic::Atomic;
 use kernel::sync::Arc;
 
 use crate::count;
+use crate::identity::Cred;
 use crate::once::Once as _;
 use crate::pool::Pool;
 use crate::psock;
@@ -143,21 +144,25 @@ impl Shared {
 }
 
 impl Isock {
-    /// Creates a socket in the pool's netns and in the cgroups of the p-sock `payer`, and begins to
-    /// connect it to the pool's endpoint for `owner`. The handshake may be over already when this
+    /// Creates a socket with the pool's identity, in the cgroups of the p-sock `payer`, and begins to
+    /// connect it, as `caller`, to the pool's endpoint for `owner`. The handshake may be over already when this
     /// returns (loopback): see [`Isock::is_connected`]. May sleep.
     ///
-    /// Errors are those of `socket(2)` and `connect(2)`, but for `EINPROGRESS`.
+    /// Errors are those of `socket(2)`, `bind(2)` and `connect(2)`, but for `EINPROGRESS`; `EPERM` and
+    /// `EACCES` are a rule's of the host.
     pub(crate) fn open(
         pool: Arc<Pool>,
         generation: u64,
         owner: *mut sys::sock,
         payer: *mut sys::sock,
+        caller: &Cred,
     ) -> Result<Self> {
         let mut sock = core::ptr::null_mut();
-        let key = &pool.key;
+        let id = &pool.identity;
         // SAFETY: The caller holds the netns and `payer`: it acts for this p-sock.
-        let err = unsafe { sys::xlb_isk_create(key.net(), key.family(), payer, &mut sock) };
+        let err = unsafe {
+            sys::xlb_isk_create(id.raw(), id.cred(), pool.key.family(), payer, &mut sock)
+        };
         if err != 0 {
             pool.forget_one();
             return Err(Error::from_errno(err));
@@ -205,14 +210,26 @@ impl Isock {
         }
         // SAFETY: The address given to callbacks stays until drop.
         unsafe { sys::xlb_isk_start(sock, (&raw mut (*node.as_ptr()).shared).cast()) };
-        let key = &pool.key;
+        let (id, key) = (&pool.identity, &pool.key);
         // SAFETY: `sock` is ours; `addr` is 16 bytes.
-        let err = unsafe { sys::xlb_isk_connect(sock, key.addr.as_ptr(), key.port) };
+        let err = unsafe {
+            sys::xlb_isk_connect(sock, id.raw(), caller.get(), key.addr.as_ptr(), key.port)
+        };
         if err != 0 && err != -(kernel::bindings::EINPROGRESS as i32) {
             count::inc(sys::XLB_COUNTER_CONNECT_ERRORS);
             return Err(Error::from_errno(err));
         }
         Ok(this)
+    }
+
+    /// Whether `caller` may have a connection like this one; an error is a rule's of the host.
+    pub(crate) fn may_use(&self, caller: &Cred) -> Result {
+        let key = &self.pool.key;
+        // SAFETY: The socket is ours; `addr` is 16 bytes.
+        kernel::error::to_result(unsafe {
+            let sock = self.owned().sock;
+            sys::xlb_isk_may_use(sock, caller.get(), key.addr.as_ptr(), key.port)
+        })
     }
 
     /// The `struct sock`, valid as long as `self`.

@@ -11,7 +11,7 @@
 //! 2. i-sock `lock_sock` or, in its callbacks, `bh_lock_sock`
 //! 3. pool table bucket
 //! 4. pool, then one stripe of it (4b)
-//! 5. list of dead i-socks; list of orphans; shard of the list of p-sockets (an xarray's own lock)
+//! 5. list of dead i-socks; list of orphans; bucket of identities; shard of the list of p-sockets (an xarray's own lock)
 //!
 //! Nothing is allocated, dropped or called back under 3 to 5.
 

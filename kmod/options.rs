@@ -56,7 +56,8 @@ impl Locked<'_> {
         }
     }
 
-    fn set_options(&self) {
+    fn set_options(&mut self) {
+        self.stale = true;
         let isock = self.relay().map(|relay| &relay.isock);
         if let Some(isock) = isock {
             self.take_options_back(isock);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pools: the i-socks of one (cgroup, netns, cluster, endpoint), and the requests that wait for one.
+//! Pools: the i-socks of one (identity, cluster, endpoint), and the requests that wait for one.
 //!
 //! Objects: a [`Pool`] is an `Arc`, found through the table (`table.rs`) and remembered by the
 //! p-socks that used it lately. Its i-socks are in [`Stripes`], one for each CPU, so that the common request takes
@@ -30,6 +30,7 @@ use kernel::sync::atomic::Atomic;
 use kernel::sync::Arc;
 
 use crate::count;
+use crate::identity::{Cred, Id};
 use crate::isock::{now_ms, Chain, Isock, Shared};
 use crate::lock::BhLock;
 use crate::once::Once as _;
@@ -38,12 +39,11 @@ use crate::stripe::{Fate, Place, Stripes, Until};
 use crate::sys;
 use crate::table::bury;
 
-/// What a pool is for. The netns is compared by address and is never followed after it has gone:
-/// the table closes the pools of a netns before that.
+/// What a pool is for.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Key {
-    pub(crate) cgroup_id: u64,
-    net: usize,
+    /// [`Id::address`]: who has the key, or the pool, holds that identity.
+    identity: usize,
     pub(crate) addr: [u8; 16],
     pub(crate) port: u16,
     /// Limits belong to a cluster, and clusters may have an endpoint in common.
@@ -52,19 +52,13 @@ pub(crate) struct Key {
 
 impl Key {
     /// `decision` says which endpoint and cluster.
-    pub(crate) fn new(cgroup_id: u64, net: *mut sys::net, decision: &sys::xlb_decision) -> Self {
+    pub(crate) fn new(identity: &Id, decision: &sys::xlb_decision) -> Self {
         Self {
-            cgroup_id,
-            net: net as usize,
+            identity: identity.address(),
             addr: decision.addr,
             port: decision.port,
             cluster: decision.pool.cluster,
         }
-    }
-
-    /// The netns, valid as long as the caller holds a socket of it.
-    pub(crate) fn net(&self) -> *mut sys::net {
-        self.net as *mut sys::net
     }
 
     /// `AF_INET` for IPv4-mapped addresses, else `AF_INET6`.
@@ -82,8 +76,7 @@ impl Key {
         let h = xlb_engine::hash::Fnv1a::new()
             .update(self.addr.get(12..).unwrap_or(&[]))
             .update(&self.port.to_ne_bytes())
-            .update(&self.cgroup_id.to_ne_bytes())
-            .update(&self.net.to_ne_bytes())
+            .update(&self.identity.to_ne_bytes())
             .update(&self.cluster.to_ne_bytes())
             .finish();
         h ^ (h >> 32)
@@ -95,9 +88,12 @@ pub(crate) struct Pool {
     pub(crate) key: Key,
     /// The next one in its bucket; the table's.
     pub(crate) next: Atomic<*mut Pool>,
-    netns: u32,
+    /// Whose connections these are.
+    pub(crate) identity: Id,
     // What follows is read by each request and seldom written.
     limits: Limits,
+    /// [`Inner::permitted`], to be compared with.
+    permitted: Atomic<usize>,
     /// Requests that wait; a hint for those who do not hold the lock.
     waiting: Atomic<u32>,
     /// Connections of an earlier one are closed when they come back.
@@ -118,6 +114,8 @@ pub(crate) struct Inner {
     waiters: Queue,
     round_ms: u64,
     created: u64,
+    /// Whom the rules of the host have let connect last.
+    permitted: Option<Cred>,
 }
 
 /// Limits as the last request had them. Each word is read and written as one; that words may be of two configurations
@@ -182,8 +180,9 @@ impl Inner {
 
 /// What [`Pool::acquire`] found.
 pub(crate) enum Got {
-    /// A connection that was idle; it may have died since, see [`Isock::is_clean`].
-    Ready(Isock),
+    /// A connection that was idle; it may have died since, see [`Isock::is_clean`]. The rules of the host are to
+    /// be asked about it, unless they were by this caller.
+    Ready(Isock, bool),
     /// The right to open one, for [`Isock::open`] with this generation.
     Permit(u64),
     /// The p-sock is queued; its work is kicked when its turn comes.
@@ -280,15 +279,14 @@ impl Queue {
 
 impl Pool {
     /// An empty one; [`table::get`](crate::table::get) makes them. May sleep.
-    pub(crate) fn new(key: &Key) -> Result<Arc<Self>> {
-        // SAFETY: The caller acts for a p-sock of this netns.
-        let netns = unsafe { sys::xlb_net_inum(key.net()) };
+    pub(crate) fn new(key: &Key, identity: &Id) -> Result<Arc<Self>> {
         let new = Arc::new(
             Pool {
                 key: key.clone(),
                 next: Atomic::new(core::ptr::null_mut()),
-                netns,
+                identity: identity.clone(),
                 limits: Limits::new(),
+                permitted: Atomic::new(0),
                 waiting: Atomic::new(0),
                 generation: Atomic::new(count::from()),
                 told: Atomic::new(false),
@@ -304,6 +302,7 @@ impl Pool {
                     },
                     round_ms: 0,
                     created: count::from(),
+                    permitted: None,
                 }),
             },
             GFP_KERNEL_ACCOUNT,
@@ -319,6 +318,7 @@ impl Pool {
     pub(crate) fn acquire(
         &self,
         psock: &Psock,
+        caller: &Cred,
         limits: &sys::xlb_pool_limits,
         once: bool,
         deadline_ms: &mut u64,
@@ -332,7 +332,7 @@ impl Pool {
             // They count until they are closed.
             drop(over);
             if let Some(isock) = taken {
-                return Got::Ready(isock);
+                return Got::Ready(isock, self.permitted.read() == caller.get() as usize);
             }
         }
         self.open_or_wait(psock, limits, now, deadline_ms)
@@ -389,6 +389,17 @@ impl Pool {
             let _ = unsafe { inner.serve(Turn::Ready(isock)) };
         }
         self.waiting.write(inner.waiters.len);
+    }
+
+    /// The rules of the host let `caller` connect.
+    pub(crate) fn permit(&self, caller: &Cred) {
+        let caller = caller.again();
+        let mut inner = self.inner.lock();
+        // The address names these credentials for as long as it stands there: they are let go of after it has gone.
+        self.permitted.write(caller.get() as usize);
+        let before = inner.permitted.replace(caller);
+        drop(inner);
+        drop(before);
     }
 
     /// Whether requests wait for a connection of this pool. A p-sock whose client is slow to read
@@ -454,7 +465,7 @@ impl Pool {
         // SAFETY: Links are ours under the pool's lock.
         let turn = core::mem::replace(unsafe { &mut (*psock.link.get()).turn }, Turn::None);
         match turn {
-            Turn::Ready(isock) => Got::Ready(isock),
+            Turn::Ready(isock) => Got::Ready(isock, false),
             Turn::Permit(generation) => Got::Permit(generation),
             Turn::Queued => {
                 let now = now_ms();
@@ -550,8 +561,8 @@ impl Pool {
     }
 
     /// Opens connections ahead until `min_idle` are idle or on their way. `payer` is a p-sock of
-    /// the pool's netns and cgroup. May sleep.
-    pub(crate) fn warm(self: &Arc<Self>, payer: *mut sys::sock) {
+    /// the pool's netns and cgroup, `caller` who connected it. May sleep.
+    pub(crate) fn warm(self: &Arc<Self>, payer: *mut sys::sock, caller: &Cred) {
         let l = self.limits.load();
         // Bounded by the first look at `min_idle`.
         for _ in 0..l.min_idle.min(MAX_WARM) {
@@ -568,8 +579,13 @@ impl Pool {
                 inner.created += 1;
                 self.generation.read()
             };
-            let Ok(isock) = Isock::open(self.clone(), generation, core::ptr::null_mut(), payer)
-            else {
+            let Ok(isock) = Isock::open(
+                self.clone(),
+                generation,
+                core::ptr::null_mut(),
+                payer,
+                caller,
+            ) else {
                 return;
             };
             match self.stripes.keep_ahead(isock, self) {
@@ -668,15 +684,23 @@ impl Pool {
         self.is_closed()
     }
 
+    /// Whether the connections are in this netns. It is compared by address and never followed after
+    /// it has gone: the table closes its pools before that.
+    pub(crate) fn is_in(&self, net: *mut sys::net) -> bool {
+        self.identity.raw().net == net as u64
+    }
+
     /// For `xlbctl get pools`.
     pub(crate) fn info(&self) -> sys::xlb_pool_info {
+        let id = self.identity.raw();
+        let hz = kernel::bindings::CONFIG_HZ;
         let there = self.stripes.tally();
         let inner = self.inner.lock();
         sys::xlb_pool_info {
-            cgroup_id: self.key.cgroup_id,
+            cgroup_id: id.cgroup_id,
             created: inner.created,
             reused: there.reused,
-            netns: self.netns,
+            netns: id.netns,
             idle: there.idle,
             active: inner.total.saturating_sub(there.idle + there.ahead),
             connecting: there.ahead,
@@ -684,7 +708,20 @@ impl Pool {
             cluster: self.key.cluster,
             addr: self.key.addr,
             port: self.key.port,
-            reserved0: [0; 3],
+            source_port: id.source_port,
+            source: id.source,
+            congestion: id.congestion,
+            uid: id.uid,
+            fsuid: id.fsuid,
+            fsgid: id.fsgid,
+            secid: id.secid,
+            bound_dev_if: id.bound_dev_if,
+            mark: id.mark,
+            priority: id.priority,
+            user_timeout_ms: id.user_timeout_ms,
+            keep_idle_s: id.keep_idle / hz,
+            tos: id.tos,
+            reserved0: [0; 7],
         }
     }
 }

@@ -643,11 +643,19 @@ unsafe extern "C" fn xlb_psock_take_armed(psock: *mut sys::xlb_psock) -> i32 {
 ///
 /// As [`xlb_psock_arm`]; `vip` points at 16 bytes.
 #[no_mangle]
-unsafe extern "C" fn xlb_psock_connected(psock: *mut sys::xlb_psock, vip: *const u8, port: u16) {
+unsafe extern "C" fn xlb_psock_connected(
+    psock: *mut sys::xlb_psock,
+    vip: *const u8,
+    port: u16,
+) -> i32 {
     // SAFETY: By the contract.
     let psock = unsafe { from_c(psock) };
     // SAFETY: By the contract.
     let vip = unsafe { *vip.cast::<[u8; 16]>() };
+    // SAFETY: By the contract.
+    if let Err(e) = unsafe { psock.owned(|locked| locked.identify()) } {
+        return e.to_errno();
+    }
     // SAFETY: By the contract.
     unsafe { psock.read_options() };
     psock.ending.write(false);
@@ -656,6 +664,7 @@ unsafe extern "C" fn xlb_psock_connected(psock: *mut sys::xlb_psock, vip: *const
     psock.entry.set_names(vip, port);
     psock.poll.write_release(poll | bits::OURS);
     count::inc(sys::XLB_COUNTER_ACCEPTED);
+    0
 }
 
 /// # Safety

@@ -10,6 +10,7 @@ use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
+use crate::identity::Id;
 use crate::pool::{Key, Pool};
 use crate::table;
 
@@ -20,6 +21,23 @@ const OTHERS: usize = 7;
 pub(crate) struct Recent {
     last: Option<Arc<Pool>>,
     others: Option<KBox<Others>>,
+}
+
+/// What [`Recent::take`] gives.
+pub(crate) struct Found {
+    pub(crate) pool: Arc<Pool>,
+    /// The client had a connection of it: the rules of the host let it.
+    pub(crate) known: bool,
+}
+
+impl Found {
+    fn known(pool: Arc<Pool>) -> Self {
+        Self { pool, known: true }
+    }
+
+    fn new(pool: Arc<Pool>) -> Self {
+        Self { pool, known: false }
+    }
 }
 
 struct Others {
@@ -41,18 +59,23 @@ impl Recent {
         self.last.as_ref()
     }
 
-    /// Takes the pool of `key` out, or looks it up. May sleep.
-    pub(crate) fn take(&mut self, key: &Key) -> Result<Arc<Pool>> {
+    /// Takes the pool of `key`, which names `identity`, out, or looks it up. May sleep.
+    pub(crate) fn take(&mut self, key: &Key, identity: &Id) -> Result<Found> {
         match self.last.take() {
-            Some(pool) if pool.key == *key => Ok(pool),
-            last => self.take_other(last, key),
+            Some(pool) if pool.key == *key => Ok(Found::known(pool)),
+            last => self.take_other(last, key, identity),
         }
     }
 
     #[inline(never)]
-    fn take_other(&mut self, last: Option<Arc<Pool>>, key: &Key) -> Result<Arc<Pool>> {
+    fn take_other(
+        &mut self,
+        last: Option<Arc<Pool>>,
+        key: &Key,
+        identity: &Id,
+    ) -> Result<Found> {
         let Some(last) = last else {
-            return table::get(key);
+            return table::get(key, identity).map(Found::new);
         };
         if self.others.is_none() {
             let none = Others {
@@ -63,7 +86,7 @@ impl Recent {
             self.others = KBox::new(none, GFP_KERNEL_ACCOUNT).ok();
         }
         let Some(others) = &mut self.others else {
-            return table::get(key);
+            return table::get(key, identity).map(Found::new);
         };
         let is = |p: &Option<Arc<Pool>>| p.as_ref().is_some_and(|p| p.key == *key);
         let known = others.pools.iter_mut().find(|p| is(p));
@@ -76,12 +99,12 @@ impl Recent {
             }
         };
         match place.replace(last) {
-            Some(pool) if pool.key == *key => Ok(pool),
-            _ => table::get(key),
+            Some(pool) if pool.key == *key => Ok(Found::known(pool)),
+            _ => table::get(key, identity).map(Found::new),
         }
     }
 
-    /// Remembers `pool` as that of the last request.
+    /// Remembers `pool` as that of the last request: the client has, or had, a connection of it.
     pub(crate) fn set(&mut self, pool: Arc<Pool>) {
         self.last = Some(pool);
     }

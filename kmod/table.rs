@@ -19,6 +19,7 @@ use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 use kernel::sync::{rcu, Arc};
 
 use crate::count;
+use crate::identity::Id;
 use crate::isock::{now_ms, Chain, Isock};
 use crate::lock::BhLock;
 use crate::orphan;
@@ -124,17 +125,17 @@ fn reaper_soon() {
     unsafe { sys::xlb_reaper_kick(REAP_MS) };
 }
 
-/// The pool of `key`, made if there is none. May sleep.
+/// The pool of `key`, which names `identity`, made if there is none. May sleep.
 // Not for the common request, which knows its pool: inlined, the key would be hashed for it too.
 #[cold]
 #[inline(never)]
-pub(crate) fn get(key: &Key) -> Result<Arc<Pool>> {
+pub(crate) fn get(key: &Key, identity: &Id) -> Result<Arc<Pool>> {
     let bucket = TABLE.get(key.hash() as usize % BUCKETS).ok_or(EINVAL)?;
     // One that has ended is on its way out of the chain: with the lock it is found no more.
     if let Some(pool) = bucket.find(key).filter(|p| !p.is_closed()) {
         return Ok(pool);
     }
-    let new = Pool::new(key)?;
+    let new = Pool::new(key, identity)?;
     let guard = bucket.lock.lock();
     if let Some(pool) = bucket.find(key) {
         return Ok(pool);
@@ -225,7 +226,7 @@ fn remove_if(mut gone: impl FnMut(&Pool, &Inner) -> bool) {
 fn net_gone(net: *mut sys::net) {
     let _closing = CLOSING.lock();
     close_dead();
-    remove_if(|pool, _| pool.key.net() == net);
+    remove_if(|pool, _| pool.is_in(net));
     close_dead();
 }
 

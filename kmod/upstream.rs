@@ -16,9 +16,11 @@ use crate::buf::Buf;
 use crate::count;
 use crate::decide::written;
 use crate::exchange::{fill_with, Phase, Relay, Response, Upload, Wait, WaitOn, EAGAIN_I};
+use crate::identity::Cred;
 use crate::isock::{now_ms, Isock};
 use crate::pool::{Got, Key, Pool};
 use crate::psock::Locked;
+use crate::recent::Found;
 use crate::sys;
 
 /// How often an endpoint is picked for one request: the first, and two more when no connection
@@ -36,18 +38,21 @@ impl Locked<'_> {
     /// As [`Locked::connect`], in a wait that may have begun already and ends at `deadline_ms`.
     fn find(&mut self, more: bool, mut deadline_ms: u64) {
         let psock = self.psock;
-        // SAFETY: The socket is live; its netns does not change.
-        let net = unsafe { sys::xlb_sk_net(psock.sk) };
-        // SAFETY: The field is ours under the socket lock.
-        let cgroup_id = unsafe { (*psock.request()).cgroup_id };
-        let key = Key::new(cgroup_id, net, &self.decision);
+        if self.identity().is_err() {
+            self.done(sys::XLB_REASON_NO_MEMORY);
+            return self.reply(sys::XLB_REASON_NO_MEMORY, "");
+        }
         loop {
-            let Ok(pool) = self.pools.take(&key) else {
+            let (Some(found), Some(caller)) = (self.find_pool(), &self.caller) else {
                 return self.fail_connect(sys::XLB_REASON_CONNECT_FAILED);
             };
+            let Found { pool, known } = found;
             let once = !self.head.method.is_idempotent();
-            match pool.acquire(psock, &self.decision.pool, once, &mut deadline_ms) {
-                Got::Ready(isock) => {
+            match pool.acquire(psock, caller, &self.decision.pool, once, &mut deadline_ms) {
+                Got::Ready(isock, permitted) => {
+                    if !known && !permitted && !self.may_use(&isock) {
+                        return self.turn_away(isock);
+                    }
                     self.pools.set(pool);
                     if self.bind(isock, more) {
                         count::inc(sys::XLB_COUNTER_REUSED);
@@ -55,12 +60,8 @@ impl Locked<'_> {
                     }
                     // It had died; the next one, or a new one.
                 }
-                Got::Permit(generation) => {
-                    self.pools.set(pool.clone());
-                    return self.open(pool, generation, more);
-                }
+                Got::Permit(generation) => return self.open(pool, generation, more),
                 Got::Queued => {
-                    self.pools.set(pool.clone());
                     pool.ask_holders();
                     self.phase = Phase::Waiting(Wait {
                         on: WaitOn::Turn(pool),
@@ -69,7 +70,6 @@ impl Locked<'_> {
                     return;
                 }
                 Got::Overflow | Got::Late => {
-                    self.pools.set(pool);
                     self.done(sys::XLB_REASON_POOL_OVERFLOW);
                     return self.reply(sys::XLB_REASON_POOL_OVERFLOW, "");
                 }
@@ -78,13 +78,30 @@ impl Locked<'_> {
         }
     }
 
+    /// The pool of this client's identity, and of the endpoint that was decided on.
+    fn find_pool(&mut self) -> Option<Found> {
+        let inner = &mut **self;
+        let identity = inner.identity.as_ref()?;
+        let key = Key::new(identity, &inner.decision);
+        inner.pools.take(&key, identity).ok()
+    }
+
     fn open(&mut self, pool: Arc<Pool>, generation: u64, more: bool) {
         // Before the connect, so that its end cannot be missed.
         self.psock.want_kick();
         let sk = self.psock.sk;
-        match Isock::open(pool.clone(), generation, sk, sk) {
+        let Some(caller) = self.caller.as_ref().map(Cred::again) else {
+            pool.forget_one();
+            return self.fail_connect(sys::XLB_REASON_CONNECT_FAILED);
+        };
+        match Isock::open(pool.clone(), generation, sk, sk, &caller) {
+            Err(e) if e == EPERM || e == EACCES => {
+                self.fail_connect(sys::XLB_REASON_NOT_PERMITTED);
+            }
             Err(_) => self.fail_connect(sys::XLB_REASON_CONNECT_FAILED),
             Ok(isock) => {
+                pool.permit(&caller);
+                self.pools.set(pool.clone());
                 if isock.is_connected() {
                     if !self.bind(isock, more) {
                         return self.fail_connect(sys::XLB_REASON_CONNECT_FAILED);
@@ -99,10 +116,25 @@ impl Locked<'_> {
                     self.await_connect(isock, deadline_ms);
                 }
                 if self.decision.pool.min_idle > 0 {
-                    pool.warm(self.psock.sk);
+                    pool.warm(self.psock.sk, &caller);
                 }
             }
         }
+    }
+
+    /// Whether the rules of the host let this client have an idle connection.
+    fn may_use(&self, isock: &Isock) -> bool {
+        let may = |caller| isock.may_use(caller).is_ok();
+        let Some(caller) = self.caller.as_ref().filter(|caller| may(caller)) else {
+            return false;
+        };
+        isock.pool.permit(caller);
+        true
+    }
+
+    fn turn_away(&mut self, isock: Isock) {
+        Pool::give_back(isock, self.pools.last(), true);
+        self.fail_connect(sys::XLB_REASON_NOT_PERMITTED);
     }
 
     /// Waits for the end of a connect, or for its deadline.
@@ -286,8 +318,10 @@ impl Locked<'_> {
             deadline_ms = self.dies_ms;
         }
         match pool.take_turn(self.psock, deadline_ms) {
-            Got::Ready(isock) => {
-                if self.bind(isock, false) {
+            Got::Ready(isock, permitted) => {
+                if !permitted && !self.may_use(&isock) {
+                    self.turn_away(isock);
+                } else if self.bind(isock, false) {
                     count::inc(sys::XLB_COUNTER_REUSED);
                 } else {
                     self.find(false, deadline_ms);

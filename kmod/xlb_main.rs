@@ -31,6 +31,7 @@ mod count;
 mod decide;
 mod exchange;
 mod fields;
+mod identity;
 mod isock;
 mod keep_alive;
 mod leave;
@@ -117,6 +118,7 @@ impl kernel::Module for Xlb {
             ..Limits::DEFAULT
         })?;
         count::set_from(given(module_parameters::counts_from.value()));
+        identity::init();
         table::init();
         psock::init()?;
         orphan::init();
@@ -136,5 +138,6 @@ impl Drop for Xlb {
         // SAFETY: Mirrors `init`.
         unsafe { sys::xlb_shim_exit() };
         psock::exit();
+        identity::exit();
     }
 }

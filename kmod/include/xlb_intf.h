@@ -21,7 +21,7 @@
 #include <linux/types.h>
 #endif
 
-#define XLB_ABI 3
+#define XLB_ABI 4
 
 /* --- Requests -------------------------------------------------------------- */
 
@@ -80,7 +80,7 @@ _Static_assert(sizeof(struct xlb_request) == 56, "read by BPF programs of the sa
 
 /* --- Decisions --------------------------------------------------------------- */
 
-/* Limits of one pool: all i-socks of one (cgroup, netns, cluster, endpoint). */
+/* Limits of one pool: all i-socks of one (identity, cluster, endpoint). */
 struct xlb_pool_limits {
 	__u32 min_idle;
 	__u32 max; /* connections; 0 = no limit */
@@ -151,7 +151,8 @@ _Static_assert(sizeof(struct xlb_result) == 32, "read by BPF programs of the sam
 	X(CLIENT_GONE, client_gone, 0, "the client closed before the response was whole")        \
 	X(RETRIED, retried, 0, "the endpoint's connection was dead; the request is sent again")  \
 	X(POOL_TIMEOUT, pool_timeout, 503, "no connection of a full pool came free in time")     \
-	X(NO_MEMORY, no_memory, 503, "no memory for the table of the request's fields")
+	X(NO_MEMORY, no_memory, 503, "no memory for the table of the request's fields")          \
+	X(NOT_PERMITTED, not_permitted, 503, "a rule of the host forbids the connection")
 
 enum xlb_reason {
 #define X(upper, lower, status, text) XLB_REASON_##upper,
@@ -268,8 +269,9 @@ enum xlb_ctl_op {
 	X(ISOCKS, isocks, gauge, "connections to endpoints now")                          \
 	X(ISOCKS_IDLE, isocks_idle, gauge, "of them idle in pools")                       \
 	X(ISOCK_BYTES, isock_bytes, gauge, "module memory of i-socks and pools, bytes")   \
-	X(POOLS, pools, gauge, "pools (cgroup, netns, cluster, endpoint) now")            \
+	X(POOLS, pools, gauge, "pools (identity, cluster, endpoint) now")                 \
 	X(PENDING, pending, gauge, "requests that wait for a connection now")             \
+	X(IDENTITIES, identities, gauge, "network identities that clients have now")      \
 	X(ACCEPTED, accepted, counter, "connects taken over")                             \
 	X(REQUESTS, requests, counter, "request heads framed")                            \
 	X(RESPONSES, responses, counter, "responses relayed to their end")                \
@@ -346,8 +348,22 @@ struct xlb_pool_info {
 	__u32 cluster; /* xlb_pool_limits.cluster */
 	__u8 addr[16];
 	__u16 port;
-	__u16 reserved0[3];
+	/* What else sets its connections apart: see struct xlb_identity of the module. */
+	__u16 source_port; /* that the client has bound; 0: none */
+	__u8 source[16]; /* bound address; all 0: none */
+	char congestion[16];
+	__u32 uid; /* of the socket */
+	__u32 fsuid; /* of who made it, as owner matches see it */
+	__u32 fsgid;
+	__u32 secid; /* label, where the LSM has one */
+	__u32 bound_dev_if;
+	__u32 mark;
+	__u32 priority;
+	__u32 user_timeout_ms; /* 0: none */
+	__u32 keep_idle_s;
+	__u8 tos;
+	__u8 reserved0[7];
 };
-_Static_assert(sizeof(struct xlb_pool_info) == 72, "read by xlbctl of the same ABI");
+_Static_assert(sizeof(struct xlb_pool_info) == 144, "read by xlbctl of the same ABI");
 
 #endif /* XLB_INTF_H */

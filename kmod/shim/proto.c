@@ -102,6 +102,25 @@ static int set_names_v6(struct sock *sk, const struct sockaddr_in6 *to)
 }
 #endif
 
+/* The names that connect has set; what the program has bound stays. */
+static void forget_names(struct sock *sk)
+{
+	struct inet_sock *inet = inet_sk(sk);
+
+	/* A socket bound to a multicast address has no source address but the one we showed. */
+	if (sk->sk_family == AF_INET && inet->inet_saddr != inet->inet_rcv_saddr)
+		inet->inet_saddr = 0;
+	if (!(sk->sk_userlocks & SOCK_BINDADDR_LOCK)) {
+		inet->inet_saddr = 0;
+#if IS_ENABLED(CONFIG_IPV6)
+		if (sk->sk_family == AF_INET6)
+			memset(&inet6_sk(sk)->saddr, 0, sizeof(struct in6_addr));
+#endif
+	}
+	inet->inet_sport = htons(inet->inet_num);
+	inet->inet_daddr = 0;
+}
+
 static int xlb_connect(struct sock *sk, struct sockaddr_unsized *uaddr, int addr_len)
 {
 	struct xlb_psock *psock = xlb_sk_psock(sk);
@@ -143,13 +162,17 @@ static int xlb_connect(struct sock *sk, struct sockaddr_unsized *uaddr, int addr
 	if (err)
 		return err;
 
+	xlb_sk_peer(sk, vip, &port);
+	err = xlb_psock_connected(psock, vip, port);
+	if (err) {
+		forget_names(sk);
+		return err;
+	}
 	inet->inet_sport = inet->inet_num ? htons(inet->inet_num) : shown_port();
 	WRITE_ONCE(sk->sk_shutdown, 0);
 	/* As tcp_connect_init(): the end of a former connection is no error of this one. */
 	WRITE_ONCE(sk->sk_err, 0);
 	sock_reset_flag(sk, SOCK_DONE);
-	xlb_sk_peer(sk, vip, &port);
-	xlb_psock_connected(psock, vip, port);
 	inet_sk_set_state(sk, TCP_ESTABLISHED);
 	/* __inet_stream_connect() takes 0 and this state for SS_CONNECTED. */
 	return 0;
@@ -160,25 +183,6 @@ static int xlb_pre_connect(struct sock *sk, struct sockaddr_unsized *uaddr, int 
 	/* A connect that was refused after bpf_xlb_accept() must not arm this one. */
 	xlb_psock_arm(xlb_sk_psock(sk), 0, 0);
 	return tcp_of(sk)->pre_connect(sk, uaddr, addr_len);
-}
-
-/* The names that connect has set; what the program has bound stays. */
-static void forget_names(struct sock *sk)
-{
-	struct inet_sock *inet = inet_sk(sk);
-
-	/* A socket bound to a multicast address has no source address but the one we showed. */
-	if (sk->sk_family == AF_INET && inet->inet_saddr != inet->inet_rcv_saddr)
-		inet->inet_saddr = 0;
-	if (!(sk->sk_userlocks & SOCK_BINDADDR_LOCK)) {
-		inet->inet_saddr = 0;
-#if IS_ENABLED(CONFIG_IPV6)
-		if (sk->sk_family == AF_INET6)
-			memset(&inet6_sk(sk)->saddr, 0, sizeof(struct in6_addr));
-#endif
-	}
-	inet->inet_sport = htons(inet->inet_num);
-	inet->inet_daddr = 0;
 }
 
 static int xlb_disconnect(struct sock *sk, int flags)
@@ -314,6 +318,8 @@ static int xlb_setsockopt(struct sock *sk, int level, int optname, sockptr_t opt
 	struct xlb_psock *psock = ours(sk);
 	int err;
 
+	if (psock && !xlb_option_is_portable(level, optname))
+		return -EOPNOTSUPP;
 	if (level == SOL_SOCKET) {
 		err = sock_setsockopt(sk->sk_socket, level, optname, optval, optlen);
 		if (!err && psock)
@@ -325,11 +331,12 @@ static int xlb_setsockopt(struct sock *sk, int level, int optname, sockptr_t opt
 		/* The other options of repair are refused by TCP without this one. */
 		case TCP_REPAIR:
 		case TCP_ULP:
-		case TCP_MD5SIG:
-		case TCP_MD5SIG_EXT:
 			return -EOPNOTSUPP;
 		case TCP_KEEPIDLE:
-			return set_keepidle(sk, optval, optlen);
+			err = set_keepidle(sk, optval, optlen);
+			if (!err)
+				xlb_psock_set_options(psock);
+			return err;
 		}
 	}
 	/*
@@ -339,7 +346,7 @@ static int xlb_setsockopt(struct sock *sk, int level, int optname, sockptr_t opt
 	if (level == SOL_IPV6 && optname == IPV6_V6ONLY && sk->sk_family == AF_INET6 && psock)
 		return -EINVAL;
 	err = tcp_of(sk)->setsockopt(sk, level, optname, optval, optlen);
-	if (!err && psock && level == SOL_TCP)
+	if (!err && psock)
 		xlb_psock_set_options(psock);
 	return err;
 }
@@ -495,7 +502,7 @@ int xlb_attach(struct sock *sk, __u32 service)
 	    sk->sk_kern_sock || (sk->sk_family != AF_INET && !v6))
 		return -EOPNOTSUPP;
 	icsk = inet_csk(sk);
-	if (tcp_sk(sk)->repair)
+	if (tcp_sk(sk)->repair || !xlb_sk_portable(sk))
 		return -EOPNOTSUPP;
 
 	if (icsk->icsk_ulp_ops == &xlb_ulp_ops) {

@@ -383,58 +383,17 @@ static void isk_state_change(struct sock *sk)
 	isk_event(sk, XLB_ISOCK_STATE);
 }
 
-/*
- * The cgroups of sk become those of psk: sock_create_kern() takes the current task's, and that
- * may be a worker, or a process that was given the client's socket.  sk was never used.
- */
-static void isk_set_cgroups(struct sock *sk, const struct sock *psk)
-{
-#ifdef CONFIG_SOCK_CGROUP_DATA
-	struct cgroup *from = sock_cgroup_ptr(&sk->sk_cgrp_data);
-	struct cgroup *to = sock_cgroup_ptr((struct sock_cgroup_data *)&psk->sk_cgrp_data);
-
-	if (from != to) {
-		/* As cgroup_sk_clone() and cgroup_sk_free(). */
-		cgroup_get(to);
-		cgroup_bpf_get(to);
-		cgroup_bpf_put(from);
-		cgroup_put(from);
-	}
-	/* Class and priority of cgroup v1, too. */
-	sk->sk_cgrp_data = psk->sk_cgrp_data;
-#endif
-#ifdef CONFIG_MEMCG
-	if (sk->sk_memcg != psk->sk_memcg) {
-		if (psk->sk_memcg)
-			css_get(&psk->sk_memcg->css);
-		if (sk->sk_memcg)
-			css_put(&sk->sk_memcg->css);
-		sk->sk_memcg = psk->sk_memcg;
-	}
-#endif
-}
-
-int xlb_isk_create(struct net *net, int family, const struct sock *psk, struct socket **res)
-{
-	int err = sock_create_kern(net, family, SOCK_STREAM, IPPROTO_TCP, res);
-
-	if (err)
-		return err;
-	isk_set_cgroups((*res)->sk, psk);
-	tcp_sock_set_nodelay((*res)->sk);
-	/* Urgent bytes are bytes: a read must return what was framed, all of it. */
-	sock_set_flag((*res)->sk, SOCK_URGINLINE);
-#ifdef CONFIG_NET_RX_BUSY_POLL
-	/* What net.core.busy_read says is in the p-sock, which lends it. */
-	WRITE_ONCE((*res)->sk->sk_ll_usec, 0);
-#endif
-	return 0;
-}
-
 void xlb_isk_start(struct socket *sock, struct xlb_isock *isock)
 {
 	struct sock *sk = sock->sk;
 
+	tcp_sock_set_nodelay(sk);
+	/* Urgent bytes are bytes: a read must return what was framed, all of it. */
+	sock_set_flag(sk, SOCK_URGINLINE);
+#ifdef CONFIG_NET_RX_BUSY_POLL
+	/* What net.core.busy_read says is in the p-sock, which lends it. */
+	WRITE_ONCE(sk->sk_ll_usec, 0);
+#endif
 	lock_sock(sk);
 	WRITE_ONCE(tcp_data_ready_cb, sk->sk_data_ready);
 	WRITE_ONCE(tcp_write_space_cb, sk->sk_write_space);
@@ -459,30 +418,6 @@ void xlb_isk_stop(struct socket *sock)
 	release_sock(sk);
 }
 
-int xlb_isk_connect(struct socket *sock, const __u8 addr[16], __u16 port)
-{
-	struct sockaddr_storage ss = {};
-	int len;
-
-	if (sock->sk->sk_family == AF_INET) {
-		struct sockaddr_in *sin = (struct sockaddr_in *)&ss;
-
-		sin->sin_family = AF_INET;
-		memcpy(&sin->sin_addr, addr + 12, 4);
-		sin->sin_port = htons(port);
-		len = sizeof(*sin);
-	} else {
-		struct sockaddr_in6 *sin6 = (struct sockaddr_in6 *)&ss;
-
-		sin6->sin6_family = AF_INET6;
-		memcpy(&sin6->sin6_addr, addr, 16);
-		sin6->sin6_port = htons(port);
-		len = sizeof(*sin6);
-	}
-	/* void *: the type of the address changed in 6.19. */
-	return kernel_connect(sock, (void *)&ss, len, O_NONBLOCK);
-}
-
 void xlb_isk_release(struct socket *sock, int abort)
 {
 	struct sock *sk = sock->sk;
@@ -501,7 +436,7 @@ void xlb_isk_release(struct socket *sock, int abort)
 	} else {
 		sock_no_linger(sk);
 	}
-	sock_release(sock);
+	xlb_isk_destroy(sock);
 }
 
 struct sock *xlb_socket_sk(const struct socket *sock)
@@ -739,6 +674,7 @@ static const char *const lock_names[XLB_LOCK_CLASSES] = {
 	[XLB_LOCK_TABLE] = "xlb_pool_table",
 	[XLB_LOCK_DEAD] = "xlb_dead",
 	[XLB_LOCK_ORPHANS] = "xlb_orphans",
+	[XLB_LOCK_IDENTITIES] = "xlb_identities",
 };
 
 void xlb_spin_init(void *lock, unsigned int class_nr)
@@ -1056,10 +992,13 @@ int xlb_shim_init(void)
 	xlb_wq = alloc_workqueue("xlb", WQ_UNBOUND | WQ_MEM_RECLAIM | WQ_HIGHPRI, 0);
 	if (!xlb_wq)
 		return -ENOMEM;
+	err = xlb_identity_init();
+	if (err)
+		goto err_wq;
 	err = -ENOMEM;
 	xlb_reaper_wq = alloc_workqueue("xlb_reaper", WQ_UNBOUND | WQ_MEM_RECLAIM, 1);
 	if (!xlb_reaper_wq)
-		goto err_wq;
+		goto err_identity;
 	err = register_pernet_subsys(&xlb_net_ops);
 	if (err)
 		goto err_reaper;
@@ -1072,6 +1011,8 @@ err_net:
 	unregister_pernet_subsys(&xlb_net_ops);
 err_reaper:
 	destroy_workqueue(xlb_reaper_wq);
+err_identity:
+	xlb_identity_exit();
 err_wq:
 	destroy_workqueue(xlb_wq);
 	return err;
@@ -1081,6 +1022,7 @@ void xlb_shim_exit(void)
 {
 	unregister_pernet_subsys(&xlb_net_ops);
 	destroy_workqueue(xlb_reaper_wq);
+	xlb_identity_exit();
 	destroy_workqueue(xlb_wq);
 	xlb_proto_exit();
 }

@@ -17,6 +17,7 @@ struct socket;
 struct msghdr;
 struct net;
 struct file;
+struct cred;
 struct xlb_psock; /* psock.rs */
 struct xlb_isock; /* isock.rs */
 
@@ -80,12 +81,70 @@ size_t xlb_msg_copy_in(struct msghdr *msg, void *to, size_t len);
 void xlb_msg_skip(struct msghdr *msg, size_t len);
 size_t xlb_msg_copy_out(struct msghdr *msg, const void *from, size_t len);
 
+/* identity.c: who a client is to the network and to the host's rules.  Compared as bytes: no padding. */
+struct xlb_identity {
+	__u64 net; /* address of the netns; only compared, but by who holds a socket of it */
+	__u64 cgroup_id;
+	__u64 programs; /* which BPF programs of the cgroup were asked for its connections */
+	__u64 lsm[4]; /* struct lsm_prop of who made the socket */
+	__u8 source[16]; /* bound address, IPv4 as ::ffff:a.b.c.d; all 0: none */
+	char congestion[16];
+	__u32 netns; /* inode number */
+	__u32 uid; /* of the socket (ip rule uidrange), then of its maker (owner matches) */
+	__u32 fsuid;
+	__u32 fsgid;
+	__u32 secid;
+	__u32 classid; /* cgroup v1: net_cls, net_prio */
+	__u32 prioidx;
+	__u32 bound_dev_if;
+	__u32 mark;
+	__u32 priority;
+	__u32 port_range;
+	__u32 keep_idle; /* jiffies, as the next one and rto_max */
+	__u32 keep_interval;
+	__u32 user_timeout_ms;
+	__u32 rto_max;
+	__u16 source_port; /* host order */
+	__u16 mss;
+	__s16 ttl;
+	__u8 tos; /* or traffic class */
+	__u8 min_ttl;
+	__u8 pmtudisc;
+	__u8 srcprefs;
+	__u8 keep_probes;
+	__u8 txrehash;
+	__u8 v6; /* of which family ttl, min_ttl, pmtudisc and srcprefs are */
+	__u8 flags; /* XLB_IDENTITY_* */
+	__u8 reserved0[6];
+};
+_Static_assert(sizeof(struct xlb_identity) == 168, "compared and hashed as bytes");
+enum {
+	XLB_IDENTITY_DONTROUTE = 1,
+	XLB_IDENTITY_FREEBIND = 2,
+	XLB_IDENTITY_TRANSPARENT = 4,
+	XLB_IDENTITY_REUSE = 8,
+};
+int xlb_identity_init(void);
+void xlb_identity_exit(void);
+const struct cred *xlb_sk_cred(const struct sock *sk); /* locked; with a reference */
+const struct cred *xlb_current_cred(void); /* with a reference */
+const struct cred *xlb_cred_get(const struct cred *cred);
+void xlb_cred_put(const struct cred *cred);
+int xlb_cred_same_groups(const struct cred *a, const struct cred *b);
+void xlb_identity_read(struct sock *psk, const struct cred *cred,
+		       struct xlb_identity *id); /* locked */
+/* An i-sock with this identity, in the cgroups of the p-sock psk; the netns is held by the caller. */
+int xlb_isk_create(const struct xlb_identity *id, const struct cred *cred, int family,
+		   const struct sock *psk, struct socket **res);
+int xlb_isk_connect(struct socket *sock, const struct xlb_identity *id, const struct cred *cred,
+		    const __u8 addr[16], __u16 port);
+
+/* Whether the LSMs let who has cred use this connection to addr:port: 0 or -errno. */
+int xlb_isk_may_use(struct socket *sock, const struct cred *cred, const __u8 addr[16], __u16 port);
+
 /* i-socks. */
-/* In the cgroups of the p-sock psk. */
-int xlb_isk_create(struct net *net, int family, const struct sock *psk, struct socket **res);
 void xlb_isk_start(struct socket *sock, struct xlb_isock *isock);
 void xlb_isk_stop(struct socket *sock);
-int xlb_isk_connect(struct socket *sock, const __u8 addr[16], __u16 port);
 void xlb_isk_release(struct socket *sock,
 		     int abort); /* abort: RST, and no reference to the netns */
 struct sock *xlb_socket_sk(const struct socket *sock);
@@ -210,6 +269,7 @@ enum xlb_lock_class {
 	XLB_LOCK_TABLE,
 	XLB_LOCK_DEAD,
 	XLB_LOCK_ORPHANS,
+	XLB_LOCK_IDENTITIES,
 	XLB_LOCK_CLASSES,
 };
 
@@ -227,7 +287,7 @@ enum {
 struct xlb_psock *xlb_psock_new(struct sock *sk, __u32 service); /* locked, atomic */
 void xlb_psock_arm(struct xlb_psock *psock, __u32 service, int armed); /* locked */
 int xlb_psock_take_armed(struct xlb_psock *psock); /* locked */
-void xlb_psock_connected(struct xlb_psock *psock, const __u8 vip[16], __u16 port); /* locked */
+int xlb_psock_connected(struct xlb_psock *psock, const __u8 vip[16], __u16 port); /* locked */
 void xlb_psock_free(struct xlb_psock *psock); /* ULP release */
 int xlb_psock_is_ours(const struct xlb_psock *psock); /* connected to a VIP, not passed through */
 int xlb_psock_close(struct xlb_psock *psock,

@@ -18,6 +18,7 @@
 )]
 
 mod backend;
+mod bpf;
 mod cases;
 mod corpus;
 mod ctx;

@@ -90,7 +90,7 @@ pub fn explain() {
 pub const BASELINE: &str = "XLB_BASELINE";
 
 /// Counters that say how much there is now, not how much there was.
-const GAUGES: [&str; 7] = [
+const GAUGES: [&str; 8] = [
     "psocks",
     "psock_bytes",
     "isocks",
@@ -98,6 +98,7 @@ const GAUGES: [&str; 7] = [
     "isock_bytes",
     "pools",
     "pending",
+    "identities",
 ];
 
 /// Reads the counters from `xlbctl status -o json`, since the scenario's beginning.

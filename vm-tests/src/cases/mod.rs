@@ -9,6 +9,9 @@ mod clients;
 mod config;
 mod differential;
 mod hostile;
+mod identity;
+mod identity_cgroup;
+mod identity_tcp;
 mod life;
 mod life_many;
 mod matrix;
@@ -53,6 +56,9 @@ const ALL: &[&[Scenario]] = &[
     life_many::SCENARIOS,
     memory::SCENARIOS,
     hostile::SCENARIOS,
+    identity::SCENARIOS,
+    identity_cgroup::SCENARIOS,
+    identity_tcp::SCENARIOS,
     smuggle::SCENARIOS,
     matrix::SCENARIOS,
 ];

@@ -53,6 +53,26 @@ const DIFFERENCES: &[Difference] = &[
     differs(libc::SOL_TCP, libc::TCP_WINDOW_CLAMP, "65536", ""),
     differs(libc::SOL_TCP, libc::TCP_MD5SIG, "EINVAL", "EOPNOTSUPP"),
     differs(libc::SOL_TCP, TCP_MD5SIG_EXT, "EINVAL", "EOPNOTSUPP"),
+    // Not to be given to another socket: a p-sock cannot have them.
+    differs(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, "", "EOPNOTSUPP"),
+    differs(libc::SOL_SOCKET, libc::SO_ATTACH_BPF, "", "EOPNOTSUPP"),
+    differs(libc::SOL_TCP, TCP_AO_ADD_KEY, "", "EOPNOTSUPP"),
+    differs(libc::SOL_TCP, TCP_AO_INFO, "", "EOPNOTSUPP"),
+    differs(libc::SOL_IP, libc::IP_OPTIONS, "", "EOPNOTSUPP"),
+    differs(libc::SOL_IP, libc::IP_OPTIONS, "", "[0]"),
+    differs(libc::SOL_IP, libc::IP_IPSEC_POLICY, "", "EOPNOTSUPP"),
+    differs(libc::SOL_IP, libc::IP_XFRM_POLICY, "", "EOPNOTSUPP"),
+    differs(libc::SOL_IPV6, IPV6_2292PKTOPTIONS, "", "EOPNOTSUPP"),
+    differs(libc::SOL_IPV6, IPV6_FLOWLABEL_MGR, "", "EOPNOTSUPP"),
+    differs(libc::SOL_IPV6, libc::IPV6_IPSEC_POLICY, "", "EOPNOTSUPP"),
+    differs(libc::SOL_IPV6, libc::IPV6_XFRM_POLICY, "", "EOPNOTSUPP"),
+    differs(libc::SOL_IPV6, libc::IPV6_HOPOPTS, "", "EOPNOTSUPP"),
+    differs(libc::SOL_IPV6, libc::IPV6_HOPOPTS, "[8]", "[0]"),
+    differs(libc::SOL_IPV6, libc::IPV6_RTHDRDSTOPTS, "", "EOPNOTSUPP"),
+    differs(libc::SOL_IPV6, libc::IPV6_RTHDRDSTOPTS, "[8]", "[0]"),
+    differs(libc::SOL_IPV6, libc::IPV6_RTHDR, "", "EOPNOTSUPP"),
+    differs(libc::SOL_IPV6, libc::IPV6_DSTOPTS, "", "EOPNOTSUPP"),
+    differs(libc::SOL_IPV6, libc::IPV6_DSTOPTS, "[8]", "[0]"),
     differs(libc::SOL_TCP, libc::TCP_REPAIR, "ok", "EOPNOTSUPP"),
     differs(libc::SOL_TCP, libc::TCP_REPAIR, "EINVAL", "EOPNOTSUPP"),
     differs(libc::SOL_TCP, libc::TCP_REPAIR, "1", "0"),
@@ -84,6 +104,10 @@ const TCP_ZEROCOPY_RECEIVE: i32 = 35;
 const TCP_MD5SIG_EXT: i32 = 32;
 const IP_PROTOCOL: i32 = 52;
 const IPV6_PATHMTU: i32 = 61;
+const TCP_AO_ADD_KEY: i32 = 38;
+const TCP_AO_INFO: i32 = 40;
+const IPV6_2292PKTOPTIONS: i32 = 6;
+const IPV6_FLOWLABEL_MGR: i32 = 32;
 
 /// What is another value on each socket: only length and errno are compared.
 const VOLATILE: &[(i32, i32)] = &[
@@ -220,7 +244,10 @@ fn sweep(ctx: &mut Ctx) -> Result<()> {
     accept_all(BACKEND6)?;
     ctx.shop(&[BACKEND4])?;
     let (four, vip4): (SocketAddr, SocketAddr) = (BACKEND4.parse()?, VIP4.parse()?);
-    let mut found = Found::default();
+    let mut found = Found {
+        seen: vec![false; DIFFERENCES.len()],
+        ..Found::default()
+    };
     found.compare(four, vip4)?;
     found.compare(BACKEND6.parse()?, VIP6.parse()?)?;
     // IPv4 over sockets of IPv6.
@@ -247,7 +274,7 @@ fn sweep(ctx: &mut Ctx) -> Result<()> {
 struct Found {
     steps: usize,
     /// Rows of [`DIFFERENCES`].
-    seen: [bool; DIFFERENCES.len()],
+    seen: Vec<bool>,
     unexpected: Vec<String>,
 }
 

@@ -17,6 +17,7 @@ use crate::kernel::counts::Reader;
 use crate::kernel::ctl::Ctl;
 use crate::numbers::route_key;
 use crate::output::{emit, or_dash, table};
+use crate::verbs::identity::{usual_congestion, Identity};
 
 pub fn run(args: &Get) -> Result<(), Error> {
     let output = args.format.output;
@@ -60,8 +61,9 @@ pub fn run(args: &Get) -> Result<(), Error> {
             ready_to_look()?;
             let document = applied().map(|(_, document)| document).unwrap_or_default();
             let rows = pools(&Ctl::open()?.pools()?, &document);
+            let usual = usual_congestion();
             emit(output, &rows, |rows| {
-                let rows: Vec<_> = rows.iter().map(PoolRow::cells).collect();
+                let rows: Vec<_> = rows.iter().map(|row| row.cells(&usual)).collect();
                 table(
                     &[
                         "CGROUP",
@@ -74,6 +76,7 @@ pub fn run(args: &Get) -> Result<(), Error> {
                         "PENDING",
                         "CREATED",
                         "REUSED",
+                        "IDENTITY",
                     ],
                     &rows,
                 )
@@ -313,10 +316,11 @@ struct PoolRow {
     pending: u32,
     created: u64,
     reused: u64,
+    identity: Identity,
 }
 
 impl PoolRow {
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self, usual: &str) -> Vec<String> {
         vec![
             self.cgroup.clone(),
             self.netns.to_string(),
@@ -328,6 +332,7 @@ impl PoolRow {
             self.pending.to_string(),
             self.created.to_string(),
             self.reused.to_string(),
+            self.identity.text(usual),
         ]
     }
 }
@@ -356,6 +361,7 @@ fn pools(pools: &[xlb_pool_info], document: &Document) -> Vec<PoolRow> {
             pending: pool.pending,
             created: pool.created,
             reused: pool.reused,
+            identity: Identity::of(pool),
         })
         .collect()
 }

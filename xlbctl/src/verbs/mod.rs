@@ -5,6 +5,7 @@ pub mod apply;
 pub mod delete;
 pub mod explain;
 pub mod get;
+pub mod identity;
 pub mod load;
 mod pins;
 pub mod stats;
