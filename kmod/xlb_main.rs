@@ -13,6 +13,7 @@
 //! | `orphan.rs` | p-sockets that were closed with a request still to be sent |
 //! | `leave.rs` | p-sockets that have ended, but whose programs keep them |
 //! | `isock.rs`, `pool.rs` | connections to endpoints, and who may use them |
+//! | `identity.rs` | what the host's rules see of a client, which its connections must be like |
 //! | `keep_alive.rs` | how long an endpoint keeps an idle connection |
 //! | `holders.rs`, `table.rs` | who holds the connections of a pool; all pools, and the reaper |
 //! | `fields.rs` | what BPF may ask about a request |

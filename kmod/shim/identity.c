@@ -211,6 +211,8 @@ static void read_ip(const struct sock *psk, struct xlb_identity *id)
 		id->flags |= XLB_IDENTITY_TRANSPARENT;
 	if (psk->sk_reuse)
 		id->flags |= XLB_IDENTITY_REUSE;
+	if (psk->sk_reuseport)
+		id->flags |= XLB_IDENTITY_REUSEPORT;
 }
 
 /* What the client has set wins over our own, and so does a host that is stricter than we are. */
@@ -496,6 +498,8 @@ static int bind_source(struct socket *sock, const struct xlb_identity *id)
 		return -EADDRNOTAVAIL;
 	len = to_sockaddr(sk->sk_family, id->source, id->source_port, id->bound_dev_if, &ss);
 	sk->sk_reuse = SK_FORCE_REUSE;
+	/* And with who binds it after us, as the client's socket does. */
+	sk->sk_reuseport = !!(id->flags & XLB_IDENTITY_REUSEPORT);
 	/* The client was allowed to bind it, whatever it may do now. */
 	before = override_creds(own_cred);
 	err = kernel_bind(sock, (void *)&ss, len);

@@ -123,6 +123,7 @@ enum {
 	XLB_IDENTITY_FREEBIND = 2,
 	XLB_IDENTITY_TRANSPARENT = 4,
 	XLB_IDENTITY_REUSE = 8,
+	XLB_IDENTITY_REUSEPORT = 16,
 };
 int xlb_identity_init(void);
 void xlb_identity_exit(void);

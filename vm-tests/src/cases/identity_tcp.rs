@@ -207,7 +207,8 @@ fn dead_endpoint(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-/// An endpoint that lives and does not read for longer than a dead one is believed in: nothing is lost.
+/// An endpoint that lives and does not read for longer than a dead one is believed in: nothing is lost, but for a
+/// client that has a user time-out of its own, which TCP also counts then.
 fn slow_endpoint(ctx: &mut Ctx) -> Result<()> {
     const LENGTH: usize = 8 << 20;
     const PAUSE: Duration = Duration::from_secs(45);
@@ -218,18 +219,32 @@ fn slow_endpoint(ctx: &mut Ctx) -> Result<()> {
         conn.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     })?;
     let vip = ctx.shop(&[BACKEND])?;
-    let sock = Sock::open(vip)?;
-    sock.timeouts(PAUSE * 3)?;
-    sock.send_all(
-        format!("POST / HTTP/1.1\r\nHost: shop.example\r\nContent-Length: {LENGTH}\r\n\r\n")
-            .as_bytes(),
-    )?;
-    sock.send_all(&vec![b'x'; LENGTH])?;
-    let head = sock.recv(4096, MsgFlags::empty())?;
+    let upload = |timeout_ms: i32| -> Result<String> {
+        let sock = Sock::new(vip, SockFlag::empty())?;
+        sock.timeouts(PAUSE * 3)?;
+        sock.set(libc::SOL_TCP, libc::TCP_USER_TIMEOUT, timeout_ms)?;
+        sock.connect(vip)?;
+        let head =
+            format!("POST / HTTP/1.1\r\nHost: shop.example\r\nContent-Length: {LENGTH}\r\n\r\n");
+        sock.send_all(head.as_bytes())?;
+        // What is not taken any more is dropped, for the reply is on its way.
+        let _ = sock.send_all(&vec![b'x'; LENGTH]);
+        let head = sock.recv(4096, MsgFlags::empty())?;
+        Ok(String::from_utf8_lossy(&head).into_owned())
+    };
+    let (patient, hasty) = thread::scope(|scope| {
+        let (patient, hasty) = (scope.spawn(|| upload(0)), scope.spawn(|| upload(20_000)));
+        (patient.join(), hasty.join())
+    });
+    let patient = patient.map_err(|_| anyhow!("client"))??;
+    let hasty = hasty.map_err(|_| anyhow!("client"))??;
     ensure!(
-        head.starts_with(b"HTTP/1.1 200"),
-        "{:?}",
-        String::from_utf8_lossy(&head)
+        patient.starts_with("HTTP/1.1 200"),
+        "without a time-out: {patient}"
+    );
+    ensure!(
+        hasty.starts_with("HTTP/1.1 502"),
+        "with one of 20 s: {hasty}"
     );
     Ok(())
 }
