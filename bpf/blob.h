@@ -32,7 +32,8 @@
 #define XLB_MAX_ENDPOINTS 65536 /* in one cluster */
 #define XLB_MAX_TARGETS 1024 /* weighted clusters of one route */
 #define XLB_MAX_CONDITIONS 64 /* of one route */
-#define XLB_MAX_WANTED (2 * XLB_MAX_CONDITIONS) /* names of a virtual host: parameters and cookies */
+#define XLB_MAX_WANTED \
+	(2 * XLB_MAX_CONDITIONS) /* names of a virtual host: parameters and cookies */
 #define XLB_MAX_DEPTH 64 /* segments of a path prefix */
 #define XLB_MAX_LABELS 128 /* dots in a host: a DNS name of 255 bytes has fewer */
 #define XLB_MAX_CGROUP_LEVEL 64

@@ -182,14 +182,12 @@ impl Psock {
     /// that polls when the first byte comes must find it.
     pub(crate) fn will_relay(&self, sk: *mut sys::sock) {
         self.set_rx(sk);
-        self.poll
-            .write_release(self.poll.read() | bits::RELAY);
+        self.poll.write_release(self.poll.read() | bits::RELAY);
     }
 
     /// Wants i-sock events to kick the work, from before the next event.
     pub(crate) fn want_kick(&self) {
-        self.poll
-            .write_release(self.poll.read() | bits::KICK);
+        self.poll.write_release(self.poll.read() | bits::KICK);
     }
 
     /// The endpoint shown by `get sockets`.
@@ -199,8 +197,7 @@ impl Psock {
 
     /// Counts a request.
     pub(crate) fn count_request(&self) {
-        self.requests
-            .write(self.requests.read().wrapping_add(1));
+        self.requests.write(self.requests.read().wrapping_add(1));
     }
 
     /// The service that the client connected to.
@@ -237,7 +234,8 @@ impl Psock {
             }
             // SAFETY: With the reference it stays what it is, and when it is the bound one still,
             // then it is an i-sock.
-            let writable = self.rx.read_acquire() != rx || unsafe { sys::xlb_isk_writable(rx) } != 0;
+            let writable =
+                self.rx.read_acquire() != rx || unsafe { sys::xlb_isk_writable(rx) } != 0;
             // SAFETY: Taken above.
             unsafe { sys::xlb_isk_put(rx) };
             return writable;

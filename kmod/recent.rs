@@ -68,12 +68,7 @@ impl Recent {
     }
 
     #[inline(never)]
-    fn take_other(
-        &mut self,
-        last: Option<Arc<Pool>>,
-        key: &Key,
-        identity: &Id,
-    ) -> Result<Found> {
+    fn take_other(&mut self, last: Option<Arc<Pool>>, key: &Key, identity: &Id) -> Result<Found> {
         let Some(last) = last else {
             return table::get(key, identity).map(Found::new);
         };

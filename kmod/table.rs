@@ -141,7 +141,9 @@ pub(crate) fn get(key: &Key, identity: &Id) -> Result<Arc<Pool>> {
         return Ok(pool);
     }
     new.next.store(bucket.head.load(Relaxed), Relaxed);
-    bucket.head.store(Arc::into_raw(new.clone()).cast_mut(), Release);
+    bucket
+        .head
+        .store(Arc::into_raw(new.clone()).cast_mut(), Release);
     drop(guard);
     count::inc(sys::XLB_COUNTER_POOLS);
     count::add(sys::XLB_COUNTER_ISOCK_BYTES, size_of::<Pool>() as i64);

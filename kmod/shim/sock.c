@@ -669,12 +669,9 @@ void xlb_isk_shut_write(struct socket *sock)
 
 static struct lock_class_key lock_keys[XLB_LOCK_CLASSES];
 static const char *const lock_names[XLB_LOCK_CLASSES] = {
-	[XLB_LOCK_POOL] = "xlb_pool",
-	[XLB_LOCK_STRIPE] = "xlb_pool_stripe",
-	[XLB_LOCK_TABLE] = "xlb_pool_table",
-	[XLB_LOCK_DEAD] = "xlb_dead",
-	[XLB_LOCK_ORPHANS] = "xlb_orphans",
-	[XLB_LOCK_IDENTITIES] = "xlb_identities",
+	[XLB_LOCK_POOL] = "xlb_pool",	     [XLB_LOCK_STRIPE] = "xlb_pool_stripe",
+	[XLB_LOCK_TABLE] = "xlb_pool_table", [XLB_LOCK_DEAD] = "xlb_dead",
+	[XLB_LOCK_ORPHANS] = "xlb_orphans",  [XLB_LOCK_IDENTITIES] = "xlb_identities",
 };
 
 void xlb_spin_init(void *lock, unsigned int class_nr)

@@ -581,13 +581,15 @@ mod tests {
             names
                 .iter()
                 .zip(wanted)
-                .map(|(name, wanted)| match table.find(&self.head, name.as_bytes()) {
-                    Ok(place) => place.and_then(|place| table.part(place)),
-                    Err(NotLookedFor) => {
-                        assert!(!wanted, "{name}");
-                        None
-                    }
-                })
+                .map(
+                    |(name, wanted)| match table.find(&self.head, name.as_bytes()) {
+                        Ok(place) => place.and_then(|place| table.part(place)),
+                        Err(NotLookedFor) => {
+                            assert!(!wanted, "{name}");
+                            None
+                        }
+                    },
+                )
                 .collect()
         }
     }

@@ -70,6 +70,14 @@ struct Named {
     few: Vec<u32>,
 }
 
+/// What conditions ask for in one place.
+#[derive(Default)]
+struct Asked {
+    count: usize,
+    /// By where the name is: the first condition that has it.
+    names: BTreeMap<(u32, u16, u16), u32>,
+}
+
 impl Tables {
     fn domain(&mut self, domain: &str, vhost: u32) -> Option<()> {
         let (key, text, flag) = if domain == "*" {
@@ -192,26 +200,25 @@ impl Tables {
 
     /// Which names these routes ask for.
     fn named(&self, routes: std::ops::Range<u32>) -> Named {
-        // By place: how often it is asked for, and the first condition of each name.
-        let mut found: BTreeMap<u8, (usize, BTreeMap<(u32, u16, u16), u32>)> = BTreeMap::new();
+        let mut places: BTreeMap<u8, Asked> = BTreeMap::new();
         for route in &self.routes[routes.start as usize..routes.end as usize] {
             for index in route.condition..route.condition + route.condition_count {
                 let c = &self.conditions[index as usize];
                 if c.name_bytes > 0 {
                     let name = (c.name_page, c.name_offset, c.name_bytes);
-                    let (asked, names) = found.entry(c.place).or_default();
-                    *asked += 1;
-                    names.entry(name).or_insert(index);
+                    let asked = places.entry(c.place).or_default();
+                    asked.count += 1;
+                    asked.names.entry(name).or_insert(index);
                 }
             }
         }
         let mut named = Named::default();
-        for (place, (asked, names)) in found {
+        for (place, Asked { count, names }) in places {
             if u32::from(place) == intf::XLB_PLACE_HEADER
                 || names.len() > intf::XLB_MAX_CONDITIONS as usize
             {
                 named.all |= u32::from(place);
-            } else if asked > 1 {
+            } else if count > 1 {
                 named.few.extend(names.into_values());
             }
         }
