@@ -232,10 +232,10 @@ impl Psock {
                 // It goes, or has gone: a write finds out.
                 return true;
             }
+            let bound = self.rx.read_acquire() == rx;
             // SAFETY: With the reference it stays what it is, and when it is the bound one still,
             // then it is an i-sock.
-            let writable =
-                self.rx.read_acquire() != rx || unsafe { sys::xlb_isk_writable(rx) } != 0;
+            let writable = !bound || unsafe { sys::xlb_isk_writable(rx) } != 0;
             // SAFETY: Taken above.
             unsafe { sys::xlb_isk_put(rx) };
             return writable;
