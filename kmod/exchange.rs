@@ -40,6 +40,7 @@ use crate::pool::Pool;
 use crate::psock::{bits, Locked};
 use crate::recent::Recent;
 use crate::sys;
+use crate::table;
 
 /// See the top of the file.
 pub(crate) enum Phase {
@@ -628,10 +629,19 @@ impl Locked<'_> {
         self.held = 0;
     }
 
+    /// Lets go of idle connections from a port that the client has bound: while they are kept nobody could bind it, or
+    /// connect from it to their endpoints.
+    pub(crate) fn free_port(&self) {
+        if let Some(identity) = self.identity.as_ref().filter(|id| id.has_port()) {
+            table::reset_idle(identity);
+        }
+    }
+
     /// Ends all that a socket is doing, for good: it is closed.
     pub(crate) fn end(&mut self, reason: u32) {
         self.abandon(reason);
         self.phase = Phase::Closed;
+        self.free_port();
         self.pools.clear();
         self.identity = None;
         self.caller = None;

@@ -145,6 +145,11 @@ impl Id {
         &self.get().raw
     }
 
+    /// Whether the client has bound a port.
+    pub(crate) fn has_port(&self) -> bool {
+        self.raw().source_port != 0
+    }
+
     pub(crate) fn cred(&self) -> *const sys::cred {
         self.get().cred.0
     }

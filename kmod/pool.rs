@@ -61,6 +61,11 @@ impl Key {
         }
     }
 
+    /// Whether it names `identity`.
+    pub(crate) fn is_of(&self, identity: &Id) -> bool {
+        self.identity == identity.address()
+    }
+
     /// `AF_INET` for IPv4-mapped addresses, else `AF_INET6`.
     pub(crate) fn family(&self) -> i32 {
         const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
@@ -176,6 +181,15 @@ impl Inner {
         p.kick(0);
         None
     }
+}
+
+/// How an idle connection ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// By a FIN.
+    Order,
+    /// By a RST, which leaves no `TIME_WAIT` behind that has its port.
+    Reset,
 }
 
 /// What [`Pool::acquire`] found.
@@ -633,7 +647,7 @@ impl Pool {
     }
 
     /// Closes what is idle now, and what is running when it ends. May sleep.
-    pub(crate) fn retire(&self) {
+    pub(crate) fn retire(&self, how: End) {
         let inner = self.inner.lock();
         self.generation.write(self.generation.read() + 1);
         drop(inner);
@@ -641,6 +655,11 @@ impl Pool {
         while !done {
             let mut out = Chain::new();
             done = self.stripes.empty(&mut out);
+            while let Some(mut isock) = out.pop() {
+                if how == End::Reset {
+                    isock.reset_at_end();
+                }
+            }
         }
     }
 

@@ -718,6 +718,7 @@ unsafe extern "C" fn xlb_psock_disconnect(psock: *mut sys::xlb_psock) {
     unsafe {
         psock.owned(|locked| {
             locked.abandon(sys::XLB_REASON_CLIENT_GONE);
+            locked.free_port();
             locked.clear();
         });
     }

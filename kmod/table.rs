@@ -23,7 +23,7 @@ use crate::identity::Id;
 use crate::isock::{now_ms, Chain, Isock};
 use crate::lock::BhLock;
 use crate::orphan;
-use crate::pool::{Inner, Key, Pool};
+use crate::pool::{End, Inner, Key, Pool};
 use crate::sys;
 
 /// Buckets of the table, some tens of KiB of static memory.
@@ -194,7 +194,17 @@ pub(crate) fn retire_endpoint(addr: &[u8; 16], port: u16) {
     let _closing = CLOSING.lock();
     for_each(|pool| {
         if pool.key.addr == *addr && pool.key.port == port {
-            pool.retire();
+            pool.retire(End::Order);
+        }
+    });
+}
+
+/// Resets the idle connections of clients with this identity; of running ones the exchanges end first. The caller
+/// holds a socket of its netns. May sleep.
+pub(crate) fn reset_idle(identity: &Id) {
+    for_each(|pool| {
+        if pool.key.is_of(identity) {
+            pool.retire(End::Reset);
         }
     });
 }
@@ -205,7 +215,7 @@ fn remove_if(mut gone: impl FnMut(&Pool, &Inner) -> bool) {
     let mut free = REMOVE_BATCH;
     for bucket in &TABLE {
         while let Some(pool) = bucket.remove(&mut gone) {
-            pool.retire();
+            pool.retire(End::Order);
             count::dec(sys::XLB_COUNTER_POOLS);
             count::add(sys::XLB_COUNTER_ISOCK_BYTES, -(size_of::<Pool>() as i64));
             free -= 1;

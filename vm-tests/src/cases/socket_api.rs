@@ -191,7 +191,7 @@ fn bound_before_connect(ctx: &mut Ctx) -> Result<()> {
     sock.connect(vip)?;
     sock.timeouts(ctx.secs(20))?;
     ensure!(sock.local()? == own, "getsockname {}", sock.local()?);
-    get(&sock)?;
+    get(&sock).context("bound to an address and a port")?;
     drop(sock);
     // The port must be free again, whoever had the socket.
     let again = Sock::new(vip, SockFlag::empty())?;
@@ -213,7 +213,7 @@ fn bound_before_connect(ctx: &mut Ctx) -> Result<()> {
                 "getsockname {}",
                 sock.local()?
             );
-            get(&sock)?;
+            get(&sock).with_context(|| format!("bound to {any}"))?;
             let other = Sock::new(vip, SockFlag::empty())?;
             ensure!(
                 bind(other.raw(), &SockaddrStorage::from(any)) == Err(Errno::EADDRINUSE),
@@ -228,11 +228,11 @@ fn bound_before_connect(ctx: &mut Ctx) -> Result<()> {
         bind(sock.raw(), &SockaddrStorage::from(many)).context("bind to a multicast address")?;
         sock.connect(vip)?;
         sock.timeouts(ctx.secs(20))?;
-        get(&sock)?;
+        get(&sock).context("bound to a multicast address")?;
         sock.disconnect().context("connect(AF_UNSPEC)")?;
         sock.connect(BACKEND.parse()?)
             .context("to the backend itself")?;
-        get(&sock)?;
+        get(&sock).context("from the backend itself")?;
     }
     Ok(())
 }
