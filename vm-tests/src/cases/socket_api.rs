@@ -182,6 +182,11 @@ fn connect_twice(ctx: &mut Ctx) -> Result<()> {
     get(&sock)
 }
 
+/// As [`get`]; what there is then is printed when it fails.
+fn answered(sock: &Sock) -> Result<()> {
+    get(sock).inspect_err(|_| xlb::explain())
+}
+
 fn bound_before_connect(ctx: &mut Ctx) -> Result<()> {
     let _backend = Logging::start(BACKEND)?;
     let vip = ctx.shop(&[BACKEND])?;
@@ -191,29 +196,33 @@ fn bound_before_connect(ctx: &mut Ctx) -> Result<()> {
     sock.connect(vip)?;
     sock.timeouts(ctx.secs(20))?;
     ensure!(sock.local()? == own, "getsockname {}", sock.local()?);
-    get(&sock).context("bound to an address and a port")?;
+    answered(&sock).context("bound to an address and a port")?;
     drop(sock);
     // The port must be free again, whoever had the socket.
     let again = Sock::new(vip, SockFlag::empty())?;
     setsockopt(again.fd(), sockopt::ReuseAddr, &true)?;
     bind(again.raw(), &SockaddrStorage::from(own)).context("bind the same port after close")?;
     // A port without an address: the name gets one, the socket's place among the bound ones does not.
+    // The connection has the port too: each time another one, as with TCP, where the last one's may be in use for a while.
     for (any, vip, shown) in [
-        ("0.0.0.0:40124", vip, "127.0.0.1:40124"),
-        ("[::]:40125", VIP6.parse()?, "[::1]:40125"),
+        ("0.0.0.0:0", vip, "127.0.0.1:0"),
+        ("[::]:0", VIP6.parse()?, "[::1]:0"),
     ] {
-        let any: SocketAddr = any.parse()?;
-        for _ in 0..20 {
+        let mut any: SocketAddr = any.parse()?;
+        let mut shown: SocketAddr = shown.parse()?;
+        for port in 40200..40220 {
+            any.set_port(port);
+            shown.set_port(port);
             let sock = Sock::new(vip, SockFlag::empty())?;
             bind(sock.raw(), &SockaddrStorage::from(any)).with_context(|| format!("bind {any}"))?;
             sock.connect(vip)?;
             sock.timeouts(ctx.secs(20))?;
             ensure!(
-                sock.local()? == shown.parse()?,
+                sock.local()? == shown,
                 "getsockname {}",
                 sock.local()?
             );
-            get(&sock).with_context(|| format!("bound to {any}"))?;
+            answered(&sock).with_context(|| format!("bound to {any}"))?;
             let other = Sock::new(vip, SockFlag::empty())?;
             ensure!(
                 bind(other.raw(), &SockaddrStorage::from(any)) == Err(Errno::EADDRINUSE),
@@ -222,17 +231,17 @@ fn bound_before_connect(ctx: &mut Ctx) -> Result<()> {
         }
     }
     // Bound to an address that is none to send from, and then connected elsewhere as plain TCP.
-    let many: SocketAddr = "224.0.0.1:40126".parse()?;
-    for _ in 0..20 {
+    for port in 40220..40240 {
+        let many = SocketAddr::from(([224, 0, 0, 1], port));
         let sock = Sock::new(vip, SockFlag::empty())?;
         bind(sock.raw(), &SockaddrStorage::from(many)).context("bind to a multicast address")?;
         sock.connect(vip)?;
         sock.timeouts(ctx.secs(20))?;
-        get(&sock).context("bound to a multicast address")?;
+        answered(&sock).context("bound to a multicast address")?;
         sock.disconnect().context("connect(AF_UNSPEC)")?;
         sock.connect(BACKEND.parse()?)
             .context("to the backend itself")?;
-        get(&sock).context("from the backend itself")?;
+        answered(&sock).context("from the backend itself")?;
     }
     Ok(())
 }
