@@ -217,11 +217,7 @@ fn bound_before_connect(ctx: &mut Ctx) -> Result<()> {
             bind(sock.raw(), &SockaddrStorage::from(any)).with_context(|| format!("bind {any}"))?;
             sock.connect(vip)?;
             sock.timeouts(ctx.secs(20))?;
-            ensure!(
-                sock.local()? == shown,
-                "getsockname {}",
-                sock.local()?
-            );
+            ensure!(sock.local()? == shown, "getsockname {}", sock.local()?);
             answered(&sock).with_context(|| format!("bound to {any}"))?;
             let other = Sock::new(vip, SockFlag::empty())?;
             ensure!(
