@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
-# Writes to $RESULT the version of the newest stock kernel that matches $KERNEL ("", "7.3"
-# or a full version), has all the packages that a Rust module needs, and has Rust.
+# Writes to $RESULT the version of the newest stock kernel that matches $KERNEL ("", "7.3",
+# "7.3-rt" or a full version), has all the packages that a Rust module needs, and has Rust.
 set -euo pipefail
 . /xlb/env/in/kernel-lib.sh
+
+# Of Debian's flavours the one for virtual machines, unless that with PREEMPT_RT is asked for.
+flavour=cloud
+case $KERNEL in *-rt | *-rt-amd64) flavour=rt ;; esac
+want=${KERNEL%-rt}
 
 versions_of() { apt-cache "${apt_own[@]}" show "$1" 2>/dev/null | sed -n 's/^Version: //p'; }
 
@@ -16,7 +21,7 @@ binary_of() {
 }
 
 candidates() {
-	apt-cache "${apt_own[@]}" search --names-only '^linux-headers-7\.[0-9.]+.*-cloud-amd64$' |
+	apt-cache "${apt_own[@]}" search --names-only "^linux-headers-7\.[0-9.]+[^-]*-$flavour-amd64\$" |
 		sed 's/^linux-headers-\([^ ]*\) .*/\1/' | sort -rV
 }
 
@@ -42,8 +47,8 @@ choose() {
 	local v
 	while read -r v; do
 		case $v in
-		"$KERNEL" | "$KERNEL".*) ;;
-		*) [ -z "$KERNEL" ] || continue ;;
+		"$want" | "$want".*) ;;
+		*) [ -z "$want" ] || continue ;;
 		esac
 		complete "$v" && has_rust "$v" && echo "$v" >"$RESULT" && echo "chosen: $v" && return 0
 		echo "not usable: $v (packages missing, sources of another build, or no Rust)"
