@@ -7,7 +7,7 @@ export KERNEL CPUS MEM ICOUNT DEBUG NOMODULE TIMEOUT ARGS APPEND V XLB_CACHE FIL
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup kmod bpf xlbctl demo test unit vm-test vm-shell vm-run lint fmt doc clean \
-	install test-all test-debug bench
+	install test-all test-debug test-kcsan bench
 
 help:
 	@echo 'XLB: a layer-7 load balancer in the Linux kernel'
@@ -23,6 +23,7 @@ help:
 	@echo '  test-all         as test, with every cell of the matrix of clients and servers; test draws a part'
 	@echo '                   by a seed that it prints: XLB_SEED=n draws the same again'
 	@echo '  test-debug       vm-test on a kernel with KASAN, lockdep, kmemleak (built once, cached)'
+	@echo '  test-kcsan       the concurrent scenarios on a kernel with KCSAN, which finds data races (built once, cached)'
 	@echo '  bench            requests per virtual second: direct, XLB, haproxy; QUICK=1 for a short one'
 	@echo '  vm-run           SCRIPT=path/to/x.sh runs it in the machine, in its own folder (/case there,'
 	@echo '                   writable); ARGS="..." are given to it.  Exit: the status of the script; 97 when'
@@ -36,7 +37,8 @@ help:
 	@echo
 	@echo '  KERNEL=7.3       or a full version; default: the newest stock 7.x kernel of backports with Rust,'
 	@echo '                   as first chosen; KERNEL=newest looks again'
-	@echo '  DEBUG=1          vm-run, vm-shell, kmod: on the debug kernel'
+	@echo '                   KERNEL=7.3-rt: the one with PREEMPT_RT'
+	@echo '  DEBUG=1          vm-run, vm-shell, vm-test, kmod: on the debug kernel; DEBUG=kcsan: on that with KCSAN'
 	@echo '  CPUS=2 MEM=2G ICOUNT=1 NOMODULE=1 TIMEOUT=900   of the machine; ICOUNT counts instructions'
 	@echo '  XLB_CACHE=...    where build root and kernels are kept; default: ~/.cache/xlb'
 
@@ -63,6 +65,10 @@ test-all:
 test-debug:
 	@DEBUG=1 $(env) build kmod xlbctl vm-tests
 	@$(env) test-debug
+
+test-kcsan:
+	@DEBUG=kcsan $(env) build kmod xlbctl vm-tests
+	@$(env) test-kcsan
 
 bench:
 	@$(env) build kmod xlbctl

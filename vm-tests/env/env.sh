@@ -7,7 +7,7 @@
 #
 #   root-HASH/       the build root; also, read-only, the file system of the machines
 #   kernel-HASH/V/   a stock kernel V: prepared tree (build/), packages (pkg/), vmlinux
-#   debug-HASH/V/    the debug kernel of V's sources, in the same shape
+#   debug-HASH/V/    the debug kernel of V's sources, in the same shape; kcsan-HASH/V/ the one with KCSAN
 #   pypi-HASH/       programs of the Python index: Envoy and what else env/pypi lists
 #   work/ID/         for each checkout: copies of the sources, build results, machines' logs
 #   apt/ cargo/      package lists, crates
@@ -31,7 +31,14 @@ case $cache/ in "$repo"/*) die "XLB_CACHE is inside the checkout: choose another
 
 root=$cache/root-$(hash_of "$here/packages" "$here/peers" <(declare -f debootstrap_into))
 kernels=$cache/kernel-$(hash_of "$here/packages" "$here/in/kernel.sh" "$here/in/kernel-lib.sh")
-debugs=$cache/debug-$(hash_of "$here/packages" "$here/in/kernel-debug.sh" "$here/in/kernel-lib.sh" "$repo"/kconfig/debug.config)
+case ${1:-} in test-debug) DEBUG=1 ;; test-kcsan) DEBUG=kcsan ;; esac
+# DEBUG=1 is the kernel of kconfig/debug.config, DEBUG=NAME of it and kconfig/NAME.config over it.
+case ${DEBUG:-} in
+'' | 1) flavour=debug fragments=(debug.config) ;;
+*) flavour=$DEBUG fragments=(debug.config "$DEBUG.config") ;;
+esac
+[ -f "$repo/kconfig/$flavour.config" ] || die "DEBUG=$flavour: there is no kconfig/$flavour.config"
+debugs=$cache/$flavour-$(hash_of "$here/packages" "$here/in/kernel-debug.sh" "$here/in/kernel-lib.sh" "${fragments[@]/#/$repo/kconfig/}")
 pypi=$cache/pypi-$(hash_of "$here/pypi" "$here/in/pypi.sh")
 work=$cache/work/$(printf %s "$repo" | sha256sum | cut -c1-8)
 
@@ -89,8 +96,8 @@ make_pypi() { # DIR.tmp
 }
 
 make_debug_kernel() { # VERSION DIR.tmp
-	step "debug kernel of $1's sources with kconfig/debug.config (half an hour and more on 2 CPUs)" "$2" \
-		inside xlb VERSION="$1" OUT="/xlb/debugs/${2##*/}" bash "$(script kernel-debug.sh)"
+	step "debug kernel of $1's sources with ${fragments[*]} of kconfig/ (half an hour and more on 2 CPUs)" "$2" \
+		inside xlb VERSION="$1" FRAGMENTS="${fragments[*]}" OUT="/xlb/debugs/${2##*/}" bash "$(script kernel-debug.sh)"
 }
 
 setup() {
@@ -98,11 +105,11 @@ setup() {
 	choose_kernel
 	[ -d "$kernels/$version" ] || locked "$cache/lock" stage "$kernels/$version" make_kernel "$version"
 	[ -d "$pypi/programs" ] || locked "$cache/lock" stage "$pypi/programs" make_pypi
-	kernel=/xlb/kernels/$version
+	kernel=/xlb/kernels/$version kernel_id=$version
 	if [ -n "${DEBUG:-}" ]; then
 		[ -d "$debugs/$version" ] ||
-			locked "$cache/lock-debug" stage "$debugs/$version" make_debug_kernel "$version"
-		kernel=/xlb/debugs/$version
+			locked "$cache/lock-$flavour" stage "$debugs/$version" make_debug_kernel "$version"
+		kernel=/xlb/debugs/$version kernel_id=$version-$flavour
 	fi
 }
 
@@ -110,7 +117,7 @@ setup() {
 # that copy: Kbuild need not wait for cargo.
 build_locked() { # COPY WHAT
 	inside root COPY="$1" bash "$(script sync.sh)" &&
-		inside xlb COPY="$1" XLB_KERNEL="$kernel" V="${V:-}" bash "$(script build.sh)" "$2"
+		inside xlb COPY="$1" XLB_KERNEL="$kernel" KERNEL_ID="$kernel_id" V="${V:-}" bash "$(script build.sh)" "$2"
 }
 build() {
 	local what copy
@@ -133,7 +140,7 @@ copy_out() { # FILE-IN-WORK FILE-IN-CHECKOUT
 	mv "$repo/$2.new" "$repo/$2"
 }
 
-kdir() { printf 'ko/%s' "$(basename "$kernel")${DEBUG:+-debug}"; }
+kdir() { printf 'ko/%s' "$kernel_id"; }
 
 vm() { # [SCRIPT]; or COMMAND, which runs in the machine without a folder of its own
 	local case_dir='' name=''
@@ -174,6 +181,14 @@ test_debug() {
 	return "$rc"
 }
 
+# On the kernel with KCSAN, what runs at the same time as something else.  In KCSAN's own delays (80 us in
+# a task, 20 in an interrupt) an emulated CPU does next to nothing that could race with what is watched.
+concurrent_scenarios=pool/,life/,balance/,socket/,io/,edge/,owner/,identity/,storm/,under_load,clients/many,config/old_or_new
+test_kcsan() {
+	setup
+	FILTER=${FILTER:-$concurrent_scenarios} APPEND="log_buf_len=16M kcsan.udelay_task=2000 kcsan.udelay_interrupt=400 ${APPEND:-}" vm_test
+}
+
 # All that .ci/run wants: every part runs, whatever the earlier ones said.  Compilers and the
 # machine work at the same time, as each leaves a CPU idle; what the compilers say comes last.
 test_all() {
@@ -209,7 +224,7 @@ install_all() { # DESTDIR; after a build
 
 usage() {
 	cat <<-'END'
-		env.sh COMMAND; the environment chooses: KERNEL, DEBUG=1, XLB_CACHE
+		env.sh COMMAND; the environment chooses: KERNEL, DEBUG=1 or kcsan, XLB_CACHE
 		  setup                 make what is missing: build root, kernel
 		  kernel                print the chosen kernel
 		  build WHAT...         kmod, bpf, xlbctl, vm-tests, unit, lint, doc, ...: see in/build.sh
@@ -218,6 +233,7 @@ usage() {
 		  vm-test               all scenarios of vm-tests, or those that match FILTER
 		  test                  lint, unit, vm-test
 		  test-debug            the scenarios on the debug kernel, then a search for leaks
+		  test-kcsan            the concurrent scenarios on the kernel with KCSAN
 		  install [DESTDIR]     the module and xlbctl
 		  shell [root]          a shell in the build root
 		  exec COMMAND...       a command in the build root, in the copied sources
@@ -259,7 +275,8 @@ main() {
 		vm_test
 		;;
 	test) test_all ;;
-	test-debug) DEBUG=1 test_debug ;;
+	test-debug) test_debug ;;
+	test-kcsan) test_kcsan ;;
 	install)
 		setup
 		install_all "${1:-}"

@@ -5,6 +5,7 @@
 //! Afterwards the configuration is deleted, the policy unloaded and the module removed; counters that do not go
 //! back to zero, a module that stays and a kernel log with a complaint all fail it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ const SETTLE: Duration = Duration::from_secs(10);
 
 #[derive(Parser)]
 pub struct Options {
-    /// Only scenarios with this text in their name
+    /// Only scenarios with this text, or one of these between commas, in their name
     filter: Option<String>,
     /// Without XLB: clients speak to a backend
     #[arg(long)]
@@ -126,10 +127,11 @@ pub fn run(options: &Options) -> Result<bool> {
     if !options.direct {
         clear_machine()?;
     }
+    let mut foreign_races = BTreeMap::new();
     for scenario in chosen {
         println!("... {}", scenario.name);
         let begin = Instant::now();
-        let outcome = run_one(scenario, options, scale);
+        let outcome = run_one(scenario, options, scale, &mut foreign_races);
         let seconds = begin.elapsed().as_secs_f32();
         match outcome {
             Ok(()) => {
@@ -154,6 +156,9 @@ pub fn run(options: &Options) -> Result<bool> {
             }
         }
     }
+    for (title, count) in &foreign_races {
+        println!("not of XLB: {count} x {title}");
+    }
     for name in &failed {
         println!("failed: {name}");
     }
@@ -175,7 +180,13 @@ fn clear_machine() -> Result<()> {
     Ok(())
 }
 
-fn run_one(scenario: &Scenario, options: &Options, scale: u32) -> Result<()> {
+/// `foreign_races`: how many of each KCSAN has found where XLB has no part.
+fn run_one(
+    scenario: &Scenario,
+    options: &Options,
+    scale: u32,
+    foreign_races: &mut BTreeMap<String, usize>,
+) -> Result<()> {
     let dir = PathBuf::from(format!("/tmp/vm-tests/{}", scenario.name));
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir)?;
@@ -220,6 +231,9 @@ fn run_one(scenario: &Scenario, options: &Options, scale: u32) -> Result<()> {
     if let Some(log) = &mut log {
         if let Some(lines) = log.complaints()? {
             problems.push(format!("kernel log:\n{lines}"));
+        }
+        for title in log.foreign_races.drain(..) {
+            *foreign_races.entry(title).or_default() += 1;
         }
     }
     let _ = fs::remove_dir_all(&dir);

@@ -19,7 +19,7 @@ const MAX_BOOTS: usize = 6;
 
 #[derive(Parser)]
 pub struct Options {
-    /// Only scenarios with this text in their name
+    /// Only scenarios with this text, or one of these between commas, in their name
     filter: Option<String>,
     /// The kernel: 7.2, 7.3 or a full version
     #[arg(long)]

@@ -10,6 +10,8 @@ use nix::libc::O_NONBLOCK;
 use nix::unistd::{lseek, Whence};
 use std::os::fd::AsRawFd;
 
+use crate::races;
+
 /// Text that no healthy log holds. Kept wide: a false alarm is mended here, a missed splat is not seen.
 const BAD: &[&str] = &[
     "BUG",
@@ -73,6 +75,8 @@ const HARMLESS: &[&str] = &[
 /// The log from where it was opened.
 pub struct Log {
     file: File,
+    /// Titles of the races that KCSAN has found where XLB has no part.
+    pub foreign_races: Vec<String>,
 }
 
 impl Log {
@@ -84,7 +88,10 @@ impl Log {
             .open("/dev/kmsg")
             .context("/dev/kmsg")?;
         lseek(file.as_raw_fd(), 0, Whence::SeekEnd)?;
-        Ok(Self { file })
+        Ok(Self {
+            file,
+            foreign_races: Vec::new(),
+        })
     }
 
     /// The new lines, each as (priority, text).
@@ -115,14 +122,21 @@ impl Log {
         }
     }
 
-    /// The new lines, when one of them is bad.
+    /// The races of XLB among the new lines, and these when one of them is bad.
     pub fn complaints(&mut self) -> Result<Option<String>> {
-        let lines = self.take()?;
-        if !lines.iter().any(|(priority, text)| is_bad(*priority, text)) {
-            return Ok(None);
+        let (races, lines) = races::take_from(self.take()?);
+        let mut text = Vec::new();
+        for race in races {
+            if race.is_of_xlb() {
+                text.extend(race.lines);
+            } else {
+                self.foreign_races.push(race.title);
+            }
         }
-        let text: Vec<String> = lines.into_iter().map(|(_, text)| text).take(200).collect();
-        Ok(Some(text.join("\n")))
+        if lines.iter().any(|(priority, text)| is_bad(*priority, text)) {
+            text.extend(lines.into_iter().map(|(_, text)| text).take(200));
+        }
+        Ok((!text.is_empty()).then(|| text.join("\n")))
     }
 }
 

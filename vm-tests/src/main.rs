@@ -26,6 +26,7 @@ mod guest;
 mod host;
 mod http;
 mod kmsg;
+mod races;
 mod script;
 mod sock;
 mod xlb;

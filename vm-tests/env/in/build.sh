@@ -11,8 +11,8 @@ export KBUILD_BUILD_USER=xlb KBUILD_BUILD_HOST=xlb KBUILD_BUILD_TIMESTAMP=@0
 mkdir -p "$out/bin"
 cd "$src"
 
-kernel_id=$(basename "$XLB_KERNEL")
-case $XLB_KERNEL in */debugs/*) kernel_id=$kernel_id-debug ;; esac
+# Names the kernel among all that this checkout was built for.
+kernel_id=$KERNEL_ID
 kmod_out=$out/kmod-$kernel_id
 tools=$out/tools
 

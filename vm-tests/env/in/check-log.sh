@@ -4,12 +4,13 @@
 #
 # The kernel's own boot may warn of the emulated hardware: before the line "xlb-vm: begin"
 # only what ends the machine counts.  After it, everything does that the kernel prints
-# when an assumption of its own is broken.
+# when an assumption of its own is broken.  Of the races that KCSAN reports those count that
+# XLB has a part in, as in vm-tests/src/races.rs.
 set -eu
 exec awk '
 function finding(l) {
 	return l ~ /(^|[^A-Za-z_])BUG[: ]|WARNING:|------------\[ cut here|Oops|[Gg]eneral protection fault|divide error/ ||
-		l ~ /KASAN|KFENCE|KCSAN|KMSAN|UBSAN|ODEBUG:|refcount_t:|list_(add|del) corruption|[Uu]nable to handle/ ||
+		l ~ /KASAN|KFENCE|KMSAN|UBSAN|ODEBUG:|refcount_t:|list_(add|del) corruption|[Uu]nable to handle/ ||
 		l ~ /possible (circular|recursive|irq lock|deadlock)|inconsistent lock state|suspicious RCU usage/ ||
 		l ~ /bad unlock balance|held lock freed|lock held (at|when)|DEBUG_LOCKS_WARN_ON|Invalid wait context/ ||
 		l ~ /MAX_LOCK(DEP|_DEPTH)|MAX_STACK_TRACE|turning off the locking correctness validator|nested lock was not taken/ ||
@@ -21,7 +22,22 @@ function finding(l) {
 		l ~ /trying to register non-static key|lockdep is turned off|kmemleak: (Kernel memory leak detector disabled|Memory pool|Cannot)/ ||
 		l ~ /traps: [^ ]+ (general|trap)|segfault at|rust_kernel: panicked|panicked at|btf_vmlinux is malformed|failed to validate module|Unknown symbol|disagrees about version/
 }
+function text(l) { sub(/^\[[^]]*\] ?(\[[^]]*\] ?)?/, "", l); return l }
 /xlb-vm: begin/ { begun = 1 }
+/BUG: KCSAN: / { race = begun; report = ""; of_xlb = interrupted = 0 }
+race {
+	report = report $0 "\n"
+	frame = text($0)
+	if (frame !~ /^ /) interrupted = 0
+	else if (frame ~ /^ +(handle_softirqs|__do_softirq|asm_sysvec_|asm_common_interrupt|asm_exc_)/) interrupted = 1
+	else if (!interrupted && frame ~ /xlb/) of_xlb = 1
+	if (frame ~ /^Reported by Kernel Concurrency Sanitizer/) {
+		if (of_xlb) { printf "%s", report; found = 1 }
+		race = 0
+	}
+	if (frame ~ /^( |BUG: KCSAN)/) next
+}
+/BUG: KCSAN: / { next }
 /Kernel panic|xlb-vm: failed/ { print; after = 40; found = 1; next }
 /xlb-vm: / { next }
 begun && finding($0) { print; after = 40; found = 1; next }

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
-# Builds in $OUT a debug kernel from the sources of the stock kernel $VERSION, in the same
-# shape as in/kernel.sh makes a stock one.
+# Builds in $OUT a kernel with checkers from the sources of the stock kernel $VERSION, in the
+# same shape as in/kernel.sh makes a stock one.  FRAGMENTS: which of kconfig/, what a later one
+# says over what an earlier one did.
 set -euo pipefail
 . /xlb/env/in/kernel-lib.sh
 v=$VERSION
 s=$(series "$v")
-fragment=/xlb/kconfig/debug.config
+fragments=()
+for f in $FRAGMENTS; do fragments+=("/xlb/kconfig/$f"); done
 
 mkdir -p "$OUT/build"
 cd "$OUT"
@@ -18,15 +20,19 @@ rm -rf debs src
 cd build
 for p in /xlb/patches/"$s"/*.patch; do [ ! -e "$p" ] || patch -p1 <"$p"; done
 
-# Kconfig offers KASAN together with Rust to clang only.
+# Kconfig offers KASAN together with Rust to clang only, and KCSAN instruments Rust as clang does C.
 export LLVM=1
 make defconfig
 make kvm_guest.config
-scripts/kconfig/merge_config.sh -m .config "$fragment"
+scripts/kconfig/merge_config.sh -m .config "${fragments[@]}"
 make olddefconfig
 
 # A request that Kconfig dropped (an unmet dependency, a renamed symbol) is an error: a
 # checker that is silently off would make the tests say "clean".
+wanted() {
+	awk '/^(# )?CONFIG_/ && match($0, /CONFIG_[A-Za-z0-9_]+/) { last[substr($0, RSTART, RLENGTH)] = $0 }
+		END { for (name in last) print last[name] }' "$@"
+}
 lost=0
 while read -r line; do
 	case $line in
@@ -37,7 +43,7 @@ while read -r line; do
 		! grep -q "^$name=[ym]" .config || { echo "still set: $name"; lost=1; }
 		;;
 	esac
-done <"$fragment"
+done < <(wanted "${fragments[@]}")
 [ "$lost" = 0 ] || exit 1
 
 export KBUILD_BUILD_USER=xlb KBUILD_BUILD_HOST=xlb

@@ -63,12 +63,12 @@ const ALL: &[&[Scenario]] = &[
     matrix::SCENARIOS,
 ];
 
-/// The scenarios with this text in their name, or all.
+/// The scenarios with this text, or one of these between commas, in their name; or all.
 pub fn matching(filter: Option<&str>) -> Vec<&'static Scenario> {
     ALL.iter()
         .copied()
         .flatten()
-        .filter(|s| filter.is_none_or(|text| s.name.contains(text)))
+        .filter(|s| filter.is_none_or(|texts| texts.split(',').any(|text| s.name.contains(text))))
         .collect()
 }
 
