@@ -319,7 +319,8 @@ impl Locked<'_> {
         else {
             return Read::Again;
         };
-        if isock.inq() > 0 || !isock.is_dead() {
+        // In this order: bytes and the end after them may arrive between the two, in a softirq.
+        if !isock.is_dead() || isock.inq() > 0 {
             return Read::Empty;
         }
         // A reset is no end of a response that is delimited by one.

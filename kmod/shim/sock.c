@@ -584,9 +584,20 @@ size_t xlb_isk_peek(struct sock *sk, __u32 off, const __u8 **data)
 	return 0;
 }
 
+/*
+ * tcp_inq() is for whoever holds the lock; this is for anybody (and urgent data is in line).  A FIN
+ * counts in rcv_nxt before SOCK_DONE is set, so the flag comes first: an end that arrives meanwhile
+ * may look like a byte for a moment, and never hides one.
+ */
 int xlb_isk_inq(const struct sock *sk)
 {
-	return tcp_inq((struct sock *)sk);
+	const struct tcp_sock *tp = tcp_sk(sk);
+	bool done = sock_flag(sk, SOCK_DONE);
+	u32 n;
+
+	smp_rmb();
+	n = READ_ONCE(tp->rcv_nxt) - READ_ONCE(tp->copied_seq);
+	return n && done ? n - 1 : n;
 }
 
 int xlb_isk_outq(const struct sock *sk)
@@ -646,10 +657,13 @@ int xlb_isk_writable(struct sock *sk)
 int xlb_isk_fin(const struct sock *sk)
 {
 	int state = inet_sk_state_load(sk);
+	bool fin = state == TCP_CLOSE || state == TCP_CLOSE_WAIT || state == TCP_LAST_ACK ||
+		   state == TCP_CLOSING || state == TCP_TIME_WAIT || READ_ONCE(sk->sk_err) ||
+		   (READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN);
 
-	return state == TCP_CLOSE || state == TCP_CLOSE_WAIT || state == TCP_LAST_ACK ||
-	       state == TCP_CLOSING || state == TCP_TIME_WAIT || READ_ONCE(sk->sk_err) ||
-	       (READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN);
+	/* What came before the end is seen by who has seen the end. */
+	smp_rmb();
+	return fin;
 }
 
 int xlb_isk_reset(const struct sock *sk)
