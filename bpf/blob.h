@@ -19,7 +19,7 @@
 #endif
 
 /* Raised by every change to this file; xlbctl refuses to write into maps of another layout. */
-#define XLB_LAYOUT 4
+#define XLB_LAYOUT 5
 
 #define XLB_PAGE_BYTES 4096
 #define XLB_NONE 0xffffffffu
@@ -72,7 +72,8 @@ struct xlb_blob {
 	__u32 max_suffix_bytes; /* the longest of the "*.suffix" domains, without "*" */
 	__u32 max_prefix_bytes; /* the longest of the "prefix.*" domains, without "*" */
 	__u32 pages;
-	__u32 reserved0[2];
+	__u32 needle_page; /* struct xlb_needle, by their numbers */
+	__u32 needle_count; /* with those that are none; 0: there is none */
 	__u64 upgrades[XLB_MAX_UPGRADES]; /* as in struct xlb_request; 0: none */
 };
 _Static_assert(sizeof(struct xlb_blob) == 208, "read by BPF of the same layout");
@@ -109,12 +110,14 @@ struct xlb_index {
 _Static_assert(sizeof(struct xlb_index) == 32, "a power of two");
 
 #define XLB_VHOST_PATHS 0x1 /* has exact paths */
+#define XLB_VHOST_NEEDLES 0x2 /* some values are searched for many needles at once */
 
 struct xlb_vhost {
 	__u32 any_list; /* routes without a path, or with prefix "/" */
 	__u32 any_count;
-	__u32 depth; /* most segments of a path prefix; 0: there is none */
-	__u32 flags; /* XLB_VHOST_* */
+	__u16 depth; /* most segments of a path prefix; 0: there is none */
+	__u16 flags; /* XLB_VHOST_* */
+	__u32 reserved0;
 	__u32 max_path_bytes; /* the longest exact path */
 	__u32 max_prefix_bytes; /* the longest path prefix */
 	__u16 named; /* XLB_NAMED_* that its routes ask for so often that a table of all pays */
@@ -169,7 +172,8 @@ struct xlb_condition {
 	__u32 value_page;
 	__u16 value_offset;
 	__u16 value_bytes;
-	__u32 reserved1[2];
+	__u32 needle; /* CONTAINS: in the needle table; 0: searched for by itself */
+	__u32 reserved1;
 };
 _Static_assert(sizeof(struct xlb_condition) == 32, "a power of two");
 

@@ -8,7 +8,23 @@ _Static_assert((int)XLB_PLACE_HEADER == (int)XLB_NAMED_HEADER &&
 		       (int)XLB_PLACE_COOKIE == (int)XLB_NAMED_COOKIE,
 	       "a place is handed to bpf_xlb_named()");
 
-static __always_inline bool value_holds(struct xlb_request *req, void *blob,
+static __always_inline bool contains(struct xlb_request *req, void *blob, struct xlb_blob *head,
+				     struct xlb_condition *c, __u32 field, void *values)
+{
+	if (c->needle) {
+		struct xlb_needle *needle;
+		int found;
+
+		needle = blob_record(blob, head->needle_page, c->needle, struct xlb_needle);
+		found = needle ? bpf_xlb_search(req, field, blob, needle) : -1;
+		if (found >= 0)
+			return found;
+	}
+	return bpf_xlb_contains(req, XLB_FIELD_FROM(field, 0), values, XLB_PAGE_BYTES,
+				XLB_OFF_LEN(c->value_offset, c->value_bytes)) == 1;
+}
+
+static __always_inline bool value_holds(struct xlb_request *req, void *blob, struct xlb_blob *head,
 					struct xlb_condition *c, __u32 field)
 {
 	__u32 from = 0, bytes, wanted = c->value_bytes;
@@ -35,8 +51,7 @@ static __always_inline bool value_holds(struct xlb_request *req, void *blob,
 		from = bytes - wanted;
 		break;
 	case XLB_CONDITION_CONTAINS:
-		return bpf_xlb_contains(req, XLB_FIELD_FROM(field, 0), values, XLB_PAGE_BYTES,
-					off_len) == 1;
+		return contains(req, blob, head, c, field, values);
 	default:
 		return false;
 	}
@@ -73,7 +88,7 @@ __noinline int condition_holds(unsigned long long *ctx __arg_ctx, __u64 generati
 		return c->kind == XLB_CONDITION_ABSENT;
 	if (c->kind == XLB_CONDITION_ABSENT || c->kind == XLB_CONDITION_PRESENT)
 		return c->kind == XLB_CONDITION_PRESENT;
-	return value_holds(req, blob, c, field);
+	return value_holds(req, blob, head, c, field);
 }
 
 #endif /* XLB_CONDITION_H */

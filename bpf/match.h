@@ -142,6 +142,9 @@ static __always_inline __u32 find_route(unsigned long long *ctx, void *blob, str
 		return XLB_LATER;
 	if (vh->want_count && want_names(ctx, head->generation, vh->want_list, vh->want_count))
 		return XLB_LATER;
+	if (vh->flags & XLB_VHOST_NEEDLES &&
+	    bpf_xlb_needles(REQUEST(ctx), head->needle_count) == -EAGAIN)
+		return XLB_LATER;
 	if (vh->any_count)
 		best = walk_list(ctx, blob, head, vh->any_list, vh->any_count, best);
 	if (vh->flags & XLB_VHOST_PATHS && path_bytes <= vh->max_path_bytes) {

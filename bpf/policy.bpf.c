@@ -4,9 +4,9 @@
  *
  * The module calls these programs through struct_ops, in process context and in
  * an RCU read-side section, preemptible:
- *   route()  once for each request head;
- *   pick()   each time the request is about to be given to an endpoint;
- *   done()   once for each successful pick(), when the exchange has ended.
+ *   route()  once for each request head: its route, its cluster and an endpoint;
+ *   pick()   each time that the request is about to be given to another endpoint;
+ *   done()   once for each endpoint that was picked, when the exchange has ended.
  *
  * A decision carries the generation of the configuration that it was made in.
  * When route() or pick() finds another one in force, it says XLB_REASON_RETRIED, and the
@@ -139,37 +139,15 @@ static __always_inline int decide(unsigned long long *ctx, void *blob, struct xl
 	return 0;
 }
 
-SEC("struct_ops/route")
-int BPF_PROG(route, struct xlb_request *req, struct xlb_decision *dec)
+/* Picks an endpoint of the cluster that was decided on; 0 or an enum xlb_reason. */
+static __always_inline int pick_endpoint(unsigned long long *ctx, void *blob, struct xlb_blob *head,
+					 struct xlb_decision *dec)
 {
-	struct xlb_blob *head;
-	void *blob = blob_now(req, &head);
-	int reason;
-
-	if (!blob)
-		return XLB_REASON_NO_ROUTE;
-	dec->flags = flags_of(req, head);
-	reason = decide(ctx, blob, head, dec);
-	if (reason == XLB_REASON_RETRIED)
-		return reason;
-	/* Whether the configuration has changed meanwhile pick() finds, which follows at once. */
-	return reason ? refuse(req, head, dec, reason) : XLB_REASON_OK;
-}
-
-SEC("struct_ops/pick")
-int BPF_PROG(pick, struct xlb_request *req, struct xlb_decision *dec)
-{
+	struct xlb_request *req = REQUEST(ctx);
 	struct xlb_endpoint *endpoint;
 	struct xlb_cluster *cluster;
 	struct xlb_stats *stats;
-	struct xlb_blob *head;
-	void *blob = blob_now(req, &head);
 	__u32 position;
-
-	if (!blob)
-		return XLB_REASON_NO_ROUTE;
-	if (dec->cookie[0] != epoch + head->generation)
-		return XLB_REASON_RETRIED;
 
 	cluster = blob_record(blob, head->cluster_page, LOW(dec->cookie[1]), struct xlb_cluster);
 	if (!cluster)
@@ -225,6 +203,40 @@ int BPF_PROG(pick, struct xlb_request *req, struct xlb_decision *dec)
 
 refuse:
 	return refuse(req, head, dec, XLB_REASON_NO_ENDPOINT);
+}
+
+SEC("struct_ops/route")
+int BPF_PROG(route, struct xlb_request *req, struct xlb_decision *dec)
+{
+	struct xlb_blob *head;
+	void *blob = blob_now(req, &head);
+	int reason;
+
+	if (!blob)
+		return XLB_REASON_NO_ROUTE;
+	dec->flags = flags_of(req, head);
+	reason = decide(ctx, blob, head, dec);
+	if (reason == XLB_REASON_RETRIED)
+		return reason;
+	if (reason)
+		return refuse(req, head, dec, reason);
+	/* A list that was looked up again after a change ended early. */
+	if (changed(req, head))
+		return XLB_REASON_RETRIED;
+	return pick_endpoint(ctx, blob, head, dec);
+}
+
+SEC("struct_ops/pick")
+int BPF_PROG(pick, struct xlb_request *req, struct xlb_decision *dec)
+{
+	struct xlb_blob *head;
+	void *blob = blob_now(req, &head);
+
+	if (!blob)
+		return XLB_REASON_NO_ROUTE;
+	if (dec->cookie[0] != epoch + head->generation)
+		return XLB_REASON_RETRIED;
+	return pick_endpoint(ctx, blob, head, dec);
 }
 
 /* For count(): the number still is that of the item that was decided on. */

@@ -15,11 +15,11 @@ use crate::exchange::{fill_with, Phase, Relay, NO_DECISION};
 use crate::psock::Locked;
 use crate::sys;
 
-/// How often a decision is begun at most because the configuration changed while it was made.
-const ROUNDS: u32 = 4;
+/// How often a decision is begun at most.
+const ROUNDS: u32 = 8;
 
 impl Locked<'_> {
-    /// Fills in what BPF sees, and asks `route`.
+    /// Fills in what BPF sees, and asks `route` where the request is to go.
     pub(crate) fn ask_route(&mut self) -> Result<u32, Reason> {
         self.normalize()?;
         let psock = self.psock;
@@ -48,40 +48,33 @@ impl Locked<'_> {
         // goes on.
         unsafe { *psock.request() = request };
         self.decision = NO_DECISION;
-        match answer(self.call_route(), sys::XLB_REASON_NO_ROUTE) {
-            // `pick` finds that nothing is decided, and `ask_pick` asks again.
-            sys::XLB_REASON_OK | sys::XLB_REASON_RETRIED => Ok(sys::XLB_REASON_OK),
-            reason => {
-                self.hide();
-                Ok(reason)
-            }
-        }
+        let ret = self.call_route();
+        Ok(self.decided(ret, sys::XLB_REASON_NO_ROUTE))
     }
 
-    /// Asks `pick` for an endpoint, after [`Locked::ask_route`] (attempt 0) or anew.
+    /// Asks `pick` for another endpoint, after [`Locked::ask_route`].
     pub(crate) fn ask_pick(&mut self, attempt: u32) -> u32 {
         let psock = self.psock;
-        if attempt > 0 {
-            self.show();
-        }
+        self.show();
         // SAFETY: The request is ours under the socket lock.
         unsafe { (*psock.request()).attempt = attempt };
-        let mut ret = self.call_pick();
-        for _ in 1..ROUNDS {
-            if answer(ret, sys::XLB_REASON_NO_ENDPOINT) != sys::XLB_REASON_RETRIED {
-                break;
-            }
+        // SAFETY: Both are valid for the call, and the view is set.
+        let mut ret = unsafe { sys::xlb_policy_pick(psock.request(), &raw mut self.decision) };
+        if answer(ret, sys::XLB_REASON_NO_ENDPOINT) == sys::XLB_REASON_RETRIED {
+            // The configuration that it was decided in is no more.
             ret = self.call_route();
-            if ret == 0 {
-                ret = self.call_pick();
-            }
         }
+        self.decided(ret, sys::XLB_REASON_NO_ENDPOINT)
+    }
+
+    /// Ends the time in which BPF may ask. Returns what it has said, `otherwise` where that is none of our reasons.
+    fn decided(&mut self, ret: i32, otherwise: u32) -> u32 {
         self.hide();
         self.picked = ret == 0;
-        if ret == 0 {
-            psock.show_endpoint(self.decision.endpoint);
+        if self.picked {
+            self.psock.show_endpoint(self.decision.endpoint);
         }
-        match answer(ret, sys::XLB_REASON_NO_ENDPOINT) {
+        match answer(ret, otherwise) {
             // It changes faster than one can decide.
             sys::XLB_REASON_RETRIED => sys::XLB_REASON_NO_ENDPOINT,
             reason => reason,
@@ -118,7 +111,8 @@ impl Locked<'_> {
         unsafe { sys::xlb_policy_done(psock.request(), &raw mut inner.decision, &raw mut result) };
     }
 
-    /// Calls `route`, which may ask for a table of the request's named parts at first.
+    /// Calls `route`, and again when the configuration changed while it decided, or when it has asked for a table of the
+    /// request's named parts first.
     fn call_route(&mut self) -> i32 {
         let mut ret = sys::XLB_REASON_RETRIED as i32;
         for _ in 0..ROUNDS {
@@ -127,21 +121,15 @@ impl Locked<'_> {
             if view.is_lacking() && view.make_table().is_err() {
                 return sys::XLB_REASON_NO_MEMORY as i32;
             }
+            view.forget_needles();
             let request = self.psock.request();
             // SAFETY: Both are valid for the call, and the view is set.
             ret = unsafe { sys::xlb_policy_route(request, &raw mut self.decision) };
-            // SAFETY: As above; that call has ended.
-            if ret == 0 || !unsafe { &*self.psock.view.get() }.is_lacking() {
+            if ret != sys::XLB_REASON_RETRIED as i32 {
                 break;
             }
         }
         ret
-    }
-
-    fn call_pick(&mut self) -> i32 {
-        let request = self.psock.request();
-        // SAFETY: As above.
-        unsafe { sys::xlb_policy_pick(request, &raw mut self.decision) }
     }
 
     /// What the first decision says of how the request is forwarded, whoever gets it in the end: an upgrade that the

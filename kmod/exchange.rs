@@ -491,7 +491,6 @@ impl Locked<'_> {
         count::inc(sys::XLB_COUNTER_REQUESTS);
         self.psock.count_request();
         let reason = match self.ask_route() {
-            Ok(0) => self.ask_pick(0),
             Ok(reason) => reason,
             Err(reason) => return self.reject(reason),
         };

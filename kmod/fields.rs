@@ -40,15 +40,19 @@ pub(crate) struct View {
     /// Kinds of named parts (`XLB_NAMED_*`) that were asked for: a table of all in the lower half, room for names in the
     /// upper. What one request on a connection needs, the next one most likely needs too: it stays.
     wanted: Cell<u32>,
+    /// Of this kind too: as many bits for needles.
+    wanted_needles: Cell<u32>,
 }
 
 /// In [`View::wanted`].
 const ROOM_SHIFT: u32 = 16;
 
-/// The query parameters and cookies of a request that the policy has said before that it will ask for.
+/// What the policy has said before that it will ask for.
 struct Names {
     query: Option<KBox<Few>>,
     cookies: Option<KBox<Few>>,
+    /// What the searches for many needles at once have found.
+    needles: KVVec<Cell<u64>>,
 }
 
 /// Those of a kind. Only kfuncs of one call of the policy look at it, one after the other.
@@ -89,7 +93,7 @@ impl Few {
 }
 
 impl Names {
-    fn new(kinds: u32) -> Result<Self> {
+    fn new(kinds: u32, needles: u32) -> Result<Self> {
         let few = |kind: u32| match kinds & kind {
             0 => Ok(None),
             _ => Few::new().map(Some),
@@ -97,6 +101,11 @@ impl Names {
         Ok(Self {
             query: few(sys::XLB_NAMED_QUERY)?,
             cookies: few(sys::XLB_NAMED_COOKIE)?,
+            needles: KVVec::from_elem(
+                Cell::new(0),
+                needles.div_ceil(u64::BITS) as usize,
+                GFP_KERNEL_ACCOUNT,
+            )?,
         })
     }
 
@@ -155,6 +164,7 @@ impl View {
             names: None,
             found: Cell::new(Span::EMPTY),
             wanted: Cell::new(0),
+            wanted_needles: Cell::new(0),
         }
     }
 
@@ -187,7 +197,37 @@ impl View {
     /// The policy has asked for parts that the table lacks, or for room.
     pub(crate) fn is_lacking(&self) -> bool {
         let wanted = self.wanted.get();
-        !self.has(wanted) || !self.has_room(wanted >> ROOM_SHIFT)
+        !self.has(wanted)
+            || !self.has_room(wanted >> ROOM_SHIFT)
+            || !self.has_needles(self.wanted_needles.get())
+    }
+
+    /// Whether there is room for as many bits of needles.
+    fn has_needles(&self, count: u32) -> bool {
+        count as usize <= self.needle_bits().len() * u64::BITS as usize
+    }
+
+    /// Before each call of the policy: another configuration has other needles.
+    pub(crate) fn forget_needles(&self) {
+        self.needle_bits().iter().for_each(|word| word.set(0));
+    }
+
+    /// Whether the bit is set; `None` without room for it.
+    fn has_needle(&self, bit: u32) -> Option<bool> {
+        let word = self.needle_bits().get((bit / u64::BITS) as usize)?;
+        Some(word.get() & (1 << (bit % u64::BITS)) != 0)
+    }
+
+    fn set_needle(&self, bit: u32) {
+        if let Some(word) = self.needle_bits().get((bit / u64::BITS) as usize) {
+            word.set(word.get() | 1 << (bit % u64::BITS));
+        }
+    }
+
+    fn needle_bits(&self) -> &[Cell<u64>] {
+        self.names
+            .as_ref()
+            .map_or(&[], |names| names.needles.as_slice())
     }
 
     /// Whether there is a table of all parts of these kinds.
@@ -217,9 +257,10 @@ impl View {
             let table = Table::new(wanted & ALL_KINDS, head, self.head())?;
             self.table = Some(KBox::new(table, GFP_KERNEL_ACCOUNT)?);
         }
-        if !self.has_room(wanted >> ROOM_SHIFT) {
+        let bits = self.wanted_needles.get();
+        if !self.has_room(wanted >> ROOM_SHIFT) || !self.has_needles(bits) {
             self.names = None;
-            let names = Names::new(wanted >> ROOM_SHIFT)?;
+            let names = Names::new(wanted >> ROOM_SHIFT, bits)?;
             self.names = Some(KBox::new(names, GFP_KERNEL_ACCOUNT)?);
         }
         Ok(())
@@ -329,7 +370,10 @@ impl Table {
             table.headers = KVVec::from_elem(Entry::FREE, count, GFP_KERNEL_ACCOUNT)?;
             let mut headers = Headers::new(&mut table.headers, key);
             let joined = headers.fill(head, request);
-            table.joined = KVVec::from_elem(0, joined, GFP_KERNEL_ACCOUNT)?;
+            // from_elem() would write byte by byte.
+            table.joined = KVVec::with_capacity(joined, GFP_KERNEL_ACCOUNT | __GFP_ZERO)?;
+            // SAFETY: There is room for as many bytes, and they are zero.
+            unsafe { table.joined.inc_len(joined) };
             headers.join(head, request, &mut table.joined);
         }
         let slots = |kind| -> Result<KVVec<Slot>> {
@@ -495,6 +539,129 @@ unsafe extern "C" fn xlb_field_contains(
 ) -> i32 {
     // SAFETY: By the function's contract.
     i32::from(unsafe { compare(req, n, from, buf, len, search::contains) })
+}
+
+/// # Safety
+///
+/// Called by `bpf_xlb_needles()`.
+#[no_mangle]
+unsafe extern "C" fn xlb_field_needles(req: *const sys::xlb_request, count: u32) -> i32 {
+    // SAFETY: As in `xlb_field_hash`.
+    let view = unsafe { view(req) };
+    if view.has_needles(count) {
+        return 0;
+    }
+    if count > sys::XLB_MAX_NEEDLES {
+        return -(kernel::bindings::EINVAL as i32);
+    }
+    view.wanted_needles
+        .set(view.wanted_needles.get().max(count));
+    -(kernel::bindings::EAGAIN as i32)
+}
+
+/// # Safety
+///
+/// Called by `bpf_xlb_search()`; the tables have as many records as `needle` says, which the shim has checked.
+#[no_mangle]
+unsafe extern "C" fn xlb_field_search(
+    req: *const sys::xlb_request,
+    n: u32,
+    needle: &sys::xlb_needle,
+    states: *const sys::xlb_search_state,
+    shorter: *const u32,
+) -> i32 {
+    // SAFETY: As in `xlb_field_hash`.
+    let view = unsafe { view(req) };
+    let Some(field) = view.field(n) else {
+        return NOT_FOUND;
+    };
+    let (Some(searched), Some(mut found)) = (
+        view.has_needle(needle.searched),
+        view.has_needle(needle.needle),
+    ) else {
+        return -(kernel::bindings::EINVAL as i32);
+    };
+    if !searched {
+        let tables = Tables {
+            states,
+            state_count: needle.state_count,
+            shorter,
+            shorter_count: needle.shorter_count,
+        };
+        search::all(&tables, needle.root, field, view.needle_bits());
+        view.set_needle(needle.searched);
+        found = view.has_needle(needle.needle) == Some(true);
+    }
+    i32::from(found)
+}
+
+/// Automata in a map.
+///
+/// # Invariants
+///
+/// The tables have as many records. They may be written to at any time: what is read is checked by whoever uses it.
+struct Tables {
+    states: *const sys::xlb_search_state,
+    state_count: u32,
+    shorter: *const u32,
+    shorter_count: u32,
+}
+
+impl search::Automata for Tables {
+    /// In the table.
+    type State = *const sys::xlb_search_state;
+    /// The first of 256 in the table.
+    type Row = *const sys::xlb_search_state;
+
+    #[inline]
+    fn state(&self, place: u32) -> Option<Self::State> {
+        // SAFETY: By the invariant of `Tables`.
+        (place < self.state_count).then(|| unsafe { self.states.add(place as usize) })
+    }
+
+    fn row(&self, place: u32) -> Option<Self::Row> {
+        let last = self.state(place.checked_add(u32::from(u8::MAX))?)?;
+        // SAFETY: It is that much further than the first, which is in the table too.
+        Some(unsafe { last.sub(usize::from(u8::MAX)) })
+    }
+
+    #[inline]
+    fn in_row(&self, row: Self::Row, byte: u8) -> Self::State {
+        // SAFETY: A row has a place for each byte.
+        unsafe { row.add(usize::from(byte)) }
+    }
+
+    #[inline]
+    fn base(&self, state: Self::State) -> u32 {
+        // SAFETY: RCU, which the policy runs in, keeps the map.
+        unsafe { (&raw const (*state).base).read_volatile() }
+    }
+
+    #[inline]
+    fn check(&self, state: Self::State) -> u32 {
+        // SAFETY: As in `base`.
+        unsafe { (&raw const (*state).check).read_volatile() }
+    }
+
+    #[inline]
+    fn fail(&self, state: Self::State) -> u32 {
+        // SAFETY: As in `base`.
+        unsafe { (&raw const (*state).fail).read_volatile() }
+    }
+
+    #[inline]
+    fn needle(&self, state: Self::State) -> u32 {
+        // SAFETY: As in `base`.
+        unsafe { (&raw const (*state).needle).read_volatile() }
+    }
+
+    fn shorter(&self, needle: u32) -> u32 {
+        if needle >= self.shorter_count {
+            return 0;
+        }
+        // SAFETY: By the invariant of `Tables`; RCU keeps the map.
+        unsafe { self.shorter.add(needle as usize).read_volatile() }
+    }
 }
 
 /// # Safety

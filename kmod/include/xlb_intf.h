@@ -21,7 +21,7 @@
 #include <linux/types.h>
 #endif
 
-#define XLB_ABI 4
+#define XLB_ABI 5
 
 /* --- Requests -------------------------------------------------------------- */
 
@@ -59,12 +59,37 @@ enum xlb_named {
 	XLB_NAMED_COOKIE = 4, /* cookies of the joined Cookie fields; the first of a name */
 };
 
+/*
+ * Strings that are searched for together, in a field or in several: automata as of Aho and Corasick, each
+ * with a root of its own, in the values of an array map, one after the other.
+ */
+struct xlb_search_state {
+	__u32 base; /* what it does with a byte is the state at base ^ byte.. */
+	__u32 check; /* ..if this is that base; if not, what it does is.. */
+	__u32 fail; /* ..what this state does; at last the root, which has all 256 from its base on */
+	__u32 needle; /* the longest needle that ends here; 0: none does */
+};
+
+struct xlb_needle {
+	/* The tables, each from the beginning of a value of the map. */
+	__u32 state_page; /* struct xlb_search_state */
+	__u32 state_count;
+	__u32 shorter_page; /* __u32, by needle: the next shorter one that ends where it does, or 0 */
+	__u32 shorter_count;
+	__u32 root; /* the state that the search begins in */
+	__u32 searched; /* the bit that says that this search was made: no needle's */
+	__u32 needle; /* its number, and its bit, in what the request has of bpf_xlb_needles() */
+	__u32 reserved0;
+};
+
+#define XLB_MAX_NEEDLES 4194304
+
 /* The request that route() and pick() decide on.  Read-only to BPF. */
 struct xlb_request {
 	__u64 cgroup_id; /* cgroup v2 id of the socket */
 	__u64 now_ns; /* CLOCK_MONOTONIC at the end of the head */
 	__u32 service; /* as given to bpf_xlb_accept() */
-	__u32 attempt; /* 0, or n for the n-th pick of this request */
+	__u32 attempt; /* 0, or n for the n-th pick() of this request */
 	__u32 method; /* enum xlb_method */
 	__u32 head_bytes;
 	__u32 host_bytes; /* length of XLB_FIELD_HOST */
@@ -94,8 +119,8 @@ struct xlb_pool_limits {
 _Static_assert(sizeof(struct xlb_pool_limits) == 32, "embedded in struct xlb_decision");
 
 /*
- * What the policy decided for one request.  route() fills the first part,
- * pick() the second; the module keeps it until done() and shows it in
+ * What the policy decided for one request.  route() fills all of it, pick() the
+ * second part anew; the module keeps it until done() and shows it in
  * `xlbctl get sockets`.  The module never interprets `route`, `cluster`,
  * `endpoint` and `cookie`.
  */
@@ -104,7 +129,7 @@ struct xlb_decision {
 	__u32 route;
 	__u32 cluster;
 	__u64 cookie[2]; /* the policy's own, from route() to pick() and done() */
-	/* pick() */
+	/* route() and pick() */
 	__u8 addr[16]; /* network order; IPv4 as ::ffff:a.b.c.d */
 	__u16 port; /* host order */
 	__u16 flags; /* XLB_DECISION_*; route() sets them */
@@ -118,7 +143,7 @@ _Static_assert(sizeof(struct xlb_decision) == 80, "written by BPF programs of th
 /* The request may become a tunnel for the protocol that it asks for. */
 #define XLB_DECISION_UPGRADE 0x0002
 
-/* How a request ended; done() gets it exactly once for each successful pick(). */
+/* How a request ended; done() gets it exactly once for each endpoint that was given. */
 struct xlb_result {
 	__u64 request_bytes; /* head and body, towards the endpoint */
 	__u64 response_bytes; /* head and body, from the endpoint */
@@ -180,8 +205,8 @@ enum xlb_reason {
  *
  * route() and pick() return 0, or an enum xlb_reason that becomes the reply.  Except
  * XLB_REASON_RETRIED, which says that the configuration has changed since the decision
- * was begun: the module then calls route() and pick() again with the same request and
- * decision, a few times at most, and answers with XLB_REASON_NO_ENDPOINT after that.
+ * was begun: the module then calls route() again with the same request and decision, a
+ * few times at most, and answers with XLB_REASON_NO_ENDPOINT after that.
  * All run in process context inside an RCU read-side section; *dec is writable,
  * *req and *res are not.
  *
@@ -218,6 +243,16 @@ enum xlb_reason {
  *	number that the one before has returned void
  *	int bpf_xlb_named(struct xlb_request *req, __u32 kind, const void *buf, __u32 buf__sz,
  *			  __u64 off_len);
+ *
+ *	0 when there is room for what bpf_xlb_search() finds: bits 0 to count - 1; -EAGAIN as
+ *	bpf_xlb_fields(); -EINVAL when that is more than XLB_MAX_NEEDLES
+ *	int bpf_xlb_needles(struct xlb_request *req, __u32 count);
+ *	whether a needle is somewhere in the field: 1 or 0.  The first of those that are searched for
+ *	together is asked for in one pass over the field, linear in it, and the others have their
+ *	answers then.  -ENOENT when there is no such field, -EINVAL without room for its bits, or
+ *	when what it says is not in the map, an array
+ *	int bpf_xlb_search(struct xlb_request *req, __u32 field, void *pages__map,
+ *			   const struct xlb_needle *needle);
  *
  * off_len is XLB_OFF_LEN(off, len) and field_from is XLB_FIELD_FROM(field, from):
  * kfuncs take at most five registers.

@@ -267,6 +267,18 @@ static bool is_in(__u64 off_len, __u32 size)
 	return off <= size && len <= size - off;
 }
 
+/* The table that begins with value `page` of an array map; NULL when it is not in there. */
+static const void *table_in(struct bpf_map *map, __u32 page, __u32 count, __u32 size)
+{
+	struct bpf_array *array = container_of(map, struct bpf_array, map);
+
+	/* As in array_map_lookup_elem(): the values lie one after the other. */
+	if (map->map_type != BPF_MAP_TYPE_ARRAY || page >= map->max_entries ||
+	    (u64)count * size > (u64)(map->max_entries - page) * array->elem_size)
+		return NULL;
+	return array->value + (u64)page * array->elem_size;
+}
+
 __bpf_kfunc_start_defs();
 
 __bpf_kfunc int bpf_xlb_accept(struct bpf_sock_addr_kern *ctx, __u32 service)
@@ -304,6 +316,33 @@ __bpf_kfunc int bpf_xlb_contains(struct xlb_request *req, __u64 field_from, cons
 		return 0;
 	return xlb_field_contains(req, field_from >> 32, field_from, buf + (off_len >> 32),
 				  off_len);
+}
+
+__bpf_kfunc int bpf_xlb_needles(struct xlb_request *req, __u32 count)
+{
+	return xlb_field_needles(req, count);
+}
+
+__bpf_kfunc int bpf_xlb_search(struct xlb_request *req, __u32 field, void *pages__map,
+			       const struct xlb_needle *needle)
+{
+	/* What is in a map may change at any time. */
+	struct xlb_needle n = {
+		.state_count = READ_ONCE(needle->state_count),
+		.shorter_count = READ_ONCE(needle->shorter_count),
+		.root = READ_ONCE(needle->root),
+		.searched = READ_ONCE(needle->searched),
+		.needle = READ_ONCE(needle->needle),
+	};
+	const void *states, *shorter;
+
+	states = table_in(pages__map, READ_ONCE(needle->state_page), n.state_count,
+			  sizeof(struct xlb_search_state));
+	shorter = table_in(pages__map, READ_ONCE(needle->shorter_page), n.shorter_count,
+			   sizeof(__u32));
+	if (!states || !shorter)
+		return -EINVAL;
+	return xlb_field_search(req, field, &n, states, shorter);
 }
 
 __bpf_kfunc int bpf_xlb_fields(struct xlb_request *req, __u32 kinds)
@@ -359,6 +398,8 @@ BTF_ID_FLAGS(func, bpf_xlb_find, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_len, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_equal, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_contains, XLB_KF_TRUSTED)
+BTF_ID_FLAGS(func, bpf_xlb_needles, XLB_KF_TRUSTED)
+BTF_ID_FLAGS(func, bpf_xlb_search, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_fields, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_want, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_named, XLB_KF_TRUSTED)

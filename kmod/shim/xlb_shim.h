@@ -327,6 +327,9 @@ int xlb_field_equal(const struct xlb_request *req, __u32 field, __u32 from, cons
 		    __u32 len);
 int xlb_field_contains(const struct xlb_request *req, __u32 field, __u32 from, const __u8 *buf,
 		       __u32 len);
+int xlb_field_needles(const struct xlb_request *req, __u32 count);
+int xlb_field_search(const struct xlb_request *req, __u32 field, const struct xlb_needle *needle,
+		     const struct xlb_search_state *states, const __u32 *shorter);
 int xlb_field_want(const struct xlb_request *req, __u32 kinds);
 int xlb_field_want_named(const struct xlb_request *req, __u32 kind, const __u8 *name, __u32 len);
 int xlb_field_named(const struct xlb_request *req, __u32 kind, const __u8 *name, __u32 len);

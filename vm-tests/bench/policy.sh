@@ -12,7 +12,7 @@ dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 
 cat >"$dir/policy.py" <<'END_PYTHON'
-import json, os, socket, subprocess, sys, time
+import json, os, random, socket, subprocess, sys, time
 
 US = 1000
 services, cases = [], []
@@ -50,6 +50,32 @@ for needle in ["ab", "a" * 1000 + "b", "b" + "a" * 1000, "ab" * 2000, "a" * 4000
 period = [("x-a", "ab" * 15000)] * 2
 case("contains abab..c (2,001 bytes) in 60,000 of ab", one(headers=[{"name": "x-a", "contains": "ab" * 1000 + "c"}]),
      head(fields=period), LIMIT)
+case("present in 7 * 8,000 of a", one(headers=[{"name": "x-a", "present": True}, {"name": "x-none", "present": True}]),
+     head(fields=sevens), LIMIT)
+# Many of them in one value: none is there but the last, so all are asked for.
+absent = {
+    "runs of a and one b": [{"name": "x-a", "contains": "a" * n + "b"} for n in range(20, 61)],
+    "runs of a": [{"name": "x-a", "contains": "a" * n} for n in range(1, 41)] + [{"name": "x-a", "contains": "ab"}],
+    "long runs": [{"name": "x-a", "contains": "a" * 90 * n + "b"} for n in range(1, 41)],
+}
+for needles, headers in absent.items():
+    case(f"41 needles, {needles}, in 7 * 8,000 of a", one(headers=headers), head(fields=sevens), LIMIT)
+    case(f"41 needles, {needles}, in 56,000 of aaaaaaac", one(headers=headers),
+         head(fields=[("x-a", "aaaaaaac" * 1000)] * 7), LIMIT)
+case("41 needles, in 60,000 of ab", one(headers=[{"name": "x-a", "contains": "ab" * n + "c"} for n in range(1, 42)]),
+     head(fields=period), LIMIT)
+# So many next bytes that states fail to suffixes.
+spread = random.Random(1)
+words = ["".join(spread.choice("abcdefgh") for _ in range(150)) for _ in range(60)]
+prefixes = "".join(spread.choice(words)[spread.randrange(20):][:spread.randrange(130)] for _ in range(2000))[:56000]
+case("60 needles that spread, in parts of them", one(headers=[{"name": "x-a", "contains": w} for w in words]),
+     head(fields=[("x-a", prefixes[n * 8000:][:8000]) for n in range(7)]), LIMIT)
+case("2 needles, in 60,000 of ab", one(headers=[{"name": "x-a", "contains": "ax"}, {"name": "x-a", "contains": "bx"}]),
+     head(fields=period), LIMIT)
+case("4 needles, two of them everywhere in 60,000 of ab", one(headers=[{"name": "x-a", "contains": c} for c in ["ab", "ba", "ax", "bx"]]),
+     head(fields=period), LIMIT)
+case("60 needles, two of each of 30 headers", one(headers=[{"name": f"x-{n}", "contains": c} for n in range(30) for c in ["a" * 30, "ab"]] + [{"name": "x-none", "present": True}]),
+     head(fields=[(f"x-{n}", "a" * 1998 + "b") for n in range(30)]), LIMIT)
 case("one header of 250", one(headers=[{"name": "x-none", "exact": "1"}]),
      head(fields=[(f"x-{n}", "v" * 240) for n in range(250)]), LIMIT)
 case("one header of 250 of one name", one(headers=[{"name": "x-none", "exact": "1"}]),
@@ -77,6 +103,9 @@ for part in [pairs + ";", "a;", "ab;", "abcdefgh;", "abcdefghijklmnop;", "a=b;",
         wanted = wanted[-62:]
         case(f"{len(wanted)} cookies among {name}",
              one(cookies=wanted), head(fields=[("Cookie", text)] * 2), LIMIT)
+# The same bytes asked for in two ways are looked at twice.
+case("the Cookie header's value and its cookies", one(headers=[{"name": "cookie", "contains": c} for c in ["a=x", "b;x"]], cookies=[{"name": n, "present": False} for n in ["x", "y"]]),
+     head(fields=[("Cookie", ("a=b;" * 7500))] * 2), 2 * LIMIT)
 case("62 headers of 250", one(headers=[{"name": f"x-none-{n}", "present": False} for n in range(61)] + [{"name": "x-last", "exact": "1"}]),
      head(fields=[(f"x-{n}", "v" * 240) for n in range(250)]), LIMIT)
 case("62 parameters of 3,800 in 16,000 bytes", one(query=[{"name": f"none-{n}", "present": False} for n in range(61)] + [{"name": "last", "exact": "1"}]),
@@ -88,6 +117,8 @@ exact = [{"match": {"path": {"prefix": "/"}, "headers": [{"name": "x-user", "exa
 case("10,000 routes, small GET with the header", exact, head(fields=[("x-user", "user-none")]), ROUTES * US)
 case("10,000 routes, small GET without", exact, head(), ROUTES * US)
 case("10,000 routes, head of 45 KB", exact, head(fields=[(f"x-{n}", "v" * 200) for n in range(220)] + [("x-user", "user-none")]), ROUTES * US)
+needles = [{"match": {"path": {"prefix": "/"}, "headers": [{"name": "x-a", "contains": "a" * 50 + f"user-{n}"}]}, "cluster": "c"} for n in range(ROUTES)]
+case("10,000 routes, a needle each, 56,000 bytes of a", needles, head(fields=sevens), ROUTES * US)
 query = [{"match": {"path": {"prefix": "/"}, "query": [{"name": f"p{n}", "exact": "1"}]}, "cluster": "c"} for n in range(ROUTES)]
 case("10,000 routes by a parameter, 16 KB of them", query, head("/?" + parameters[:16000]), ROUTES * US)
 value = [{"match": {"path": {"prefix": "/"}, "cookies": [{"name": "user", "exact": f"user-{n}"}]}, "cluster": "c"} for n in range(ROUTES)]

@@ -78,6 +78,8 @@ pod!(
     xlb_state,
     xlb_stats,
     xlb_ctl,
+    xlb_search_state,
+    xlb_needle,
     xlb_socket_info,
     xlb_pool_info,
 );

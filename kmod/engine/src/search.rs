@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One string in another, in time linear in both: the two-way algorithm (Crochemore and Perrin,
-//! "Two-way string-matching", 1991).  A search that begins anew at each byte costs the product, and
-//! whoever writes the request chooses the worst one.
+//! Strings in another, in time linear in all of them. A search that begins anew at each byte costs the
+//! product, and whoever writes the request chooses the worst one.
+//!
+//! One is searched for by the two-way algorithm (Crochemore and Perrin, "Two-way string-matching", 1991),
+//! many by an automaton that was made of them before (Aho and Corasick, "Efficient string matching", 1975), in one pass.
+
+use core::cell::Cell;
 
 use crate::scan;
 
@@ -113,6 +117,113 @@ fn maximal_suffix(needle: &[u8], before: impl Fn(u8, u8) -> bool) -> (usize, usi
         }
     }
     (left, period)
+}
+
+/// Where automata are kept, as places of a double array. What it answers is not believed: a search is linear whatever
+/// it is.
+///
+/// What a state does with a byte is at `base ^ byte`, if the `check` of what is there is that `base`: it is the next
+/// state then. If it is not, the state `fail` is asked, and so on; at last the root, which has a place for each byte, whatever
+/// their `check`.
+pub trait Automata {
+    /// A place that is there.
+    type State: Copy;
+    /// The 256 places of a root's next states, which are there.
+    type Row: Copy;
+    /// The state at a place, used or free.
+    fn state(&self, place: u32) -> Option<Self::State>;
+    /// The row that begins at a place.
+    fn row(&self, place: u32) -> Option<Self::Row>;
+    /// The state in a row that is for this byte.
+    fn in_row(&self, row: Self::Row, byte: u8) -> Self::State;
+    /// Where what it does is.
+    fn base(&self, state: Self::State) -> u32;
+    /// The base of the state that led here.
+    fn check(&self, state: Self::State) -> u32;
+    /// The state to ask about a byte that this one does not know.
+    fn fail(&self, state: Self::State) -> u32;
+    /// The longest needle that ends here, or 0.
+    fn needle(&self, state: Self::State) -> u32;
+    /// The next shorter needle that ends where this one does, or 0.
+    fn shorter(&self, needle: u32) -> u32;
+}
+
+/// Sets the bit of each needle of the automaton at `root` that is somewhere in `text`. A needle's number is its bit; 0 is none.
+///
+/// Two places are looked at for each byte when all states fail to the root; else twice as many, on the whole; and one more for
+/// each needle. `bits` has room for all, and no bit of theirs is set.
+pub fn all(automata: &impl Automata, root: u32, text: &[u8], bits: &[Cell<u64>]) {
+    let Some(mut state) = automata.state(root) else {
+        return;
+    };
+    let mut base = automata.base(state);
+    let Some(row) = automata.row(base) else {
+        return;
+    };
+    // A failure is to a state that is less deep, and a byte makes it one deeper.
+    let mut failures = text.len();
+    for byte in text {
+        let next = automata.state(base ^ u32::from(*byte));
+        let next = match next.filter(|next| automata.check(*next) == base) {
+            Some(next) => next,
+            None if automata.fail(state) == root => automata.in_row(row, *byte),
+            None => of_suffix(automata, root, state, *byte, &mut failures)
+                .unwrap_or(automata.in_row(row, *byte)),
+        };
+        state = next;
+        base = automata.base(state);
+        let needle = automata.needle(state);
+        if needle != 0 && !is_set(bits, needle) {
+            set(automata, bits, needle);
+        }
+    }
+}
+
+/// What the states that `state` fails to do with a byte that it does not know; `None` when that is up to the root.
+#[cold]
+#[inline(never)]
+fn of_suffix<A: Automata>(
+    automata: &A,
+    root: u32,
+    mut state: A::State,
+    byte: u8,
+    failures: &mut usize,
+) -> Option<A::State> {
+    loop {
+        let fail = automata.fail(state);
+        if fail == root {
+            return None;
+        }
+        *failures = failures.checked_sub(1)?;
+        state = automata.state(fail)?;
+        let base = automata.base(state);
+        let next = automata.state(base ^ u32::from(byte));
+        if let Some(next) = next.filter(|next| automata.check(*next) == base) {
+            return Some(next);
+        }
+    }
+}
+
+/// Of what there is no room for, nothing is to be set.
+#[inline]
+fn is_set(bits: &[Cell<u64>], needle: u32) -> bool {
+    let word = bits.get(needle.wrapping_shr(6) as usize);
+    word.is_none_or(|word| word.get() & mask(needle) != 0)
+}
+
+fn mask(needle: u32) -> u64 {
+    1u64.wrapping_shl(needle)
+}
+
+/// This one, and those that are shorter up to one that is set: what is shorter than that was set with it.
+#[cold]
+fn set(automata: &impl Automata, bits: &[Cell<u64>], mut needle: u32) {
+    while needle != 0 && !is_set(bits, needle) {
+        if let Some(word) = bits.get(needle.wrapping_shr(6) as usize) {
+            word.set(word.get() | mask(needle));
+        }
+        needle = automata.shorter(needle);
+    }
 }
 
 #[cfg(test)]

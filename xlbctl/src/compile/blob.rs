@@ -52,6 +52,15 @@ impl Strings {
     }
 }
 
+impl Strings {
+    /// The string there; empty when there is none.
+    pub fn get(&self, page: u32, offset: u16, bytes: u16) -> &[u8] {
+        let page = self.pages.get(page as usize).map_or(&[][..], Vec::as_slice);
+        let from = page.get(offset.into()..).unwrap_or(&[]);
+        from.get(..bytes.into()).unwrap_or(&[])
+    }
+}
+
 /// Whole pages, the first of them for the head.
 pub struct Blob {
     pages: Vec<u8>,

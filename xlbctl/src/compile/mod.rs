@@ -4,6 +4,7 @@
 mod blob;
 mod cluster;
 mod index;
+mod needles;
 mod routes;
 
 use std::collections::HashMap;
@@ -13,7 +14,7 @@ use blob::Blob;
 use xlb_engine::Protocol;
 
 use crate::config::model::{Cluster, Normalize, Service};
-use crate::intf::{xlb_blob, XLB_BLOB_FORWARD_NORMAL, XLB_LAYOUT, XLB_MAX_UPGRADES};
+use crate::intf::{xlb_blob, xlb_needle, XLB_BLOB_FORWARD_NORMAL, XLB_LAYOUT, XLB_MAX_UPGRADES};
 use crate::numbers::Numbers;
 
 /// The blob of `service`.  `clusters` has all that its routes name, `numbers` all its items.
@@ -68,6 +69,23 @@ pub fn service(
     }
     for entry in &mut tables.index {
         entry.string_page += first_string;
+    }
+    let automata = &tables.automata;
+    if !tables.needles.is_empty() {
+        head.needle_count = u32::try_from(automata.shorter.len()).ok()?;
+        let state_page = blob.table(&automata.states);
+        let shorter_page = blob.table(&automata.shorter);
+        let mut needles = vec![xlb_needle::default(); automata.shorter.len()];
+        for needle in &tables.needles {
+            *needles.get_mut(needle.needle as usize)? = xlb_needle {
+                state_page,
+                state_count: u32::try_from(automata.states.len()).ok()?,
+                shorter_page,
+                shorter_count: head.needle_count,
+                ..*needle
+            };
+        }
+        head.needle_page = blob.table(&needles);
     }
     head.condition_page = blob.table(&tables.conditions);
     let index = index::build(&tables.index)?;

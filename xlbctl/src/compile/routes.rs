@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 
 use super::blob::Strings;
 use super::index;
+use super::needles::Automata;
 use crate::config::model::{Match, PathMatch, Route, Service, ValueMatch, VirtualHost};
-use crate::intf::{self, xlb_condition, xlb_index, xlb_route, xlb_target, xlb_vhost, XLB_NONE};
+use crate::intf::{
+    self, xlb_condition, xlb_index, xlb_needle, xlb_route, xlb_target, xlb_vhost, XLB_NONE,
+};
 use crate::numbers::Numbers;
 
 /// All tables of a service but clusters and endpoints.
@@ -19,6 +22,8 @@ pub struct Tables {
     pub routes: Vec<xlb_route>,
     pub conditions: Vec<xlb_condition>,
     pub targets: Vec<xlb_target>,
+    pub automata: Automata,
+    pub needles: Vec<xlb_needle>,
     pub flags: u32,
     pub default_vhost: u32,
     pub max_suffix_bytes: u32,
@@ -193,7 +198,8 @@ impl Tables {
             value_page: at.page,
             value_offset: at.offset,
             value_bytes: at.bytes,
-            reserved1: [0; 2],
+            needle: 0,
+            reserved1: 0,
         });
         Some(())
     }
@@ -225,6 +231,53 @@ impl Tables {
         named
     }
 
+    /// Makes one search of those for `contains` in one value, which routes of a virtual host ask for more than once.
+    /// Whether there is such.
+    fn search_together(&mut self, routes: std::ops::Range<u32>) -> Option<bool> {
+        // By where the value is: the conditions on it, by what they look for.
+        type Sought = BTreeMap<(u32, u16, u16), Vec<usize>>;
+        let mut places: BTreeMap<(u8, u32, u16, u16), Sought> = BTreeMap::new();
+        for route in &self.routes[routes.start as usize..routes.end as usize] {
+            for index in route.condition..route.condition + route.condition_count {
+                let c = &self.conditions[index as usize];
+                if u32::from(c.kind) == intf::XLB_CONDITION_CONTAINS && c.value_bytes > 0 {
+                    let place = (c.place, c.name_page, c.name_offset, c.name_bytes);
+                    let value = (c.value_page, c.value_offset, c.value_bytes);
+                    let sought = places.entry(place).or_default();
+                    sought.entry(value).or_default().push(index as usize);
+                }
+            }
+        }
+        let mut is_some = false;
+        for sought in places.into_values() {
+            if sought.values().flatten().count() < 2 {
+                continue;
+            }
+            let strings = &self.strings;
+            let strings: Vec<&[u8]> = sought
+                .keys()
+                .map(|(page, offset, bytes)| strings.get(*page, *offset, *bytes))
+                .collect();
+            // Beyond what the kernel keeps for a request: each for itself.
+            let Some(search) = self.automata.add(&strings) else {
+                break;
+            };
+            is_some = true;
+            for (conditions, needle) in sought.values().zip(search.first..) {
+                self.needles.push(xlb_needle {
+                    root: search.root,
+                    searched: search.searched,
+                    needle,
+                    ..xlb_needle::default()
+                });
+                for condition in conditions {
+                    self.conditions[*condition].needle = needle;
+                }
+            }
+        }
+        Some(is_some)
+    }
+
     /// The lists of routes by path; route `n` of the virtual host is at `first + n` in the table.
     fn vhost(&mut self, host: &VirtualHost, vhost: u32, first: u32) -> Option<()> {
         let mut any = Vec::new();
@@ -242,24 +295,33 @@ impl Tables {
                 }
             }
         }
-        let named = self.named(first..first.checked_add(count(host.routes.len())?)?);
+        let routes = first..first.checked_add(count(host.routes.len())?)?;
+        let has_needles = self.search_together(routes.clone())?;
+        let named = self.named(routes);
         let longest =
             |map: &BTreeMap<&str, Vec<u32>>| count(map.keys().map(|k| k.len()).max().unwrap_or(0));
         let record = xlb_vhost {
             any_list: count(self.lists.len())?,
             any_count: count(any.len())?,
-            depth: count(
+            depth: u16::try_from(
                 prefix
                     .keys()
                     .map(|p| p.bytes().filter(|b| *b == b'/').count())
                     .max()
                     .unwrap_or(0),
-            )?,
-            flags: if exact.is_empty() {
-                0
-            } else {
-                intf::XLB_VHOST_PATHS
-            },
+            )
+            .ok()?,
+            flags: u16::try_from(
+                [
+                    (!exact.is_empty(), intf::XLB_VHOST_PATHS),
+                    (has_needles, intf::XLB_VHOST_NEEDLES),
+                ]
+                .into_iter()
+                .filter_map(|(is_so, flag)| is_so.then_some(flag))
+                .sum::<u32>(),
+            )
+            .ok()?,
+            reserved0: 0,
             max_path_bytes: longest(&exact)?,
             max_prefix_bytes: longest(&prefix)?,
             named: u16::try_from(named.all).ok()?,

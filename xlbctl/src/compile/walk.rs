@@ -2,7 +2,10 @@
 //! The BPF policy's walk through a blob, in Rust, for tests: `bpf/{walk,host,match,balance}.h`
 //! function by function, so that what they rely on is checked without a kernel.
 
+use std::cell::Cell;
+
 use xlb_engine::hash::fnv1a;
+use xlb_engine::search;
 
 use super::blob::PAGE;
 use super::index;
@@ -97,7 +100,7 @@ impl<'b> Walk<'b> {
         let path = request.path.as_bytes();
         let mut best = XLB_NONE;
         best = self.scan(vh.any_list, vh.any_count, request, best);
-        if vh.flags & XLB_VHOST_PATHS != 0 && path.len() <= vh.max_path_bytes as usize {
+        if u32::from(vh.flags) & XLB_VHOST_PATHS != 0 && path.len() <= vh.max_path_bytes as usize {
             if let Some(entry) = self.find(XLB_KEY_PATH, vhost, path) {
                 best = self.scan(entry.value, entry.count, request, best);
             }
@@ -184,11 +187,22 @@ impl<'b> Walk<'b> {
             XLB_CONDITION_EXACT => found == value,
             XLB_CONDITION_PREFIX => found.starts_with(value),
             XLB_CONDITION_SUFFIX => found.ends_with(value),
+            XLB_CONDITION_CONTAINS if c.needle != 0 => self.search(c.needle, found),
             XLB_CONDITION_CONTAINS => {
                 value.is_empty() || found.windows(value.len()).any(|w| w == value)
             }
             kind => panic!("unknown condition {kind}"),
         }
+    }
+
+    fn search(&self, needle: u32, text: &[u8]) -> bool {
+        let needle: xlb_needle = self
+            .record(self.head.needle_page, needle)
+            .expect("in the table");
+        let bits = vec![Cell::new(0); self.head.needle_count.div_ceil(64) as usize];
+        let automata = Searched { walk: self, needle };
+        search::all(&automata, needle.root, text, &bits);
+        bits[needle.needle as usize / 64].get() >> (needle.needle % 64) & 1 != 0
     }
 
     pub fn route_record(&self, route: u32) -> xlb_route {
@@ -240,6 +254,45 @@ impl<'b> Walk<'b> {
             }
         }
         low
+    }
+}
+
+/// The automata of a needle.
+struct Searched<'w, 'b> {
+    walk: &'w Walk<'b>,
+    needle: xlb_needle,
+}
+
+impl search::Automata for Searched<'_, '_> {
+    type State = xlb_search_state;
+    type Row = u32;
+
+    fn state(&self, place: u32) -> Option<xlb_search_state> {
+        assert!(place < self.needle.state_count);
+        self.walk.record(self.needle.state_page, place)
+    }
+    fn row(&self, place: u32) -> Option<u32> {
+        Some(place)
+    }
+    fn in_row(&self, row: u32, byte: u8) -> xlb_search_state {
+        self.state(row + u32::from(byte)).expect("in the table")
+    }
+    fn base(&self, state: xlb_search_state) -> u32 {
+        state.base
+    }
+    fn check(&self, state: xlb_search_state) -> u32 {
+        state.check
+    }
+    fn fail(&self, state: xlb_search_state) -> u32 {
+        state.fail
+    }
+    fn needle(&self, state: xlb_search_state) -> u32 {
+        state.needle
+    }
+    fn shorter(&self, needle: u32) -> u32 {
+        assert!(needle < self.needle.shorter_count);
+        let shorter = self.walk.record(self.needle.shorter_page, needle);
+        shorter.expect("in the table")
     }
 }
 
