@@ -118,7 +118,7 @@ case("10,000 routes, small GET with the header", exact, head(fields=[("x-user", 
 case("10,000 routes, small GET without", exact, head(), ROUTES * US)
 case("10,000 routes, head of 45 KB", exact, head(fields=[(f"x-{n}", "v" * 200) for n in range(220)] + [("x-user", "user-none")]), ROUTES * US)
 needles = [{"match": {"path": {"prefix": "/"}, "headers": [{"name": "x-a", "contains": "a" * 50 + f"user-{n}"}]}, "cluster": "c"} for n in range(ROUTES)]
-case("10,000 routes, a needle each, 56,000 bytes of a", needles, head(fields=sevens), ROUTES * US)
+case("10,000 routes, a needle each, 56,000 bytes of a", needles, head(fields=sevens), LIMIT + ROUTES * US)
 query = [{"match": {"path": {"prefix": "/"}, "query": [{"name": f"p{n}", "exact": "1"}]}, "cluster": "c"} for n in range(ROUTES)]
 case("10,000 routes by a parameter, 16 KB of them", query, head("/?" + parameters[:16000]), ROUTES * US)
 value = [{"match": {"path": {"prefix": "/"}, "cookies": [{"name": "user", "exact": f"user-{n}"}]}, "cluster": "c"} for n in range(ROUTES)]
