@@ -36,6 +36,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::xlb("config/no_permission", no_permission),
     Scenario::xlb("config/no_process_stays", no_process_stays),
     Scenario::xlb("config/many_xlbctl_at_once", many_xlbctl_at_once),
+    Scenario::xlb("config/status_beside_apply", status_beside_apply).within(120),
     Scenario::xlb("config/thousands_of_services", thousands_of_services).within(120),
     Scenario::xlb("config/kernel_without_btf", kernel_without_btf),
     Scenario::xlb("config/verified_in_time", verified_in_time),
@@ -465,6 +466,39 @@ fn no_process_stays(ctx: &mut Ctx) -> Result<()> {
         );
     }
     ctx.open(vip)?.get("/")?.expect(200)?;
+    Ok(())
+}
+
+/// Who asks for the status while an apply is half done is told neither that it was cut off nor that nothing is there.
+fn status_beside_apply(ctx: &mut Ctx) -> Result<()> {
+    let routes: String = (0..2000)
+        .map(|n| format!("  - {{match: {{path: {{exact: /{n}}}}}, cluster: items}}\n"))
+        .collect();
+    let yaml = shop_yaml(&THREE, "round_robin", "")
+        .replace("  - cluster: items\n", &(routes + "  - cluster: items\n"));
+    let small = ctx.file("small.yaml", &shop_yaml(&THREE[1..], "round_robin", ""))?;
+    let large = ctx.file("large.yaml", &yaml)?;
+    ctx.apply(&yaml)?;
+    let end = Instant::now() + Duration::from_secs(15);
+    let applier = thread::spawn(move || -> Result<()> {
+        while Instant::now() < end {
+            for file in [&small, &large] {
+                let out = xlb::xlbctl(&["apply", "--prune", "-f", &file.display().to_string()])?;
+                ensure!(out.code == Some(0), "apply: {}", out.all());
+            }
+        }
+        Ok(())
+    });
+    let mut asked = 0;
+    while !applier.is_finished() {
+        let out = xlb::xlbctl(&["status"])?;
+        ensure!(out.code == Some(0), "after {asked} times: {}", out.all());
+        asked += 1;
+    }
+    applier
+        .join()
+        .map_err(|_| anyhow::anyhow!("the applier panicked"))??;
+    ensure!(asked > 10, "asked {asked} times only");
     Ok(())
 }
 

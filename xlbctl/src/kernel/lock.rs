@@ -27,12 +27,7 @@ pub struct Lock {
 impl Lock {
     /// Waits for another xlbctl to end, as long as `wait` says; says for whom.
     pub fn take(wait: &Wait) -> Result<Lock, Error> {
-        let path = if Path::new("/run").is_dir() {
-            FILE
-        } else {
-            "/var/lock/xlb.lock"
-        };
-        Lock::take_file(path, wait.timeout, &mut |message| eprintln!("{message}"))
+        Lock::take_file(path(), wait.timeout, &mut |message| eprintln!("{message}"))
     }
 
     fn take_file(
@@ -78,6 +73,20 @@ impl Lock {
             thread::sleep(PERIOD);
         }
     }
+}
+
+fn path() -> &'static str {
+    if Path::new("/run").is_dir() {
+        FILE
+    } else {
+        "/var/lock/xlb.lock"
+    }
+}
+
+/// Who holds the lock just now, as text for a message.
+pub fn held_by() -> Option<String> {
+    let inode = fs::metadata(path()).ok()?.ino();
+    holder(inode).map(|pid| describe(Some(pid)))
 }
 
 /// The process that holds a lock of flock(2) on the file, where it can be seen from here.

@@ -2,6 +2,8 @@
 //! `xlbctl status`
 
 use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -12,7 +14,7 @@ use crate::error::Error;
 use crate::intf::{xlb_info, Counter, Reason, COUNTERS, REASONS};
 use crate::kernel::commit::Maps;
 use crate::kernel::ctl::Ctl;
-use crate::kernel::{cgroup, preflight, programs};
+use crate::kernel::{cgroup, lock, preflight, programs};
 use crate::output;
 
 #[derive(Default, Serialize)]
@@ -36,8 +38,11 @@ struct Status {
     engine_reasons: BTreeMap<&'static str, u64>,
 }
 
+/// How long another xlbctl is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 pub fn run(args: &Format) -> Result<(), Error> {
-    let status = look();
+    let status = settled();
     output::emit(args.output, &status, text)?;
     if status.active {
         return Ok(());
@@ -49,6 +54,32 @@ pub fn run(args: &Format) -> Result<(), Error> {
             .first()
             .map_or("unknown reason", String::as_str)
     )))
+}
+
+/// What another xlbctl is in the middle of is no state to tell: where something is amiss, its end is waited for.
+fn settled() -> Status {
+    let start = Instant::now();
+    let mut was_quiet = false;
+    loop {
+        let holder = lock::held_by();
+        let mut status = look();
+        if status.active {
+            return status;
+        }
+        match holder.or_else(lock::held_by) {
+            // One may have begun and ended meanwhile: it is looked at once more.
+            None if was_quiet => return status,
+            None => was_quiet = true,
+            Some(who) if start.elapsed() > PATIENCE => {
+                status.problems.insert(0, format!("{who} is at work"));
+                return status;
+            }
+            Some(_) => {
+                was_quiet = false;
+                thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
 }
 
 fn look() -> Status {
