@@ -241,6 +241,16 @@ impl Locked<'_> {
 
     /// The part of a chunked body that must be looked at.
     fn stream_line(&mut self, msg: *mut sys::msghdr) -> Taken {
+        // Before anything is taken: what was must not be lost.
+        let out = match &mut self.phase {
+            Phase::Relay(Relay { upload, .. }) => upload.out.as_mut(),
+            _ => None,
+        };
+        let room = out.map_or(Ok(()), |out| out.reserve(LINE_BYTES));
+        let room = room.and_then(|()| self.buf.reserve(LINE_BYTES));
+        if let Err(e) = room {
+            return Taken::Error(e.to_errno());
+        }
         let mut line = [0u8; LINE_BYTES];
         // SAFETY: `msg` is ours, `line` is as long as we say.
         let n = unsafe {
@@ -293,6 +303,10 @@ impl Locked<'_> {
             unsafe { sys::xlb_msg_skip(msg, n) };
             self.body.skip(n as u64);
             return Taken::Some;
+        }
+        // As in `stream_line`.
+        if let Err(e) = self.buf.reserve(LINE_BYTES) {
+            return Taken::Error(e.to_errno());
         }
         let mut line = [0u8; LINE_BYTES];
         // SAFETY: `msg` is ours, `line` is as long as we say.
