@@ -255,7 +255,8 @@ enum xlb_connect_count {
 	XLB_CONNECT_REFUSED = 1, /* the module left the socket plain TCP */
 	XLB_CONNECT_OTHER_CGROUP = 2, /* to a VIP, from a cgroup that is not served */
 	XLB_CONNECT_NO_ENDPOINT = 3, /* refused: there is no endpoint */
-	XLB_CONNECT_COUNTS = 4,
+	XLB_CONNECT_NO_MEMORY = 4, /* refused: ENOMEM */
+	XLB_CONNECT_COUNTS = 5,
 };
 
 /* State shared by all CPUs, by number. */

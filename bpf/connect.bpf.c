@@ -70,12 +70,13 @@ static __noinline bool is_served(struct xlb_vip *vip)
 }
 
 /*
- * 0 refuses the connect: where there is no endpoint at all nobody listens.  A socket that the
- * module cannot take stays plain TCP, which finds no one at a VIP; `refused` makes it visible.
+ * 0 refuses the connect: where there is no endpoint at all nobody listens, and without memory
+ * the program may try again.  Any other socket that the module cannot take stays plain TCP, which finds no one at a VIP; `refused` makes it visible.
  */
 static __always_inline int connect_to(struct bpf_sock_addr *ctx, struct xlb_vip_key *key)
 {
 	struct xlb_vip *vip = bpf_map_lookup_elem(&vips, key);
+	int err;
 
 	if (!vip)
 		return 1;
@@ -93,10 +94,14 @@ static __always_inline int connect_to(struct bpf_sock_addr *ctx, struct xlb_vip_
 	}
 	/* The kernel gives it out when it is asked for: SO_COOKIE, by which sockets are listed. */
 	bpf_get_socket_cookie(ctx);
-	if (bpf_xlb_accept(bpf_cast_to_kern_ctx(ctx), vip->service))
-		count(XLB_CONNECT_REFUSED);
-	else
-		count(XLB_CONNECT_ACCEPTED);
+	err = bpf_xlb_accept(bpf_cast_to_kern_ctx(ctx), vip->service);
+	/* Not left to TCP: to a program that may try again, the VIP must not look unreachable. */
+	if (err == -ENOMEM) {
+		count(XLB_CONNECT_NO_MEMORY);
+		bpf_set_retval(-ENOMEM);
+		return 0;
+	}
+	count(err ? XLB_CONNECT_REFUSED : XLB_CONNECT_ACCEPTED);
 	return 1;
 }
 

@@ -36,7 +36,8 @@ enum {
 	BPF_F_INNER_MAP = 1U << 12,
 };
 
-/* asm-generic/errno.h */
+/* asm-generic/errno-base.h, errno.h */
+#define ENOMEM 12
 #define ECONNREFUSED 111
 
 #define SOCK_STREAM 1

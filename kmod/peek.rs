@@ -9,6 +9,8 @@
 //!
 //! Positions count from the next byte that a read would return: first `local`, then the i-sock's queue.
 
+use xlb_engine::reason::Class;
+
 use crate::exchange::{Relay, Stage};
 use crate::psock::Locked;
 use crate::recv::{scan, Read};
@@ -55,6 +57,10 @@ impl Locked<'_> {
         if self.relay().is_some_and(|r| r.response.lacks_head()) {
             return match self.frame_head() {
                 Ok(true) => Read::Again,
+                // No memory: nothing that a read would refuse.
+                Err(reason) if reason.class() == Class::Internal => {
+                    Read::Error(-(kernel::bindings::ENOMEM as i32))
+                }
                 Ok(false) | Err(_) => Read::Empty,
             };
         }

@@ -13,6 +13,7 @@
 //! (and does not peek) says that nothing more was there; what comes later raises an edge, and so does what
 //! this call itself has made readable and did not take: see [`Locked::did_read_short`].
 
+use xlb_engine::reason::Class;
 use xlb_engine::rewrite::{self, Connection, ResponseEdits};
 use xlb_engine::{Body, Framing, Reason, ResponseHead, Status, Version};
 
@@ -246,10 +247,15 @@ impl Locked<'_> {
         Read::Bytes(n)
     }
 
-    /// The endpoint sent what the engine refuses.
+    /// The endpoint sent what the engine refuses, or there is no memory for it.
     fn refuse(&mut self, reason: Reason) -> Read {
         count::engine(reason);
-        self.fail_upstream(sys::XLB_REASON_UPSTREAM_PROTOCOL, reason.name());
+        let reply = match reason.class() {
+            // Not the endpoint's doing, see `reject`.
+            Class::Internal => sys::XLB_REASON_NO_MEMORY,
+            _ => sys::XLB_REASON_UPSTREAM_PROTOCOL,
+        };
+        self.fail_upstream(reply, reason.name());
         Read::Again
     }
 
@@ -396,10 +402,13 @@ impl Locked<'_> {
         let most = limits::get().head_bytes as usize + PARTIAL_BYTES;
         loop {
             if !response.partial.is_empty() {
-                let status = parser.parse(response.partial.bytes(), limits::get(), &context)?;
+                // Without memory for what comes of a whole head it is framed again.
+                let mut tried = *parser;
+                let status = tried.parse(response.partial.bytes(), limits::get(), &context)?;
                 if let Status::Complete(head) = status {
                     return self.collected(head);
                 }
+                *parser = tried;
             }
             let Ok(room) = response.partial.make_room(most) else {
                 return Err(Reason::OutputFull);
@@ -429,13 +438,19 @@ impl Locked<'_> {
         let bytes = response.partial.bytes();
         let own = bytes.get(..head_bytes).unwrap_or(bytes);
         let keeps = keep_alive::timeout(isock, own, &head);
-        match edits(&head, inner.last, inner.head.version) {
-            Some(edits) => {
-                let bound = rewrite::response_bound(&head, &edits);
-                fill_with(&mut inner.local, bound, |to| {
-                    rewrite::response(own, &head, &edits, to)
-                })?;
-            }
+        let edits = edits(&head, inner.last, inner.head.version);
+        let bound = match &edits {
+            Some(edits) => rewrite::response_bound(&head, edits),
+            None => own.len(),
+        };
+        // For what lies behind the head, too: nothing that follows may fail half-way.
+        let room = bound + bytes.len() - own.len();
+        let room = inner.local.reserve(room);
+        room.map_err(|_| Reason::OutputFull)?;
+        match edits {
+            Some(edits) => fill_with(&mut inner.local, bound, |to| {
+                rewrite::response(own, &head, &edits, to)
+            })?,
             None => inner.local.append(own).map_err(|_| Reason::OutputFull)?,
         }
         response.partial.consume(head_bytes);

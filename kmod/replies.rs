@@ -18,6 +18,8 @@ impl Locked<'_> {
             Class::HeadTooLarge => sys::XLB_REASON_HEAD_TOO_LARGE,
             Class::Unsupported => sys::XLB_REASON_UNSUPPORTED,
             Class::Version => sys::XLB_REASON_VERSION,
+            // No fault of the client's: what is written has a bound, so there was no memory for it.
+            Class::Internal => sys::XLB_REASON_NO_MEMORY,
             _ => sys::XLB_REASON_BAD_REQUEST,
         };
         let answered = self.relay().is_some_and(|r| r.response.bytes > 0);

@@ -43,8 +43,9 @@ impl Locked<'_> {
             return self.reply(sys::XLB_REASON_NO_MEMORY, "");
         }
         loop {
+            // Both are there, but for want of memory.
             let (Some(found), Some(caller)) = (self.find_pool(), &self.caller) else {
-                return self.fail_connect(sys::XLB_REASON_CONNECT_FAILED);
+                return self.fail_connect(sys::XLB_REASON_NO_MEMORY);
             };
             let Found { pool, known } = found;
             let once = !self.head.method.is_idempotent();
@@ -97,6 +98,9 @@ impl Locked<'_> {
         match Isock::open(pool.clone(), generation, sk, sk, &caller) {
             Err(e) if e == EPERM || e == EACCES => {
                 self.fail_connect(sys::XLB_REASON_NOT_PERMITTED);
+            }
+            Err(e) if lacks_memory(e) => {
+                self.fail_connect(sys::XLB_REASON_NO_MEMORY);
             }
             Err(_) => self.fail_connect(sys::XLB_REASON_CONNECT_FAILED),
             Ok(isock) => {
@@ -158,8 +162,8 @@ impl Locked<'_> {
         let psock = self.psock;
         let Ok(out) = self.prepare() else {
             Pool::give_back(isock, self.pools.last(), true);
-            self.done(sys::XLB_REASON_NO_ENDPOINT);
-            self.reply(sys::XLB_REASON_NO_ENDPOINT, "no_memory");
+            self.done(sys::XLB_REASON_NO_MEMORY);
+            self.reply(sys::XLB_REASON_NO_MEMORY, "");
             return true;
         };
         isock.set_owner(psock.sk);
@@ -427,4 +431,9 @@ impl Locked<'_> {
             }
         }
     }
+}
+
+/// Whether a socket could not be had for want of memory: ENFILE is what `sock_create()` says then.
+fn lacks_memory(err: Error) -> bool {
+    err == ENOMEM || err == ENFILE || err.to_errno() == -(kernel::bindings::ENOBUFS as i32)
 }

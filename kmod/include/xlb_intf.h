@@ -176,7 +176,7 @@ _Static_assert(sizeof(struct xlb_result) == 32, "read by BPF programs of the sam
 	X(CLIENT_GONE, client_gone, 0, "the client closed before the response was whole")        \
 	X(RETRIED, retried, 0, "the endpoint's connection was dead; the request is sent again")  \
 	X(POOL_TIMEOUT, pool_timeout, 503, "no connection of a full pool came free in time")     \
-	X(NO_MEMORY, no_memory, 503, "no memory for the table of the request's fields")          \
+	X(NO_MEMORY, no_memory, 503, "no memory for the request or its connection")              \
 	X(NOT_PERMITTED, not_permitted, 503, "a rule of the host forbids the connection")
 
 enum xlb_reason {

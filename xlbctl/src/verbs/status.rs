@@ -151,7 +151,13 @@ fn applied(status: &mut Status, maps: &Maps, document: &Document) {
     status.generation = Some(document.generation);
     status.services = document.config.services.len();
     status.clusters = document.config.clusters.len();
-    let names = ["accepted", "refused", "other_cgroup", "no_endpoint"];
+    let names = [
+        "accepted",
+        "refused",
+        "other_cgroup",
+        "no_endpoint",
+        "no_memory",
+    ];
     status.connects = names.into_iter().zip(maps.connects()).collect();
     if document.pending {
         status
