@@ -209,7 +209,8 @@ test_all() {
 	for part in unit vm; do tail -n 20 "$logs/$part" | grep -E '[0-9]+ passed, [0-9]+ failed' | tail -n 1; done |
 		awk -v t=$((SECONDS - begin)) -v bad="${failed[*]}" '
 		match($0, /[0-9]+ passed, [0-9]+ failed/) { split(substr($0, RSTART, RLENGTH), n, " "); p += n[1]; f += n[3] }
-		END { printf "\n%d passed, %d failed in %d s%s\n", p, f, t, bad == "" ? "" : "; not clean: " bad }'
+		match($0, /[0-9]+ skipped/) { s += substr($0, RSTART) + 0 }
+		END { printf "\n%d passed, %d failed%s in %d s%s\n", p, f, s ? ", " s " skipped" : "", t, bad == "" ? "" : "; not clean: " bad }'
 	rm -rf "$logs"
 	[ ${#failed[@]} -eq 0 ]
 }

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -26,6 +26,16 @@ pub enum Needs {
     Xlb,
     /// It loads and unloads the module by itself.
     BareKernel,
+    /// XLB, on a kernel that can be told to fail an allocation.
+    Faults,
+}
+
+impl Needs {
+    /// What the machine lacks; a scenario that needs it is skipped.
+    pub fn lacking(self) -> Option<&'static str> {
+        let there = self != Self::Faults || Path::new("/sys/kernel/debug/failslab").exists();
+        (!there).then_some("the kernel has no fault injection")
+    }
 }
 
 /// One named test.
@@ -61,6 +71,16 @@ impl Scenario {
             name,
             needs: Needs::BareKernel,
             timeout_s: 60,
+            run,
+        }
+    }
+
+    /// Every path has dozens of allocations, and is gone once for each.
+    pub const fn faults(name: &'static str, run: fn(&mut Ctx) -> Result<()>) -> Self {
+        Self {
+            name,
+            needs: Needs::Faults,
+            timeout_s: 240,
             run,
         }
     }

@@ -112,6 +112,7 @@ fn raise_file_limit() -> Result<()> {
 /// Runs all that match, prints a line for each and the totals; true when all passed.
 pub fn run(options: &Options) -> Result<bool> {
     let mut passed = 0;
+    let mut skipped = 0;
     let mut failed = Vec::new();
     let chosen: Vec<&Scenario> = cases::matching(options.filter.as_deref())
         .into_iter()
@@ -129,6 +130,11 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     let mut foreign_races = BTreeMap::new();
     for scenario in chosen {
+        if let Some(lacking) = scenario.needs.lacking() {
+            skipped += 1;
+            println!("skipped {}: {lacking}", scenario.name);
+            continue;
+        }
         println!("... {}", scenario.name);
         let begin = Instant::now();
         let outcome = run_one(scenario, options, scale, &mut foreign_races);
@@ -162,7 +168,11 @@ pub fn run(options: &Options) -> Result<bool> {
     for name in &failed {
         println!("failed: {name}");
     }
-    println!("{passed} passed, {} failed", failed.len());
+    let skips = match skipped {
+        0 => String::new(),
+        n => format!(", {n} skipped"),
+    };
+    println!("{passed} passed, {} failed{skips}", failed.len());
     Ok(failed.is_empty())
 }
 

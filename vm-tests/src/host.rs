@@ -35,6 +35,7 @@ struct Told {
     running: Option<String>,
     done: BTreeSet<String>,
     passed: usize,
+    skipped: usize,
     failed: Vec<String>,
     /// The guest got to its totals.
     ended: bool,
@@ -49,6 +50,10 @@ impl Told {
                 self.passed += 1;
                 self.done.insert(name.to_owned());
                 self.running = None;
+            }
+            (Some("skipped"), Some(name)) => {
+                self.skipped += 1;
+                self.done.insert(name.trim_end_matches(':').to_owned());
             }
             (Some("FAIL"), Some(name)) => {
                 self.failed.push(name.to_owned());
@@ -68,11 +73,12 @@ pub fn run(options: &Options) -> Result<bool> {
         .map(|s| s.name)
         .collect();
     ensure!(!left.is_empty(), "no scenario matches");
-    let (mut passed, mut failed, mut clean) = (0, Vec::new(), true);
+    let (mut passed, mut skipped, mut failed, mut clean) = (0, 0, Vec::new(), true);
     for _ in 0..MAX_BOOTS {
         let (told, in_order) = boot(options, &left)?;
         clean &= in_order;
         passed += told.passed;
+        skipped += told.skipped;
         failed.extend(told.failed);
         left.retain(|name| !told.done.contains(*name));
         if let Some(name) = told.running {
@@ -93,7 +99,10 @@ pub fn run(options: &Options) -> Result<bool> {
     for name in &failed {
         println!("failed: {name}");
     }
-    println!("{passed} passed, {} failed", failed.len());
+    println!(
+        "{passed} passed, {} failed, {skipped} skipped",
+        failed.len()
+    );
     Ok(failed.is_empty() && clean)
 }
 

@@ -2,7 +2,7 @@
 //! Sockets as a C program uses them, where `std::net` does too much.
 
 use std::net::{SocketAddr, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -186,6 +186,11 @@ impl Sock {
     pub fn adopt(fd: i32) -> Self {
         // SAFETY: the caller got the descriptor from the kernel and gives it away.
         Self(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// Gives the descriptor away.
+    pub fn into_raw(self) -> i32 {
+        self.0.into_raw_fd()
     }
 
     pub fn raw(&self) -> i32 {

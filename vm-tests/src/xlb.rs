@@ -90,7 +90,7 @@ pub fn explain() {
 pub const BASELINE: &str = "XLB_BASELINE";
 
 /// Counters that say how much there is now, not how much there was.
-const GAUGES: [&str; 8] = [
+pub const GAUGES: [&str; 8] = [
     "psocks",
     "psock_bytes",
     "isocks",

@@ -8,6 +8,7 @@ mod bodies;
 mod clients;
 mod config;
 mod differential;
+mod faults;
 mod hostile;
 mod identity;
 mod identity_cgroup;
@@ -61,6 +62,7 @@ const ALL: &[&[Scenario]] = &[
     identity_tcp::SCENARIOS,
     smuggle::SCENARIOS,
     matrix::SCENARIOS,
+    faults::SCENARIOS,
 ];
 
 /// The scenarios with this text, or one of these between commas, in their name; or all.
