@@ -108,6 +108,10 @@ pub fn poll_and_options(ctx: &mut Ctx) -> Result<()> {
                         ensure!(failed.is_none(), "recv: {e}");
                         failed = Some(e);
                     }
+                    // Without memory for a reply either.
+                    Err(Errno::ECONNRESET) if nth.hit().is_some() && got.is_empty() => {
+                        return Ok("reset".to_owned());
+                    }
                     Err(e) => anyhow::bail!("recv: {e}"),
                 }
             }

@@ -320,7 +320,7 @@ pub fn responses(ctx: &mut Ctx) -> Result<()> {
             })?;
         }
     }
-    sweep("response read in small pieces", 20, |nth| {
+    sweep("response read in small pieces", 10, |nth| {
         connected(ctx, nth, 0, &Ask::get("/changed/small").room(7))
     })?;
     end(ctx)
