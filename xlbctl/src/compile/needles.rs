@@ -299,7 +299,7 @@ mod tests {
         let bits = vec![Cell::new(0u64); automata.shorter.len().div_ceil(64)];
         search::all(&counted, root, text, &bits);
         let all = 0..u32::try_from(64 * bits.len()).expect("few");
-        let is_set = |n: &u32| bits[*n as usize / 64].get() >> (n % 64) & 1 != 0;
+        let is_set = |n: &u32| (bits[*n as usize / 64].get() >> (n % 64)) & 1 != 0;
         (all.filter(is_set).collect(), counted.1.get())
     }
 

@@ -202,7 +202,7 @@ impl<'b> Walk<'b> {
         let bits = vec![Cell::new(0); self.head.needle_count.div_ceil(64) as usize];
         let automata = Searched { walk: self, needle };
         search::all(&automata, needle.root, text, &bits);
-        bits[needle.needle as usize / 64].get() >> (needle.needle % 64) & 1 != 0
+        (bits[needle.needle as usize / 64].get() >> (needle.needle % 64)) & 1 != 0
     }
 
     pub fn route_record(&self, route: u32) -> xlb_route {
