@@ -525,8 +525,15 @@ fn edits(head: &ResponseHead, last: bool, client: Version) -> Option<ResponseEdi
     } else {
         None
     };
-    let told = matches!(connection, Some(Connection::Close)) && head.close && !head.rewrite;
-    if head.rewrite || (last && !told) {
+    // Whether the head says so as it is. To a request of HTTP/1.0 one that does not say "keep-alive" says "close".
+    let told = match connection {
+        Some(Connection::Close) => {
+            head.framing == Framing::UntilClose || (head.version == Version::Http10 && head.close)
+        }
+        Some(Connection::KeepAlive) => !head.close,
+        None => true,
+    };
+    if head.rewrite || !told {
         return Some(ResponseEdits {
             connection,
             ..ResponseEdits::default()

@@ -229,8 +229,11 @@ impl ResponseParser {
         } else {
             Framing::UntilClose
         };
+        // RFC 9112, section 9.3, seen from both ends: a server closes after a request of HTTP/1.0 unless it says that it
+        // does not, whatever version it answers with.
+        let stays = http11 && request.version == Version::Http11;
         let close = flags.has(Flags::CLOSE)
-            || !(http11 || flags.has(Flags::KEEP_ALIVE))
+            || !(stays || flags.has(Flags::KEEP_ALIVE))
             || matches!(framing, Framing::UntilClose | Framing::Tunnel);
         Ok(ResponseHead {
             head_bytes: end as u32,

@@ -252,8 +252,18 @@ fn rfc9112_9_3_persistence() {
         let head = response(format!("{line}\r\n")).unwrap();
         assert_eq!((head.close, head.rewrite), (close, rewrite), "{line:?}");
     }
-    let head = response_to(&OLD, "HTTP/1.0 200 x\r\nContent-Length: 0\r\n\r\n").unwrap();
-    assert!(!head.rewrite && head.close);
+    // To a request of HTTP/1.0: "Otherwise, the connection will close after the current response."
+    for (line, close) in [
+        ("HTTP/1.0 200 x\r\nContent-Length: 0\r\n", true),
+        ("HTTP/1.1 200 x\r\nContent-Length: 0\r\n", true),
+        (
+            "HTTP/1.1 200 x\r\nContent-Length: 0\r\nConnection: keep-alive\r\n",
+            false,
+        ),
+    ] {
+        let head = response_to(&OLD, format!("{line}\r\n")).unwrap();
+        assert_eq!((head.close, head.rewrite), (close, false), "{line:?}");
+    }
 }
 
 #[test]

@@ -28,6 +28,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::http("bodies/expect_continue", expect_continue),
     Scenario::http("bodies/ended_by_close", ended_by_close),
     Scenario::http("bodies/http_1_0_client", http_1_0_client),
+    Scenario::http("bodies/http_1_0_to_the_backend", http_1_0_to_the_backend),
     Scenario::http("bodies/slow_reader", slow_reader).within(120),
     Scenario::http("bodies/upgrade_tunnel", upgrade_tunnel),
     Scenario::xlb("bodies/tunnel_half_closed", tunnel_half_closed),
@@ -494,6 +495,50 @@ fn http_1_0_client(ctx: &mut Ctx) -> Result<()> {
     conn.request("GET", "/echo", "Connection: close\r\n", b"")?;
     conn.response("GET")?.expect(200)?;
     conn.expect_eof().context("Connection: close ends")?;
+    Ok(())
+}
+
+/// A server closes after a request of HTTP/1.0, with or without a word, unless it says that it does not (RFC 9112,
+/// section 9.3): who comes next must not meet that end.
+fn http_1_0_to_the_backend(ctx: &mut Ctx) -> Result<()> {
+    let server = Server::start(BACKEND, |mut conn, _| {
+        while let Some(request) = conn.request_read()? {
+            let old = request.start.ends_with("HTTP/1.0");
+            let keeps = request.path() == "/keep";
+            let field = if keeps {
+                "Connection: keep-alive\r\n"
+            } else {
+                ""
+            };
+            conn.send(format!(
+                "HTTP/1.1 200 OK\r\n{field}Content-Length: 2\r\n\r\nok"
+            ))?;
+            if old && !keeps {
+                std::thread::sleep(std::time::Duration::from_millis(300));
+                break;
+            }
+        }
+        Ok(())
+    })?;
+    let vip = ctx.shop(&[BACKEND])?;
+    for (field, path, stays) in [
+        ("", "/", false),
+        ("Connection: keep-alive\r\n", "/", false),
+        ("Connection: keep-alive\r\n", "/keep", true),
+    ] {
+        let what = format!("{field:?} {path}");
+        let mut conn = ctx.open(vip)?;
+        conn.send(format!("GET {path} HTTP/1.0\r\n{field}\r\n"))?;
+        let answer = conn.response("GET")?;
+        answer.expect(200).context(what.clone())?;
+        let kept = answer.field("connection") == Some("keep-alive");
+        ensure!(kept != field.is_empty(), "{what}: {:?}", answer.fields);
+        let before = server.accepted();
+        let mut other = ctx.open(vip)?;
+        other.request("POST", "/", "", b"what cannot be sent twice")?;
+        other.response("POST")?.expect(200).context(what.clone())?;
+        ensure!((server.accepted() == before) == stays, "{what}");
+    }
     Ok(())
 }
 
