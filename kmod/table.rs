@@ -209,6 +209,12 @@ pub(crate) fn reset_idle(identity: &Id) {
     });
 }
 
+/// Until no reader is at a pool that has left its chain. The kernel crate has this from 7.3 on.
+fn wait_for_readers() {
+    // SAFETY: The callers may sleep: they hold no spinlock and are in no RCU section.
+    unsafe { sys::xlb_synchronize_rcu() };
+}
+
 /// Removes the pools that `gone` names from the table, and closes their connections. May sleep.
 fn remove_if(mut gone: impl FnMut(&Pool, &Inner) -> bool) {
     let mut out = [const { None }; REMOVE_BATCH];
@@ -223,14 +229,14 @@ fn remove_if(mut gone: impl FnMut(&Pool, &Inner) -> bool) {
                 *place = Some(pool);
             }
             if free == 0 {
-                rcu::synchronize_rcu();
+                wait_for_readers();
                 out = [const { None }; REMOVE_BATCH];
                 free = REMOVE_BATCH;
             }
         }
     }
     if free < REMOVE_BATCH {
-        rcu::synchronize_rcu();
+        wait_for_readers();
     }
 }
 
