@@ -7,7 +7,7 @@ export KERNEL CPUS MEM ICOUNT DEBUG NOMODULE TIMEOUT ARGS APPEND V XLB_CACHE FIL
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup kmod bpf xlbctl demo test unit vm-test vm-shell vm-run lint fmt doc clean \
-	install test-all test-debug test-kcsan bench
+	install test-all test-debug test-kcsan bench bench-locks
 
 help:
 	@echo 'XLB: a layer-7 load balancer in the Linux kernel'
@@ -25,6 +25,7 @@ help:
 	@echo '  test-debug       vm-test on a kernel with KASAN, lockdep, kmemleak (built once, cached)'
 	@echo '  test-kcsan       the concurrent scenarios on a kernel with KCSAN, which finds data races (built once, cached)'
 	@echo '  bench            requests per virtual second: direct, XLB, haproxy; QUICK=1 for a short one'
+	@echo '  bench-locks      part of bench, not of a short one: how often a request takes each lock, on the debug kernel'
 	@echo '  vm-run           SCRIPT=path/to/x.sh runs it in the machine, in its own folder (/case there,'
 	@echo '                   writable); ARGS="..." are given to it.  Exit: the status of the script; 97 when'
 	@echo '                   the kernel log has a finding; 98 machine died; 124 after TIMEOUT seconds'
@@ -73,6 +74,13 @@ test-kcsan:
 bench:
 	@$(env) build kmod xlbctl
 	@ICOUNT=1 $(env) vm-run vm-tests/bench/bench.sh
+ifeq ($(QUICK),)
+	@$(MAKE) --no-print-directory bench-locks
+endif
+
+bench-locks:
+	@DEBUG=1 $(env) build kmod xlbctl
+	@for cpus in 1 2; do DEBUG=1 CPUS=$$cpus APPEND=kmemleak=off $(env) vm-run vm-tests/bench/locks.sh || exit; done
 
 vm-run: $(if $(NOBUILD)$(NOMODULE),,kmod xlbctl)
 	@$(if $(SCRIPT),,echo 'SCRIPT=path/to/script.sh is missing' >&2; exit 2;) $(env) vm-run '$(SCRIPT)'

@@ -739,7 +739,12 @@ void xlb_kfree_rcu(void *object)
 /* Its nodes are charged to who connects: 9 bytes for a p-sock where they are full. */
 void xlb_list_init(void *xarray)
 {
-	xa_init_flags(xarray, XA_FLAGS_ALLOC | XA_FLAGS_ACCOUNT);
+	static struct lock_class_key key;
+	struct xarray *list = xarray;
+
+	xa_init_flags(list, XA_FLAGS_ALLOC | XA_FLAGS_ACCOUNT);
+	/* One name among those of all xarrays would not say whose it is. */
+	lockdep_set_class_and_name(&list->xa_lock, &key, "xlb_list");
 }
 
 void xlb_list_exit(void *xarray)
