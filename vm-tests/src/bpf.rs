@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! A small loader for BPF programs of cgroups, as an administrator of rules has one.
+//! A small loader for BPF programs of cgroups and devices, as an administrator of rules has one.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -19,6 +19,7 @@ pub const SOCK_RELEASE: Hook = Hook(9, 34);
 pub const SOCK_OPS: Hook = Hook(13, 3);
 pub const CONNECT4: Hook = Hook(18, 10);
 pub const BIND4: Hook = Hook(18, 8);
+const DEVICE_EGRESS: Hook = Hook(3, 47);
 
 /// One instruction.
 const fn op(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> u64 {
@@ -61,6 +62,20 @@ pub fn deny_user(uid: u32) -> Vec<u64> {
         mov(0, 1),
         op(0x55, 2, 0, 1, uid as i32),
         mov(0, 0),
+        EXIT,
+    ]
+}
+
+/// Drops packets of this priority, for [`attach_to_device`].
+pub fn drop_priority(priority: i32) -> Vec<u64> {
+    const PRIORITY: i16 = 32;
+    const DROP: i32 = 2;
+    const NEXT: i32 = -1;
+    vec![
+        op(0x61, 2, 1, PRIORITY, 0),
+        mov(0, NEXT),
+        op(0x55, 2, 0, 1, priority),
+        mov(0, DROP),
         EXIT,
     ]
 }
@@ -169,7 +184,7 @@ impl Cgroup {
     pub fn attach(&self, hook: Hook, code: &[u64]) -> Result<Attached> {
         const ALLOW_MULTI: u32 = 2;
         let attached = Attached {
-            cgroup: File::open(&self.0)?,
+            target: Target::Cgroup(File::open(&self.0)?),
             program: load(hook, code)?,
             hook,
         };
@@ -178,21 +193,36 @@ impl Cgroup {
     }
 }
 
+/// The program sees what leaves by this device, before any queue, until what this returns is dropped.
+pub fn attach_to_device(index: u32, code: &[u64]) -> Result<Attached> {
+    let attached = Attached {
+        target: Target::Device(index),
+        program: load(DEVICE_EGRESS, code)?,
+        hook: DEVICE_EGRESS,
+    };
+    attached.call(8, 0).context("BPF attach to a device")?;
+    Ok(attached)
+}
+
+enum Target {
+    Cgroup(File),
+    Device(u32),
+}
+
 /// An attached program.
 pub struct Attached {
-    cgroup: File,
+    target: Target,
     program: OwnedFd,
     hook: Hook,
 }
 
 impl Attached {
     fn call(&self, command: i64, flags: u32) -> Result<i32> {
-        let words = [
-            self.cgroup.as_raw_fd() as u32,
-            self.program.as_raw_fd() as u32,
-            self.hook.1,
-            flags,
-        ];
+        let target = match &self.target {
+            Target::Cgroup(cgroup) => cgroup.as_raw_fd() as u32,
+            Target::Device(index) => *index,
+        };
+        let words = [target, self.program.as_raw_fd() as u32, self.hook.1, flags];
         let attr: Vec<u8> = words.iter().flat_map(|v| v.to_ne_bytes()).collect();
         bpf(command, &attr)
     }

@@ -34,7 +34,7 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 pub const BACKEND: &str = "127.0.1.1:8001";
-const BACKEND6: &str = "[::1]:8001";
+pub const BACKEND6: &str = "[::1]:8001";
 /// A server in another namespace, behind a pair of devices: packets to it are routed.
 pub const FAR: &str = "10.77.0.2:8001";
 
@@ -43,20 +43,21 @@ pub const FAR: &str = "10.77.0.2:8001";
 pub struct Client<'a> {
     /// `(user, group, supplementary group)`; root without.
     pub owner: Option<(u32, u32, u32)>,
+    /// A file: who writes to it joins a cgroup of the first version. A thread that does makes the socket; the
+    /// client, who goes on with it, is no member.
+    pub joins: Option<&'a str>,
     pub prepare: &'a (dyn Fn(&Sock) -> Result<()> + Sync),
 }
 
 pub const PLAIN: Client = Client {
     owner: None,
+    joins: None,
     prepare: &|_| Ok(()),
 };
 
 impl<'a> Client<'a> {
     pub fn that(prepare: &'a (dyn Fn(&Sock) -> Result<()> + Sync)) -> Self {
-        Self {
-            owner: None,
-            prepare,
-        }
+        Self { prepare, ..PLAIN }
     }
 
     pub fn owned_by(user: u32, group: u32, supplementary: u32) -> Client<'static> {
@@ -80,8 +81,22 @@ impl<'a> Client<'a> {
         })
     }
 
+    /// The socket, or what the kernel said to it.
+    fn make(&self, to: SocketAddr) -> Result<Result<Sock>> {
+        let Some(tasks) = self.joins else {
+            return Ok(Sock::new(to, SockFlag::empty()));
+        };
+        thread::scope(|scope| {
+            let member = scope.spawn(|| {
+                std::fs::write(tasks, "0").context("join the cgroup")?;
+                Ok(Sock::new(to, SockFlag::empty()))
+            });
+            member.join().map_err(|_| anyhow!("member"))?
+        })
+    }
+
     fn ask(&self, to: SocketAddr) -> Result<Result<String, String>> {
-        let sock = match Sock::new(to, SockFlag::empty()) {
+        let sock = match self.make(to)? {
             Ok(sock) => sock,
             Err(error) => return Ok(Err(format!("socket: {error}"))),
         };
@@ -160,7 +175,7 @@ pub fn shell<'a>(ctx: &'a Ctx, line: &str, undo: &'a str) -> Result<Undo<'a>> {
 }
 
 /// Packets to the port of the backends that match are refused.
-fn nft<'a>(ctx: &'a Ctx, matches: &str) -> Result<Undo<'a>> {
+pub fn nft<'a>(ctx: &'a Ctx, matches: &str) -> Result<Undo<'a>> {
     shell(
         ctx,
         &format!(
@@ -173,7 +188,7 @@ fn nft<'a>(ctx: &'a Ctx, matches: &str) -> Result<Undo<'a>> {
 }
 
 /// The rule refuses `named` and nobody else, directly and through XLB.
-fn holds(direct: SocketAddr, vip: SocketAddr, named: Client, rule: &str) -> Result<()> {
+pub fn holds(direct: SocketAddr, vip: SocketAddr, named: Client, rule: &str) -> Result<()> {
     for (way, to) in [("directly", direct), ("through XLB", vip)] {
         PLAIN
             .get(to)?
@@ -186,7 +201,7 @@ fn holds(direct: SocketAddr, vip: SocketAddr, named: Client, rule: &str) -> Resu
 }
 
 /// No two of these clients meet on a connection, and each finds its own again.
-fn apart(vip: SocketAddr, clients: &[Client]) -> Result<Vec<String>> {
+pub fn apart(vip: SocketAddr, clients: &[Client]) -> Result<Vec<String>> {
     let mut seen: Vec<String> = Vec::new();
     for round in 0..2 {
         for (at, client) in clients.iter().enumerate() {
@@ -245,7 +260,7 @@ fn bound_to(text: &str) -> impl Fn(&Sock) -> Result<()> + Sync {
     }
 }
 
-fn with(level: i32, option: i32, value: i32) -> impl Fn(&Sock) -> Result<()> + Sync {
+pub fn with(level: i32, option: i32, value: i32) -> impl Fn(&Sock) -> Result<()> + Sync {
     move |sock: &Sock| Ok(sock.set(level, option, value)?)
 }
 
@@ -726,10 +741,7 @@ fn shown(ctx: &mut Ctx) -> Result<()> {
     };
     for client in [
         PLAIN,
-        Client {
-            owner: None,
-            prepare: &special,
-        },
+        Client::that(&special),
         Client::owned_by(1000, 1001, 1002),
     ] {
         client.get(vip)?.map_err(|e| anyhow!("{e}"))?;

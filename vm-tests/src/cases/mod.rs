@@ -12,6 +12,7 @@ mod faults;
 mod hostile;
 mod identity;
 mod identity_cgroup;
+mod identity_route;
 mod identity_tcp;
 mod life;
 mod life_many;
@@ -59,6 +60,7 @@ const ALL: &[&[Scenario]] = &[
     hostile::SCENARIOS,
     identity::SCENARIOS,
     identity_cgroup::SCENARIOS,
+    identity_route::SCENARIOS,
     identity_tcp::SCENARIOS,
     smuggle::SCENARIOS,
     matrix::SCENARIOS,
