@@ -59,7 +59,7 @@ xlbctl get endpoints
 # what the machine itself needs: whatever else there is could be a proxy.
 others=$(ps -e -o pid=,ppid=,comm= | awk -v me=$$ '
 	$2 == 2 || $1 == 2 { next }
-	$3 !~ /^(nginx|bash|sh|demo\.sh|boot|init|ps|awk|mawk|gawk|sleep)$/ { print $3 }')
+	$3 !~ /^(nginx|bash|sh|demo\.sh|boot|virtme-ng-init|ps|awk|mawk|gawk|sleep)$/ { print $3 }')
 listeners=$(ss -Hltn | awk '{ print $4 }' | sort | tr '\n' ' ')
 [ "$listeners" = "127.0.0.1:8081 127.0.0.1:8082 127.0.0.1:8083 " ] || others+=" (listening: $listeners)"
 ! grep -rq proxy_pass "$dir"/*/conf || others+=" (nginx is a proxy)"

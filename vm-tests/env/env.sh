@@ -67,6 +67,8 @@ setup_root() {
 		host_packages
 		locked "$cache/lock" stage "$root" debootstrap_into
 	fi
+	# Where the machines mount what they see besides.
+	mkdir -p "$root/case" "$root/usr/lib/modules"
 	owned_dirs "$kernels" "$debugs" "$pypi" "$cache/apt" "$cache/cargo" "$cache/work" "$work"
 }
 

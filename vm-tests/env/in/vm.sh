@@ -1,19 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0
-# Boots $XLB_KERNEL in QEMU and runs $SCRIPT of /xlb/case in it, the words
-# of COMMAND, or a shell when both are empty.  Runs as root in the build root; QEMU and the daemon that serves the root file
-# system run as the build user, the one that serves /case as root, as the script would
-# write there itself.
+# Boots $XLB_KERNEL with virtme-ng and runs $SCRIPT of /xlb/case in it, the words of
+# COMMAND, or a shell when both are empty.  Runs as root in the build root, which is also
+# the machine's; virtme-ng, QEMU and the daemon that serves the root run as the build user.
 #
-# Channels:   serial console  kernel log, whole, to console.log
-#             port xlb.out    the script's output, to our stdout
-#             port xlb.ctl    "exit N", to a file
+# What virtme-ng lacks is done here: the verdict on the kernel log, the trial of KVM, and a
+# daemon that runs as root for /case, as the script would write there itself.  guest/boot
+# sets up what the tests want beyond virtme-ng's own init.
+#
+# Channels:   serial console  kernel log, whole, to console.log (vm-shell has the serial console,
+#                             the log comes from when the virtio console is there)
+#             virtme.stdout   the script's output, to our stdout
+#             virtme.ret      its status, which virtme-run ends with
 # Exit:       the script's status; 97 when the kernel log has a finding, 98 when the
 #             machine ended without saying how, 124 after TIMEOUT seconds.
 set -euo pipefail
 env=/xlb/env
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
-as_xlb() { setpriv --reuid="$XLB_UID" --regid="$XLB_UID" --clear-groups --no-new-privs --inh-caps=-all "$@"; }
+# The build user, with the right to read what is root's in the build root.
+as_reader() {
+	setpriv --reuid="$XLB_UID" --regid="$XLB_UID" --clear-groups --no-new-privs \
+		--inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search "$@"
+}
 
 MEM=${MEM:-2G}
 begin=$(date +%s.%N)
@@ -23,11 +31,11 @@ find /xlb/work/run -mindepth 1 -maxdepth 1 -mmin +600 -exec rm -rf {} +
 run=$(mktemp -d /xlb/work/run/XXXXXX)
 chmod 755 "$run"
 # The logs stay.
-trap 'rm -rf "$run"/bin "$run"/guest "$run"/vm-tests "$run"/initrd "$run"/xlb.ko "$run"/stdin' EXIT
+trap 'rm -rf "$run"/bin "$run"/guest "$run"/vm-tests "$run"/xlb.ko "$run"/out "$run"/launched' EXIT
 release=$(cat "$XLB_KERNEL/version")
 
 # What the machine sees under /xlb: this run's copies, so that a build meanwhile changes
-# nothing under its feet.
+# nothing under its feet, and no settings of the host's package managers.
 mkdir "$run/bin"
 for f in /xlb/work/bin/*; do [ ! -e "$f" ] || cp "$f" "$run/bin/"; done
 ko=/xlb/work/$XLB_KMOD/xlb.ko
@@ -37,150 +45,109 @@ if [ -z "$module" ]; then
 fi
 cp -r "$env/guest" "$run/guest"
 cp -r /xlb/repo/vm-tests "$run/vm-tests"
-mount -t tmpfs -o mode=755 xlb /xlb/rootfs/xlb
-mkdir -p /xlb/rootfs/xlb/run /xlb/rootfs/xlb/kernel /xlb/rootfs/xlb/pypi/programs /xlb/rootfs/xlb/home
-mount --bind "$run" /xlb/rootfs/xlb/run
-mount --bind "$XLB_KERNEL/pkg" /xlb/rootfs/xlb/kernel
-mount --bind /xlb/pypi/programs /xlb/rootfs/xlb/pypi/programs
-ln -s run/bin /xlb/rootfs/xlb/bin
-ln -s run/xlb.ko /xlb/rootfs/xlb/xlb.ko
-ln -s run/vm-tests /xlb/rootfs/xlb/vm-tests
-
+# Under emulation these cost half a second each: virtme-ng looks for a version in the whole of a
+# vmlinux, and its init has directories made that nothing here wants.
+for slow in strings systemd-tmpfiles; do mount --bind /bin/true "/usr/bin/$slow"; done
+mount --bind "$XLB_KERNEL/pkg/usr/lib/modules" /usr/lib/modules
+mount -t tmpfs -o mode=755 home /xlb/home
+mount -t tmpfs -o mode=700 cargo /xlb/.cargo
+ln -sfn "$run" /xlb/run
+ln -s run/bin run/xlb.ko run/vm-tests /xlb/
 {
-	printf 'SCRIPT=%q\nCOMMAND=%q\nARGS=%q\nNOMODULE=%q\nDEBUG=%q\nICOUNT=%q\n' "$SCRIPT" "$COMMAND" "$ARGS" "$module" "$DEBUG" "$ICOUNT"
+	printf 'SCRIPT=%q\nCOMMAND=%q\nARGS=%q\nNOMODULE=%q\n' "$SCRIPT" "$COMMAND" "$ARGS" "$module"
 	printf 'export QUICK=%q XLB_ALL=%q XLB_SEED=%q XLB_CLIENTS=%q\n' "$QUICK" "$XLB_ALL" "$XLB_SEED" "$XLB_CLIENTS"
-	size=$(stty size 2>/dev/null || true)
-	printf 'ROWS=%q\nCOLUMNS=%q\nSHELL_TERM=%q\n' "${size% *}" "${size#* }" "${TERM:-dumb}"
 } >"$run/settings"
 
-# The first file system: busybox, overlayfs where it is a module, and the first script.
-ird=$(mktemp -d)
-mkdir "$ird"/{bin,dev,proc,sys,ro,rw,new}
-cp /usr/bin/busybox "$ird/bin/"
-install -m 755 "$env/guest/init" "$ird/init"
-overlay=$(find "$XLB_KERNEL/pkg" -name 'overlay.ko*' | head -n 1)
-case $overlay in
-*.xz) xz -dc "$overlay" >"$ird/overlay.ko" ;;
-?*) cp "$overlay" "$ird/overlay.ko" ;;
-esac
-(cd "$ird" && find . | cpio -o -H newc --quiet) >"$run/initrd"
-rm -rf "$ird"
-
-serve() { # TAG FOLDER USER-PREFIX OPTION...
-	local tag=$1 folder=$2 who=$3
-	shift 3
-	$who /usr/libexec/virtiofsd --socket-path="$run/$tag.sock" --shared-dir="$folder" --sandbox=none \
-		--no-announce-submounts "$@" >"$run/virtiofsd-$tag.log" 2>&1 </dev/null &
+chown -R "$XLB_UID:$XLB_UID" "$run"
+devices=(-nodefaults -chardev "file,id=launched,path=$run/launched") # its time is that of QEMU's start
+if [ -n "$SCRIPT" ]; then
+	/usr/libexec/virtiofsd --socket-path="$run/case.sock" --shared-dir=/xlb/case --sandbox=none \
+		--no-announce-submounts --cache=auto >"$run/virtiofsd-case.log" 2>&1 </dev/null &
 	for _ in $(seq 100); do
-		[ -S "$run/$tag.sock" ] && break
+		[ -S "$run/case.sock" ] && break
 		sleep 0.02
 	done
-	[ -S "$run/$tag.sock" ] || die "virtiofsd does not start: $(cat "$run/virtiofsd-$tag.log")"
-	chown "$XLB_UID" "$run/$tag.sock"
-	devices+=(-chardev "socket,id=fs-$tag,path=$run/$tag.sock"
-		-device "vhost-user-fs-pci,chardev=fs-$tag,tag=$tag,queue-size=512")
-}
-chown "$XLB_UID:$XLB_UID" "$run"
-: >"$run/console.log"
-: >"$run/ctl"
-chown "$XLB_UID" "$run/console.log" "$run/ctl"
-devices=()
+	[ -S "$run/case.sock" ] || die "virtiofsd does not start: $(cat "$run/virtiofsd-case.log")"
+	chown "$XLB_UID" "$run/case.sock"
+	devices+=(-chardev "socket,id=case,path=$run/case.sock" -device vhost-user-fs-pci,chardev=case,tag=case)
+fi
 
-machine() { # ACCEL-OPTIONS...
-	as_xlb qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
-		-machine q35,memory-backend=mem -object "memory-backend-memfd,id=mem,size=$MEM,share=on" -m "$MEM" \
-		-kernel "$XLB_KERNEL/vmlinux" -initrd "$run/initrd" \
-		-append "console=ttyS0 ignore_loglevel panic=-1 $APPEND $append" \
-		-serial "file:$run/console.log" -device virtio-serial-pci \
-		"$@"
+# virtiofsd writes into the machine's memory behind QEMU's back. An emulated CPU would go on running
+# what it translated from an earlier use of a page (code that a JIT made, say) in place of the
+# program that virtiofsd put there. A kernel that clears each page that it allocates makes QEMU
+# forget those translations; Debian's does so without being told.
+kopts=()
+for o in ignore_loglevel init_on_alloc=1 virtme_root_mods=1 $APPEND; do kopts+=(--kopt "$o"); done
+overlays=()
+for d in /etc /root /var; do overlays+=(--overlay-rwdir "$d"); done
+
+own() { install -o "$XLB_UID" -g "$XLB_UID" -m 644 /dev/null "$1"; }
+
+# machine OPTION-OF-VIRTME-RUN...: for at most `limit`, its standard streams files of the build
+# user, as QEMU opens them anew.
+machine() {
+	as_reader "${limit[@]}" env HOME=/tmp PYTHONPATH=/xlb/pypi/programs /xlb/pypi/programs/bin/virtme-run \
+		--kimg "$XLB_KERNEL/vmlinux" --mods none --name xlb --memory "$MEM" --disable-microvm --show-boot-console \
+		"${kopts[@]}" "${overlays[@]}" "$@"
 }
 
-# A /dev/kvm may be there and still not run this kernel: a boot to the first script
+# A /dev/kvm may be there and still not run this kernel: a boot to a first script
 # decides, once for each machine, host kernel and guest kernel.
 kvm_works() {
 	[ -w /dev/kvm ] || [ -c /dev/kvm ] || return 1
-	local memo rc=0
+	local memo
 	memo=/xlb/kernels/kvm-$(cat /proc/sys/kernel/osrelease /etc/machine-id /proc/cpuinfo "$XLB_KERNEL/version" 2>/dev/null |
 		grep -vE 'MHz|bogomips' | sha256sum | cut -c1-12)
 	if [ ! -e "$memo" ]; then
 		say "==> trying KVM with a short boot"
-		append=xlb.trial
-		timeout 30 bash -c "$(declare -f as_xlb machine); XLB_UID=$XLB_UID XLB_KERNEL=$XLB_KERNEL MEM=$MEM run=$run APPEND= append=xlb.trial; \
-			machine -accel kvm -cpu host -smp 2" >"$run/kvm-trial.log" 2>&1 </dev/null || rc=$?
-		if [ "$rc" = 0 ] && grep -q 'xlb-vm: trial' "$run/console.log"; then echo yes >"$memo.tmp"; else echo no >"$memo.tmp"; fi
+		limit=(timeout 30)
+		# Without udevd in the root the status of a script is in the log only.
+		own "$run/kvm-trial.log"
+		machine --cpus 2 --script-sh true </dev/null >/dev/null 2>"$run/kvm-trial.log" || true
+		if grep -q 'script exited with code 0' "$run/kvm-trial.log"; then echo yes >"$memo.tmp"; else echo no >"$memo.tmp"; fi
 		mv "$memo.tmp" "$memo"
-		append=''
 	fi
 	[ "$(cat "$memo")" = yes ]
 }
 
 if [ -n "$ICOUNT" ]; then
-	accel=(-accel tcg,thread=single,tb-size=512 -icount shift=0,sleep=off -cpu max -smp 1)
+	accel=(-accel tcg,thread=single,tb-size=512 -icount shift=0,sleep=off) options=(--disable-kvm --cpus 1)
 	how="emulated, counting instructions, 1 CPU"
 elif [ "${XLB_ACCEL:-}" != tcg ] && kvm_works; then
-	accel=(-accel kvm -cpu host -smp "$CPUS")
+	accel=() options=(--cpus "$CPUS")
 	how="KVM, $CPUS CPUs"
 else
-	accel=(-accel tcg,thread=multi,tb-size=512 -cpu max -smp "$CPUS")
+	accel=(-accel tcg,thread=multi,tb-size=512) options=(--disable-kvm --cpus "$CPUS")
 	how="emulated, $CPUS CPUs"
-fi
-# virtiofsd writes into the machine's memory behind QEMU's back. An emulated CPU would go on running
-# what it translated from an earlier use of a page (code that a JIT made, say) in place of the
-# program that virtiofsd put there. A kernel that clears each page that it allocates makes QEMU
-# forget those translations; Debian's does so without being told.
-append=init_on_alloc=1
-
-# Read-only, and as the build user, but with the right to read what is root's in there.
-as_reader() {
-	setpriv --reuid="$XLB_UID" --regid="$XLB_UID" --clear-groups --no-new-privs \
-		--inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search "$@"
-}
-serve root /xlb/rootfs as_reader --readonly --cache=always
-devices+=(-chardev "file,id=ctl,path=$run/ctl" -device virtserialport,chardev=ctl,name=xlb.ctl)
-if [ -n "$SCRIPT$COMMAND" ]; then
-	[ -z "$SCRIPT" ] || serve case /xlb/case '' --cache=auto
-	devices+=(-chardev stdio,id=out,signal=off -device virtserialport,chardev=out,name=xlb.out)
-	limit=(timeout --foreground "$TIMEOUT")
-	# A standard input that never ends: at its end QEMU would take the port for closed.
-	mkfifo "$run/stdin"
-	exec 0<>"$run/stdin"
-else
-	devices+=(-chardev stdio,id=out,signal=off -device virtconsole,chardev=out)
-	limit=()
 fi
 say "==> machine: $release, $how, $MEM; log: work/run/${run##*/}/console.log in the cache"
 
+log=$run/console.log
 rc=0
-launched=$(date +%s.%N)
-as_xlb_qemu() { machine "${accel[@]}" "${devices[@]}"; }
-saved=$(stty -g 2>/dev/null || true)
-if [ ${#limit[@]} -gt 0 ]; then
-	export -f machine as_xlb
-	as_xlb_qemu <&0 & # without "<&0" the shell gives a background job /dev/null
-	vm_pid=$!
-	( sleep "$TIMEOUT" && echo timeout >"$run/timeout" && kill "$vm_pid" && sleep 3 && kill -9 "$vm_pid" ) >/dev/null 2>&1 &
-	timer=$!
-	wait "$vm_pid" || rc=$?
-	kill "$timer" 2>/dev/null || true
+own "$log"
+if [ -n "$SCRIPT$COMMAND" ]; then
+	mkfifo "$run/out"
+	chown "$XLB_UID" "$run/out"
+	cat "$run/out" &
+	output=$!
+	limit=(timeout -k 3 "$TIMEOUT")
+	machine "${options[@]}" --script-exec /xlb/run/guest/boot --qemu-opts "${accel[@]}" "${devices[@]}" \
+		</dev/null >"$run/out" 2>>"$log" || rc=$?
+	wait "$output"
 else
-	stty raw -echo 2>/dev/null || true
-	as_xlb_qemu || rc=$?
-	[ -z "$saved" ] || stty "$saved"
+	limit=()
+	machine "${options[@]}" --disable-monitor --user root --shell /xlb/run/guest/boot \
+		--qemu-opts "${accel[@]}" "${devices[@]}" 2>>"$log" || rc=$?
 fi
 
-log=$run/console.log
-status=$(sed -n 's/^exit \([0-9]\{1,3\}\)$/\1/p' "$run/ctl" | tail -n 1)
-started=$(sed -n 's/^script \([0-9.]*\)$/\1/p' "$run/ctl" | tail -n 1)
+status=$rc
+started=$(sed -n 's/.*xlb-vm: start \([0-9.]*\).*/\1/p' "$log" | tail -n 1)
 [ -z "$started" ] || [ -n "$ICOUNT" ] ||
-	say "==> machine: script began after $(awk -v up="$started" -v b="$begin" -v q="$launched" 'BEGIN { printf "%.1f", q - b + up }') s"
-if [ -e "$run/timeout" ]; then
-	say "error: stopped after TIMEOUT=$TIMEOUT s; the last of the kernel log:"
-	tail -n 30 "$log" >&2
-	status=124
-elif [ -z "$status" ]; then
-	say "error: the machine ended early (QEMU status $rc); the last of the kernel log:"
+	say "==> machine: script began after $(awk -v up="$started" -v b="$begin" -v q="$(stat -c %.9Y "$run/launched")" 'BEGIN { printf "%.1f", q - b + up }') s"
+if ! grep -q 'xlb-vm: end' "$log"; then
+	[ "$rc" = 124 ] || status=98
+	say "error: $([ "$rc" = 124 ] && echo "stopped after TIMEOUT=$TIMEOUT s" || echo "the machine ended early"); the last of the kernel log:"
 	tail -n 60 "$log" >&2
-	status=98
 fi
 findings=$(bash "$env/in/check-log.sh" "$log") || {
 	say "error: the kernel log has findings ($(echo "$findings" | wc -l) lines):"
