@@ -2,7 +2,7 @@
 # The verbs of the project: `make help`.  The work is done by vm-tests/env/env.sh.
 
 env := vm-tests/env/env.sh
-export KERNEL CPUS MEM ICOUNT DEBUG NOMODULE TIMEOUT ARGS APPEND V XLB_CACHE FILTER QUICK XLB_ALL XLB_SEED XLB_CLIENTS
+export KERNEL CPUS MEM ICOUNT DEBUG NOMODULE TIMEOUT ARGS APPEND V XLB_CACHE FILTER QUICK XLB_ALL XLB_SEED XLB_CLIENTS XLB_STORM
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -41,6 +41,7 @@ help:
 	@echo '                   KERNEL=7.3-rt: the one with PREEMPT_RT'
 	@echo '  DEBUG=1          vm-run, vm-shell, vm-test, kmod: on the debug kernel; DEBUG=kcsan: on that with KCSAN'
 	@echo '  CPUS=2 MEM=2G ICOUNT=1 NOMODULE=1 TIMEOUT=900   of the machine; ICOUNT counts instructions'
+	@echo '  XLB_STORM=3600   vm-test FILTER=storm/: for so many seconds; default: 60.  XLB_SEED=n draws the same again'
 	@echo '  XLB_CACHE=...    where build root and kernels are kept; default: ~/.cache/xlb'
 
 setup:

@@ -154,7 +154,7 @@ vm() { # [SCRIPT]; or COMMAND, which runs in the machine without a folder of its
 	XLB_CASE=$case_dir inside root XLB_KERNEL="$kernel" XLB_KMOD="$(kdir)" SCRIPT="$name" \
 		COMMAND="${COMMAND:-}" ARGS="${ARGS:-}" CPUS="${CPUS:-2}" MEM="${MEM:-${DEBUG:+4G}}" ICOUNT="${ICOUNT:-}" DEBUG="${DEBUG:-}" \
 		NOMODULE="${NOMODULE:-}" QUICK="${QUICK:-}" XLB_ALL="${XLB_ALL:-}" \
-		XLB_SEED="${XLB_SEED:-}" XLB_CLIENTS="${XLB_CLIENTS:-}" TIMEOUT="${TIMEOUT:-900}" APPEND="${APPEND:-}" \
+		XLB_SEED="${XLB_SEED:-}" XLB_CLIENTS="${XLB_CLIENTS:-}" XLB_STORM="${XLB_STORM:-}" TIMEOUT="${TIMEOUT:-900}" APPEND="${APPEND:-}" \
 		bash "$(script vm.sh)"
 }
 
@@ -162,6 +162,8 @@ vm_test() {
 	local limit=2400
 	[ -z "${XLB_ALL:-}" ] || limit=4800
 	[ -z "${DEBUG:-}" ] || limit=9000
+	[[ ${XLB_STORM:-0} =~ ^[0-9]+$ ]] || die "XLB_STORM is a number of seconds"
+	limit=$((limit + ${XLB_STORM:-0}))
 	TIMEOUT=${TIMEOUT:-$limit} COMMAND="vm-tests guest ${FILTER:-}" vm
 }
 

@@ -44,6 +44,8 @@ pub struct Scenario {
     pub needs: Needs,
     /// On an emulated machine without debug options; the guest multiplies it for slower ones.
     pub timeout_s: u64,
+    /// Seconds that it lasts by intent, however slow the machine is.
+    pub lasting_s: fn() -> u64,
     pub run: fn(&mut Ctx) -> Result<()>,
 }
 
@@ -53,6 +55,7 @@ impl Scenario {
             name,
             needs: Needs::Http,
             timeout_s: 60,
+            lasting_s: || 0,
             run,
         }
     }
@@ -62,6 +65,7 @@ impl Scenario {
             name,
             needs: Needs::Xlb,
             timeout_s: 60,
+            lasting_s: || 0,
             run,
         }
     }
@@ -71,6 +75,7 @@ impl Scenario {
             name,
             needs: Needs::BareKernel,
             timeout_s: 60,
+            lasting_s: || 0,
             run,
         }
     }
@@ -81,6 +86,7 @@ impl Scenario {
             name,
             needs: Needs::Faults,
             timeout_s: 240,
+            lasting_s: || 0,
             run,
         }
     }
@@ -88,6 +94,27 @@ impl Scenario {
     pub const fn within(mut self, timeout_s: u64) -> Self {
         self.timeout_s = timeout_s;
         self
+    }
+
+    pub const fn lasting(mut self, seconds: fn() -> u64) -> Self {
+        self.lasting_s = seconds;
+        self
+    }
+
+    /// How long it may take on a machine of this scale.
+    pub fn limit(&self, scale: u32) -> Duration {
+        Duration::from_secs(self.timeout_s * u64::from(scale) + (self.lasting_s)())
+    }
+}
+
+/// The environment's name for the seed.
+pub const SEED: &str = "XLB_SEED";
+
+/// The seed of what is drawn: `XLB_SEED`, or another one each second.
+pub fn seed() -> Result<u64> {
+    match std::env::var(SEED) {
+        Ok(text) if !text.is_empty() => text.parse().context("XLB_SEED"),
+        _ => Ok(std::time::UNIX_EPOCH.elapsed()?.as_secs()),
     }
 }
 

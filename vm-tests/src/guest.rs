@@ -19,7 +19,7 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
 use crate::cases;
-use crate::ctx::{Ctx, Needs, Scenario};
+use crate::ctx::{self, Ctx, Needs, Scenario};
 use crate::kmsg;
 use crate::xlb;
 
@@ -128,6 +128,8 @@ pub fn run(options: &Options) -> Result<bool> {
     if !options.direct {
         clear_machine()?;
     }
+    let seed = ctx::seed()?;
+    println!("XLB_SEED={seed} draws the same again");
     let mut foreign_races = BTreeMap::new();
     for scenario in chosen {
         if let Some(lacking) = scenario.needs.lacking() {
@@ -137,7 +139,7 @@ pub fn run(options: &Options) -> Result<bool> {
         }
         println!("... {}", scenario.name);
         let begin = Instant::now();
-        let outcome = run_one(scenario, options, scale, &mut foreign_races);
+        let outcome = run_one(scenario, options, (scale, seed), &mut foreign_races);
         let seconds = begin.elapsed().as_secs_f32();
         match outcome {
             Ok(()) => {
@@ -190,11 +192,11 @@ fn clear_machine() -> Result<()> {
     Ok(())
 }
 
-/// `foreign_races`: how many of each KCSAN has found where XLB has no part.
+/// `machine`: how slow it is, and the seed of what is drawn. `foreign_races`: how many of each KCSAN has found where XLB has no part.
 fn run_one(
     scenario: &Scenario,
     options: &Options,
-    scale: u32,
+    machine: (u32, u64),
     foreign_races: &mut BTreeMap<String, usize>,
 ) -> Result<()> {
     let dir = PathBuf::from(format!("/tmp/vm-tests/{}", scenario.name));
@@ -225,7 +227,7 @@ fn run_one(
     } else {
         Some(make_cgroup(scenario.name)?)
     };
-    if let Err(error) = run_child(scenario, options, scale, &dir, cgroup.as_deref()) {
+    if let Err(error) = run_child(scenario, options, machine, &dir, cgroup.as_deref()) {
         problems.push(format!("{error:#}"));
     }
     if let Some(cgroup) = &cgroup {
@@ -254,7 +256,7 @@ fn run_one(
 fn run_child(
     scenario: &Scenario,
     options: &Options,
-    scale: u32,
+    (scale, seed): (u32, u64),
     dir: &Path,
     cgroup: Option<&Path>,
 ) -> Result<()> {
@@ -280,6 +282,7 @@ fn run_child(
         .args(["scenario", scenario.name, "--dir"])
         .arg(dir)
         .env(xlb::BASELINE, dir.join("baseline.json"))
+        .env(ctx::SEED, seed.to_string())
         .args(["--scale", &scale.to_string()])
         .args(options.direct.then_some("--direct"))
         .stdin(Stdio::null())
@@ -287,7 +290,8 @@ fn run_child(
         .stderr(out)
         .process_group(0)
         .spawn()?;
-    let end = Instant::now() + Duration::from_secs(scenario.timeout_s * u64::from(scale));
+    let limit = scenario.limit(scale);
+    let end = Instant::now() + limit;
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break Some(status);
@@ -304,7 +308,7 @@ fn run_child(
     };
     let _ = kill(Pid::from_raw(-(child.id() as i32)), Signal::SIGKILL);
     let said = fs::read_to_string(&said).unwrap_or_default();
-    if options.verbose {
+    if options.verbose || ((scenario.lasting_s)() > 0 && status.is_some_and(|s| s.success())) {
         print!("{said}");
     }
     match status {
@@ -318,11 +322,7 @@ fn run_child(
                 format!(" ({status})")
             }
         ),
-        None => bail!(
-            "no end within {} s\n{}{stacks}",
-            scenario.timeout_s * u64::from(scale),
-            said
-        ),
+        None => bail!("no end within {} s\n{said}{stacks}", limit.as_secs()),
     }
 }
 

@@ -78,8 +78,8 @@ impl Message {
 }
 
 /// A connection, with what was read ahead.
-pub struct Conn {
-    pub stream: TcpStream,
+pub struct Conn<S = TcpStream> {
+    pub stream: S,
     ahead: Vec<u8>,
 }
 
@@ -94,10 +94,46 @@ impl Conn {
         stream.set_write_timeout(Some(limit))?;
         // Pieces are to arrive as pieces.
         stream.set_nodelay(true)?;
-        Ok(Self {
+        Ok(Self::over(stream))
+    }
+
+    /// Reads to the end of the connection, or until nothing comes for so long.
+    pub fn rest(&mut self, quiet: Duration) -> Result<(Vec<u8>, bool)> {
+        self.stream.set_read_timeout(Some(quiet))?;
+        let closed = loop {
+            match self.fill() {
+                Ok(0) => break true,
+                Ok(_) => {}
+                Err(error) if is_timeout(&error) => break false,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break true,
+                Err(error) => return Err(error).context("read"),
+            }
+        };
+        Ok((std::mem::take(&mut self.ahead), closed))
+    }
+
+    pub fn shutdown_write(&self) -> Result<()> {
+        self.stream.shutdown(Shutdown::Write).context("shutdown")
+    }
+
+    /// Ends the connection with RST.
+    pub fn reset(self) -> Result<()> {
+        let linger = nix::libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        nix::sys::socket::setsockopt(&self.stream, nix::sys::socket::sockopt::Linger, &linger)?;
+        Ok(())
+    }
+}
+
+impl<S: Read + Write> Conn<S> {
+    /// Over any stream, whose own affair it is how long it waits.
+    pub fn over(stream: S) -> Self {
+        Self {
             stream,
             ahead: Vec::new(),
-        })
+        }
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> Result<()> {
@@ -142,12 +178,18 @@ impl Conn {
                 continue;
             }
             message.interim = interim;
-            let without = method == "HEAD" || status == 204 || status == 304 || status == 101;
-            if !without {
-                self.body(&mut message, true)?;
-            }
+            self.response_body(method, &mut message)?;
             return Ok(message);
         }
+    }
+
+    /// Reads what follows the head of a final response to a request of this method.
+    pub fn response_body(&mut self, method: &str, message: &mut Message) -> Result<()> {
+        let without = method == "HEAD" || matches!(message.status(), 101 | 204 | 304);
+        if !without {
+            self.body(message, true)?;
+        }
+        Ok(())
     }
 
     /// Reads one request; `None` at a clean end of the connection.
@@ -155,8 +197,13 @@ impl Conn {
         let Some(mut message) = self.head()? else {
             return Ok(None);
         };
-        self.body(&mut message, false)?;
+        self.request_body(&mut message)?;
         Ok(Some(message))
+    }
+
+    /// Reads what follows the head of a request.
+    pub fn request_body(&mut self, message: &mut Message) -> Result<()> {
+        self.body(message, false)
     }
 
     /// Reads a head; `None` when the connection ended before its first byte.
@@ -262,19 +309,12 @@ impl Conn {
         Ok(self.take(length))
     }
 
-    /// Reads to the end of the connection, or until nothing comes for so long.
-    pub fn rest(&mut self, quiet: Duration) -> Result<(Vec<u8>, bool)> {
-        self.stream.set_read_timeout(Some(quiet))?;
-        let closed = loop {
-            match self.fill() {
-                Ok(0) => break true,
-                Ok(_) => {}
-                Err(error) if is_timeout(&error) => break false,
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break true,
-                Err(error) => return Err(error).context("read"),
-            }
-        };
-        Ok((std::mem::take(&mut self.ahead), closed))
+    /// What was read ahead, or else what comes next; nothing at the end.
+    pub fn some(&mut self) -> Result<Vec<u8>> {
+        if self.ahead.is_empty() {
+            self.fill_or_explain().context("read")?;
+        }
+        Ok(std::mem::take(&mut self.ahead))
     }
 
     /// Fails unless the peer has ended the connection with nothing more to read.
@@ -284,20 +324,6 @@ impl Conn {
             Ok(_) => bail!("expected the end, got {:?}", lossy(&self.ahead)),
             Err(error) => Err(error).context("expected the end"),
         }
-    }
-
-    pub fn shutdown_write(&self) -> Result<()> {
-        self.stream.shutdown(Shutdown::Write).context("shutdown")
-    }
-
-    /// Ends the connection with RST.
-    pub fn reset(self) -> Result<()> {
-        let linger = nix::libc::linger {
-            l_onoff: 1,
-            l_linger: 0,
-        };
-        nix::sys::socket::setsockopt(&self.stream, nix::sys::socket::sockopt::Linger, &linger)?;
-        Ok(())
     }
 
     fn take(&mut self, length: usize) -> Vec<u8> {

@@ -55,7 +55,7 @@ ln -sfn "$run" /xlb/run
 ln -s run/bin run/xlb.ko run/vm-tests /xlb/
 {
 	printf 'SCRIPT=%q\nCOMMAND=%q\nARGS=%q\nNOMODULE=%q\n' "$SCRIPT" "$COMMAND" "$ARGS" "$module"
-	printf 'export QUICK=%q XLB_ALL=%q XLB_SEED=%q XLB_CLIENTS=%q\n' "$QUICK" "$XLB_ALL" "$XLB_SEED" "$XLB_CLIENTS"
+	printf 'export QUICK=%q XLB_ALL=%q XLB_SEED=%q XLB_CLIENTS=%q XLB_STORM=%q\n' "$QUICK" "$XLB_ALL" "$XLB_SEED" "$XLB_CLIENTS" "$XLB_STORM"
 } >"$run/settings"
 
 chown -R "$XLB_UID:$XLB_UID" "$run"

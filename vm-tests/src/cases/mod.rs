@@ -33,6 +33,7 @@ mod socket_lent;
 mod socket_options;
 mod socket_owner;
 mod socket_wait;
+pub mod storm;
 
 const ALL: &[&[Scenario]] = &[
     socket_api::SCENARIOS,
@@ -65,6 +66,7 @@ const ALL: &[&[Scenario]] = &[
     smuggle::SCENARIOS,
     matrix::SCENARIOS,
     faults::SCENARIOS,
+    storm::SCENARIOS,
 ];
 
 /// The scenarios with this text, or one of these between commas, in their name; or all.

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use anyhow::{ensure, Context, Result};
 use serde::Deserialize;
 
-use crate::ctx::{Ctx, Scenario};
+use crate::ctx::{seed, Ctx, Scenario};
 use crate::http::{crc, pattern};
 
 use clients::CLIENTS;
@@ -355,10 +355,7 @@ fn drawn(server: &str) -> Result<Vec<&'static clients::Client>> {
     if std::env::var("XLB_ALL").is_ok_and(|v| !v.is_empty()) {
         return Ok(all);
     }
-    let seed = match std::env::var("XLB_SEED") {
-        Ok(text) if !text.is_empty() => text.parse().context("XLB_SEED")?,
-        _ => std::time::UNIX_EPOCH.elapsed()?.as_secs(),
-    };
+    let seed = seed()?;
     // Every server another part.
     let bytes = pattern(all.len() * 4, seed ^ u64::from(crc(server.as_bytes())));
     let mut keyed: Vec<_> = bytes.chunks(4).zip(all).collect();
