@@ -229,7 +229,8 @@ fn queue_lengths(ctx: &mut Ctx) -> Result<()> {
         all.push(queues(&sock)?);
         Ok(all)
     })?;
-    // A server that does not read: the windows are not the same to the byte.
+    // A server that does not read for longer than a slow machine needs to fill the queues: the windows are not the same
+    // to the byte.
     let (tcp, psock) = both(ctx, |ctx, to| {
         let sock = Sock::new(to, SockFlag::SOCK_NONBLOCK)?;
         sock.connect(to).or_else(|errno| match errno {
@@ -238,7 +239,7 @@ fn queue_lengths(ctx: &mut Ctx) -> Result<()> {
         })?;
         sock.poll(PollFlags::POLLOUT, ctx.secs(5))?;
         let body = 20_000_000;
-        sock.send(&post("/late/4000", body))?;
+        sock.send(&post("/late/20000", body))?;
         fill(ctx, &sock, body)?;
         let [inq, outq, nsd, _] = queues(&sock)?;
         Ok([inq, outq, nsd])
