@@ -207,6 +207,9 @@ fn run_one(
     } else {
         Some(kmsg::Log::from_now()?)
     };
+    if let (Some(log), Needs::Faults) = (&mut log, scenario.needs) {
+        log.allocations_may_fail()?;
+    }
     let mut problems = Vec::new();
     let with_module = !options.direct && scenario.needs != Needs::BareKernel;
     if !options.direct && !with_module && xlb::is_loaded() {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The kernel log, judged: a warning, a splat or a leak fails a scenario whatever else it says.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -72,9 +72,15 @@ const HARMLESS: &[&str] = &[
     "xlb: this module was built without BTF",
 ];
 
+/// What check-log.sh, which sees the whole of a machine's log, goes by.
+const MAY_FAIL: &str = "xlb-vm: allocations may fail\n";
+const MAY_NOT_FAIL: &str = "xlb-vm: allocations may not fail\n";
+
 /// The log from where it was opened.
 pub struct Log {
     file: File,
+    /// Allocations are made to fail, and the kernel may report that.
+    may_fail: bool,
     /// Titles of the races that KCSAN has found where XLB has no part.
     pub foreign_races: Vec<String>,
 }
@@ -90,8 +96,16 @@ impl Log {
         lseek(file.as_raw_fd(), 0, Whence::SeekEnd)?;
         Ok(Self {
             file,
+            may_fail: false,
             foreign_races: Vec::new(),
         })
+    }
+
+    /// From now on allocations are made to fail, until this goes.
+    pub fn allocations_may_fail(&mut self) -> Result<()> {
+        fs::write("/dev/kmsg", MAY_FAIL).context("/dev/kmsg")?;
+        self.may_fail = true;
+        Ok(())
     }
 
     /// The new lines, each as (priority, text).
@@ -124,7 +138,10 @@ impl Log {
 
     /// The races of XLB among the new lines, and these when one of them is bad.
     pub fn complaints(&mut self) -> Result<Option<String>> {
-        let (races, lines) = races::take_from(self.take()?);
+        let (races, mut lines) = races::take_from(self.take()?);
+        if self.may_fail {
+            lines = without_failed_allocations(lines);
+        }
         let mut text = Vec::new();
         for race in races {
             if race.is_of_xlb() {
@@ -140,6 +157,32 @@ impl Log {
     }
 }
 
+impl Drop for Log {
+    fn drop(&mut self) {
+        if self.may_fail {
+            let _ = fs::write("/dev/kmsg", MAY_NOT_FAIL);
+        }
+    }
+}
+
+/// Without the reports of warn_alloc(), as mm/page_alloc.c writes them: a title, who it was, and a stack. What another
+/// CPU says meanwhile stays.
+fn without_failed_allocations(lines: Vec<(u32, String)>) -> Vec<(u32, String)> {
+    let mut within = false;
+    let mut is_of_one = |(_, text): &(u32, String)| {
+        let title =
+            text.contains("vmalloc error: size") || text.contains("page allocation failure: order");
+        let part = within
+            && (text == "Call Trace:"
+                || [" ", "CPU: ", "RIP: 0033:"]
+                    .iter()
+                    .any(|of| text.starts_with(of)));
+        within = title || (within && text != " </TASK>");
+        title || part
+    };
+    lines.into_iter().filter(|line| !is_of_one(line)).collect()
+}
+
 /// `priority` is facility * 8 + level; the kernel is facility 0, and 4 is a warning.
 fn is_bad(priority: u32, text: &str) -> bool {
     // Only the kernel itself: a program may write anything to /dev/kmsg.
@@ -151,7 +194,7 @@ fn is_bad(priority: u32, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_bad;
+    use super::{is_bad, without_failed_allocations};
 
     #[test]
     fn splats_are_bad_whatever_their_level() {
@@ -162,6 +205,26 @@ mod tests {
             6,
             "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)"
         ));
+    }
+
+    #[test]
+    fn failed_allocations_are_left_out_and_nothing_else() {
+        let log = "before\n\
+                   xlbctl: vmalloc error: size 4096, failed to allocate pages, mode:0xdc0(GFP_KERNEL|__GFP_ZERO)\n\
+                   CPU: 1 UID: 0 PID: 9 Comm: xlbctl\n\
+                   Call Trace:\n <TASK>\n dump_stack_lvl+0x1/0x2\n\
+                   BUG: said by another CPU\n\
+                   RIP: 0033:0x7f\n </TASK>\n\
+                   Mem-Info:\n\
+                   Call Trace:\n <TASK>\n xlb_close+0x1/0x2\n </TASK>";
+        let lines = log.lines().map(|text| (4, text.to_owned())).collect();
+        let left = without_failed_allocations(lines);
+        let left: Vec<&str> = left.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(
+            left.join("\n"),
+            "before\nBUG: said by another CPU\nMem-Info:\n\
+             Call Trace:\n <TASK>\n xlb_close+0x1/0x2\n </TASK>"
+        );
     }
 
     #[test]

@@ -5,7 +5,8 @@
 # The kernel's own boot may warn of the emulated hardware: before the line "xlb-vm: begin"
 # only what ends the machine counts.  After it, everything does that the kernel prints
 # when an assumption of its own is broken.  Of the races that KCSAN reports those count that
-# XLB has a part in, as in vm-tests/src/races.rs.
+# XLB has a part in, as in vm-tests/src/races.rs.  Where allocations are made to fail, reports
+# that they did are none, as in vm-tests/src/kmsg.rs.
 set -eu
 exec awk '
 function finding(l) {
@@ -22,7 +23,7 @@ function finding(l) {
 		l ~ /trying to register non-static key|lockdep is turned off|kmemleak: (Kernel memory leak detector disabled|Memory pool|Cannot)/ ||
 		l ~ /traps: [^ ]+ (general|trap)|segfault at|rust_kernel: panicked|panicked at|btf_vmlinux is malformed|failed to validate module|Unknown symbol|disagrees about version/
 }
-function text(l) { sub(/^\[[^]]*\] ?(\[[^]]*\] ?)?/, "", l); return l }
+function text(l) { sub(/\r$/, "", l); sub(/^\[[^]]*\] ?(\[[^]]*\] ?)?/, "", l); return l }
 /xlb-vm: begin/ { begun = 1 }
 /BUG: KCSAN: / { race = begun; report = ""; of_xlb = interrupted = 0 }
 race {
@@ -39,7 +40,14 @@ race {
 }
 /BUG: KCSAN: / { next }
 /Kernel panic|xlb-vm: failed/ { print; after = 40; found = 1; next }
+/xlb-vm: allocations may/ { may_fail = !/may not/; failed = 0 }
 /xlb-vm: / { next }
+may_fail && /vmalloc error: size|page allocation failure: order/ { failed = 1; next }
+failed {
+	frame = text($0)
+	if (frame == " </TASK>") failed = 0
+	if (frame ~ /^( |Call Trace:$|RIP: 0033:)/) next
+}
 begun && finding($0) { print; after = 40; found = 1; next }
 after > 0 { print "  " $0; after-- }
 END { exit found }

@@ -7,6 +7,7 @@
 //! | `talk.rs` | a request, its answer, and what may come of it under a fault |
 //! | `paths.rs` | the paths of a client, from socket(2) to the last byte of a response |
 //! | `ends.rs` | its event loop, its options, orphans, tunnels |
+//! | `control.rs` | xlbctl |
 //! | `anywhere.rs` | faults also where no client is: works, softirqs |
 //!
 //! A fault gives an error that says so, or nothing that one could see, or a reply of XLB with 503 `no_memory`. It is never
@@ -15,6 +16,7 @@
 use crate::ctx::Scenario;
 
 mod anywhere;
+mod control;
 mod ends;
 mod nth;
 mod paths;
@@ -33,4 +35,5 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::faults("faults/orphan", ends::orphan),
     Scenario::faults("faults/tunnel", ends::tunnel),
     Scenario::faults("faults/anywhere", anywhere::anywhere),
+    Scenario::faults("faults/xlbctl", control::xlbctl).within(400),
 ];
