@@ -158,7 +158,7 @@ pub struct Owner {
 
 impl Owner {
     fn seed(self) -> u64 {
-        (u64::from(self.actor) << 32 | u64::from(self.number)) << 1
+        ((u64::from(self.actor) << 32) | u64::from(self.number)) << 1
     }
 
     pub fn request_body(self, length: usize) -> Vec<u8> {

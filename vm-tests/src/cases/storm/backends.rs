@@ -260,7 +260,7 @@ impl Backend {
                 rng: Rng::of(
                     self.world.seed,
                     owner.actor,
-                    1 << 40 | u64::from(owner.number),
+                    (1 << 40) | u64::from(owner.number),
                 ),
                 owner,
                 answer,

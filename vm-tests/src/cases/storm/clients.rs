@@ -137,14 +137,14 @@ impl Client {
 
     /// A generator for a part of this step.
     pub fn chance(&self, part: u64) -> Rng {
-        Rng::of(self.world.seed, self.actor, self.step << 8 | part)
+        Rng::of(self.world.seed, self.actor, (self.step << 8) | part)
     }
 
     /// The owner of the `n`-th request of this step.
     pub fn owner(&self, n: u32) -> Owner {
         Owner {
             actor: self.actor,
-            number: (self.step as u32) << 4 | n,
+            number: ((self.step as u32) << 4) | n,
         }
     }
 

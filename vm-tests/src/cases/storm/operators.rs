@@ -26,6 +26,9 @@ pub struct Operators {
     reloading: AtomicBool,
 }
 
+/// One step of an operator.
+type Job = fn(&Operators, &mut Rng) -> Result<()>;
+
 /// Starts all of them; they end with the storm.
 pub fn start(world: &Arc<World>, dir: &Path) -> Result<Vec<JoinHandle<()>>> {
     let this = Arc::new(Operators {
@@ -34,7 +37,7 @@ pub fn start(world: &Arc<World>, dir: &Path) -> Result<Vec<JoinHandle<()>>> {
         reloading: AtomicBool::new(false),
     });
     let mut threads = Vec::new();
-    let jobs: [(&str, bool, fn(&Operators, &mut Rng) -> Result<()>); 4] = [
+    let jobs: [(&str, bool, Job); 4] = [
         ("apply", true, Operators::apply),
         ("reload", true, Operators::reload),
         ("look", false, Operators::look),
@@ -53,7 +56,7 @@ pub fn start(world: &Arc<World>, dir: &Path) -> Result<Vec<JoinHandle<()>>> {
 }
 
 impl Operators {
-    fn run(&self, actor: u32, name: &str, disturbs: bool, job: fn(&Self, &mut Rng) -> Result<()>) {
+    fn run(&self, actor: u32, name: &str, disturbs: bool, job: Job) {
         let mut step = 0;
         while !self.world.is_over() {
             let mut rng = Rng::of(self.world.seed, actor, step);
