@@ -71,7 +71,8 @@ static __noinline bool is_served(struct xlb_vip *vip)
 
 /*
  * 0 refuses the connect: where there is no endpoint at all nobody listens, and without memory
- * the program may try again.  Any other socket that the module cannot take stays plain TCP, which finds no one at a VIP; `refused` makes it visible.
+ * the program may try again.  Any other socket that the module cannot take stays plain TCP,
+ * which finds no one at a VIP; `refused` makes it visible.
  */
 static __always_inline int connect_to(struct bpf_sock_addr *ctx, struct xlb_vip_key *key)
 {

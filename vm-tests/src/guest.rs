@@ -192,7 +192,8 @@ fn clear_machine() -> Result<()> {
     Ok(())
 }
 
-/// `machine`: how slow it is, and the seed of what is drawn. `foreign_races`: how many of each KCSAN has found where XLB has no part.
+/// `machine`: how slow it is, and the seed of what is drawn. `foreign_races`: how many of each KCSAN has found where XLB
+/// has no part.
 fn run_one(
     scenario: &Scenario,
     options: &Options,
