@@ -14,16 +14,8 @@ seconds=3
 dir=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$dir"' EXIT
 fail() { echo "bench: $*" >&2; exit 1; }
+. ./hello.sh
 
-cat >"$dir/nginx.conf" <<END
-daemon off; worker_processes 1; pid $dir/nginx.pid; error_log stderr error; user root;
-events { worker_connections 20000; }
-http {
-  access_log off; keepalive_requests 1000000000; keepalive_timeout 3600s;
-  client_body_temp_path $dir; proxy_temp_path $dir; fastcgi_temp_path $dir; uwsgi_temp_path $dir; scgi_temp_path $dir;
-  server { listen 127.0.0.1:8081 backlog=4096; location / { return 200 "hello\n"; } }
-}
-END
 cat >"$dir/haproxy.cfg" <<END
 global
   nbthread 1
@@ -49,12 +41,9 @@ clusters:
 - {name: nginx, lb: round_robin, endpoints: ["127.0.0.1:8081"], pool: {max: 2000}}
 - {name: idle, lb: round_robin, endpoints: ["127.0.0.1:8081"], pool: {max: 2000, min_idle: 1000, idle_timeout: 600s}}
 END
-nginx -p "$dir" -e stderr -c "$dir/nginx.conf" &
+hello "$dir" 8081
 haproxy -db -f "$dir/haproxy.cfg" &
-for port in 8081 8090; do
-	for _ in $(seq 100); do curl -s -o /dev/null "127.0.0.1:$port/" && break; sleep 0.05; done
-	curl -sS "127.0.0.1:$port/" | grep -q hello || fail "nothing answers on port $port"
-done
+answer 8081 8090
 xlbctl apply -f "$dir/routes.yaml" >/dev/null
 curl -sS "http://$vip/" | grep -q hello || fail "nothing answers through XLB"
 

@@ -14,19 +14,10 @@ rounds=60
 dir=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$dir"' EXIT
 fail() { echo "locks: $*" >&2; exit 1; }
+. ./hello.sh
 [ -w /proc/lock_stat ] || fail "this kernel has no lock statistics (CONFIG_LOCK_STAT)"
 
-listen=$(printf 'listen 127.0.0.1:%s backlog=4096; ' 808{1..8})
 endpoints=$(printf '"127.0.0.1:%s", ' 808{1..8})
-cat >"$dir/nginx.conf" <<END
-daemon off; worker_processes 1; pid $dir/nginx.pid; error_log stderr error; user root;
-events { worker_connections 20000; }
-http {
-  access_log off; keepalive_requests 1000000000; keepalive_timeout 3600s;
-  client_body_temp_path $dir; proxy_temp_path $dir; fastcgi_temp_path $dir; uwsgi_temp_path $dir; scgi_temp_path $dir;
-  server { $listen location / { return 200 "hello\n"; } }
-}
-END
 cat >"$dir/routes.yaml" <<END
 version: 1
 services:
@@ -34,10 +25,8 @@ services:
 clusters:
 - {name: nginx, lb: round_robin, endpoints: [${endpoints%, }]}
 END
-nginx -p "$dir" -e stderr -c "$dir/nginx.conf" &
-for port in 808{1..8}; do
-	for _ in $(seq 100); do curl -s -o /dev/null "127.0.0.1:$port/" && break; sleep 0.1; done
-done
+hello "$dir" 808{1..8}
+answer 808{1..8}
 xlbctl apply -f "$dir/routes.yaml" >/dev/null
 
 cat >"$dir/load.py" <<'END'
