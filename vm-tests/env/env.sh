@@ -161,16 +161,15 @@ vm() { # [SCRIPT]; or COMMAND, which runs in the machine without a folder of its
 vm_test() {
 	local limit=2400
 	[ -z "${XLB_ALL:-}" ] || limit=4800
-	[ -z "${DEBUG:-}" ] || limit=9000
+	[ -z "${DEBUG:-}" ] || limit=14400
 	[[ ${XLB_STORM:-0} =~ ^[0-9]+$ ]] || die "XLB_STORM is a number of seconds"
 	limit=$((limit + ${XLB_STORM:-0}))
-	TIMEOUT=${TIMEOUT:-$limit} COMMAND="vm-tests guest ${FILTER:-}" vm
+	TIMEOUT=${TIMEOUT:-$limit} COMMAND="vm-tests guest ${XLB_ALL:+--fresh} ${FILTER:-}" vm
 }
 
 # The debug kernel twice.  kmemleak makes allocations so slow that to load the policy takes a
-# minute: so all scenarios run without it, each from insmod to rmmod, and then those that make
-# and free every kind of object run with it, the module and the policy loaded once; the scan
-# comes after rmmod.
+# minute: so all scenarios run without it, and then those that make and free every kind of object
+# run with it, the module and the policy loaded once; the scan comes after rmmod.
 leak_scenarios=socket/disconnect_and_reconnect,socket/refused_options,io/pipelined,io/shutdown_write,io/close_with_unread_data
 leak_scenarios+=,io/fork_and_dup,bodies/python_kinds,bodies/expect_continue,bodies/upgrade_tunnel,clients/curl_parallel
 leak_scenarios+=,config/apply_get_delete,config/running_request_outlives_its_endpoint,life/client_killed,life/backend_killed

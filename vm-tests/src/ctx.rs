@@ -45,7 +45,7 @@ pub struct Scenario {
     /// On an emulated machine without debug options; the guest multiplies it for slower ones.
     pub timeout_s: u64,
     /// Seconds that it lasts by intent, however slow the machine is.
-    pub lasting_s: fn() -> u64,
+    pub lasting_s: fn(u32) -> u64,
     pub run: fn(&mut Ctx) -> Result<()>,
 }
 
@@ -55,7 +55,7 @@ impl Scenario {
             name,
             needs: Needs::Http,
             timeout_s: 60,
-            lasting_s: || 0,
+            lasting_s: |_| 0,
             run,
         }
     }
@@ -65,7 +65,7 @@ impl Scenario {
             name,
             needs: Needs::Xlb,
             timeout_s: 60,
-            lasting_s: || 0,
+            lasting_s: |_| 0,
             run,
         }
     }
@@ -75,7 +75,7 @@ impl Scenario {
             name,
             needs: Needs::BareKernel,
             timeout_s: 60,
-            lasting_s: || 0,
+            lasting_s: |_| 0,
             run,
         }
     }
@@ -86,7 +86,7 @@ impl Scenario {
             name,
             needs: Needs::Faults,
             timeout_s: 240,
-            lasting_s: || 0,
+            lasting_s: |_| 0,
             run,
         }
     }
@@ -96,14 +96,14 @@ impl Scenario {
         self
     }
 
-    pub const fn lasting(mut self, seconds: fn() -> u64) -> Self {
+    pub const fn lasting(mut self, seconds: fn(u32) -> u64) -> Self {
         self.lasting_s = seconds;
         self
     }
 
     /// How long it may take on a machine of this scale.
     pub fn limit(&self, scale: u32) -> Duration {
-        Duration::from_secs(self.timeout_s * u64::from(scale) + (self.lasting_s)())
+        Duration::from_secs(self.timeout_s * u64::from(scale) + (self.lasting_s)(scale))
     }
 }
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Inside the VM: runs the scenarios one by one, each with a freshly loaded module.
+//! Inside the VM: runs the scenarios one by one.
 //!
 //! A scenario runs in a process of its own, in a cgroup of its own, so that whatever it started can be ended.
-//! Afterwards the configuration is deleted, the policy unloaded and the module removed; counters that do not go
-//! back to zero, a module that stays and a kernel log with a complaint all fail it.
+//! Afterwards the configuration is deleted; sockets, connections or references to the module that stay, and a kernel log
+//! with a complaint, all fail it. Scenarios of one folder share the module and the policy, until one has failed or has
+//! unloaded them. Behind the last that shares them the policy is unloaded and the module removed: one that stays fails
+//! that scenario.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -41,7 +43,10 @@ pub struct Options {
     /// How many times slower than a plain emulated machine this one is; 0: measured
     #[arg(long, default_value_t = 0)]
     scale: u32,
-    /// Keep module and policy loaded from one scenario to the next (quicker, proves less)
+    /// A freshly loaded module for each scenario (slower, proves more)
+    #[arg(long, conflicts_with = "keep")]
+    fresh: bool,
+    /// One module for the scenarios of all folders
     #[arg(long)]
     keep: bool,
     /// Print what a scenario printed even when it passes
@@ -53,6 +58,14 @@ pub struct Options {
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
 
 impl Options {
+    /// Whether the module stays from one scenario to the other.
+    fn shares(&self, one: &Scenario, other: &Scenario) -> bool {
+        let folder = |s: &Scenario| s.name.split('/').next();
+        let may = |s: &Scenario| s.needs != Needs::BareKernel;
+        let near = self.keep || folder(one) == folder(other);
+        !self.direct && !self.fresh && near && may(one) && may(other)
+    }
+
     fn looks_for_leaks(&self) -> bool {
         let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
         !self.direct && Path::new(KMEMLEAK).exists() && !command_line.contains("kmemleak=off")
@@ -131,15 +144,20 @@ pub fn run(options: &Options) -> Result<bool> {
     let seed = ctx::seed()?;
     println!("XLB_SEED={seed} draws the same again");
     let mut foreign_races = BTreeMap::new();
-    for scenario in chosen {
-        if let Some(lacking) = scenario.needs.lacking() {
-            skipped += 1;
-            println!("skipped {}: {lacking}", scenario.name);
-            continue;
-        }
+    let (chosen, lacking): (Vec<_>, Vec<_>) = chosen
+        .into_iter()
+        .map(|s| (s, s.needs.lacking()))
+        .partition(|(_, lacking)| lacking.is_none());
+    for (scenario, lacking) in lacking {
+        skipped += 1;
+        println!("skipped {}: {}", scenario.name, lacking.unwrap_or_default());
+    }
+    let mut left = chosen.iter().map(|(scenario, _)| *scenario).peekable();
+    while let Some(scenario) = left.next() {
         println!("... {}", scenario.name);
         let begin = Instant::now();
-        let outcome = run_one(scenario, options, (scale, seed), &mut foreign_races);
+        let shares = left.peek().is_some_and(|next| options.shares(scenario, next));
+        let outcome = run_one(scenario, options, shares, (scale, seed), &mut foreign_races);
         let seconds = begin.elapsed().as_secs_f32();
         match outcome {
             Ok(()) => {
@@ -151,9 +169,6 @@ pub fn run(options: &Options) -> Result<bool> {
                 println!("FAIL {} {seconds:.1}s: {error:#}", scenario.name);
             }
         }
-    }
-    if options.keep && !options.direct {
-        remove_xlb(false)?;
     }
     if options.looks_for_leaks() {
         match scan_leaks() {
@@ -192,11 +207,12 @@ fn clear_machine() -> Result<()> {
     Ok(())
 }
 
-/// `machine`: how slow it is, and the seed of what is drawn. `foreign_races`: how many of each KCSAN has found where XLB
-/// has no part.
+/// `shares`: the next one gets the module as this one leaves it. `machine`: how slow it is, and the seed of what is drawn.
+/// `foreign_races`: how many of each KCSAN has found where XLB has no part.
 fn run_one(
     scenario: &Scenario,
     options: &Options,
+    shares: bool,
     machine: (u32, u64),
     foreign_races: &mut BTreeMap<String, usize>,
 ) -> Result<()> {
@@ -213,18 +229,16 @@ fn run_one(
     }
     let mut problems = Vec::new();
     let with_module = !options.direct && scenario.needs != Needs::BareKernel;
-    if !options.direct && !with_module && xlb::is_loaded() {
-        remove_xlb(false)?;
-    }
-    if with_module && !xlb::is_loaded() {
-        let out = xlb::insmod(&[])?;
-        ensure!(out.code == Some(0), "insmod: {}", out.all());
-    }
-    if with_module && options.keep {
+    let mut references = None;
+    if with_module && xlb::is_loaded() {
+        references = Some(xlb::references()?);
         fs::write(
             dir.join("baseline.json"),
             xlb::json(&["status"])?.to_string(),
         )?;
+    } else if with_module {
+        let out = xlb::insmod(&[])?;
+        ensure!(out.code == Some(0), "insmod: {}", out.all());
     }
     let cgroup = if options.direct {
         None
@@ -240,7 +254,8 @@ fn run_one(
         }
     }
     if !options.direct {
-        if let Err(error) = remove_xlb(options.keep) {
+        let keep = shares && problems.is_empty();
+        if let Err(error) = remove_xlb(keep, references) {
             problems.push(format!("afterwards: {error:#}"));
         }
     }
@@ -312,7 +327,7 @@ fn run_child(
     };
     let _ = kill(Pid::from_raw(-(child.id() as i32)), Signal::SIGKILL);
     let said = fs::read_to_string(&said).unwrap_or_default();
-    if options.verbose || ((scenario.lasting_s)() > 0 && status.is_some_and(|s| s.success())) {
+    if options.verbose || ((scenario.lasting_s)(scale) > 0 && status.is_some_and(|s| s.success())) {
         print!("{said}");
     }
     match status {
@@ -383,7 +398,8 @@ fn remove_children(path: &Path) {
 }
 
 /// Deletes the configuration, checks that nothing is left, unloads policy and module (unless they are kept and clean).
-fn remove_xlb(keep: bool) -> Result<()> {
+/// `references`: how many there were to the module before, with the policy loaded.
+fn remove_xlb(keep: bool, references: Option<u64>) -> Result<()> {
     if !xlb::is_loaded() {
         return Ok(());
     }
@@ -395,7 +411,7 @@ fn remove_xlb(keep: bool) -> Result<()> {
         problems.push(format!("xlbctl delete --all: {}", deleted.all()));
     }
     if has_policy {
-        if let Err(error) = wait_empty() {
+        if let Err(error) = wait_empty(references) {
             problems.push(format!("{error:#}"));
         }
         if keep && problems.is_empty() {
@@ -423,18 +439,22 @@ fn remove_xlb(keep: bool) -> Result<()> {
     Ok(())
 }
 
-/// Waits until no p-sock and no i-sock is left.
-fn wait_empty() -> Result<()> {
+/// Waits until no p-sock and no i-sock is left, nor a reference to the module that was not there before.
+fn wait_empty(references: Option<u64>) -> Result<()> {
     let end = Instant::now() + SETTLE;
     loop {
         let counters = xlb::counters()?;
-        let (psocks, isocks) = (counters.get("psocks")?, counters.get("isocks")?);
-        if psocks == 0 && isocks == 0 {
+        let held = xlb::references()?;
+        let left = ["psocks", "psock_bytes", "isocks", "pending"]
+            .into_iter()
+            .map(|name| Ok((name, counters.get(name)?)))
+            .collect::<Result<Vec<_>>>()?;
+        if left.iter().all(|(_, n)| *n == 0) && references.is_none_or(|before| held <= before) {
             return Ok(());
         }
         ensure!(
             Instant::now() < end,
-            "left over: {psocks} psocks, {isocks} isocks"
+            "left over: {left:?}; {held} references to the module, {references:?} before"
         );
         sleep(Duration::from_millis(50));
     }

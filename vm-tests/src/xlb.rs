@@ -23,6 +23,12 @@ pub fn is_loaded() -> bool {
     Path::new("/sys/module/xlb").exists()
 }
 
+/// How many hold the module in place.
+pub fn references() -> Result<u64> {
+    let text = std::fs::read_to_string("/sys/module/xlb/refcnt").context("refcnt of xlb")?;
+    text.trim().parse().context("refcnt of xlb")
+}
+
 pub fn insmod(args: &[&str]) -> Result<Output> {
     let path = module_path();
     let mut all = vec![path.as_str()];

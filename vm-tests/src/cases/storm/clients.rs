@@ -104,7 +104,7 @@ impl Client {
                     self.link = None;
                 }
                 if matches!(outcome, Outcome::Errno(_)) {
-                    sleep(Duration::from_millis(20));
+                    sleep(self.world.slowly(Duration::from_millis(20)));
                 }
             }
             Err(error) => {

@@ -150,7 +150,8 @@ impl Operators {
 
     /// The module goes, whatever is at work, and comes back.
     fn reload(&self, rng: &mut Rng) -> Result<()> {
-        let until = Instant::now() + Duration::from_millis(rng.from(4000, 12_000) as u64);
+        let pause = Duration::from_millis(rng.from(4000, 12_000) as u64);
+        let until = Instant::now() + self.world.slowly(pause);
         while Instant::now() < until && !self.world.wants_calm() {
             sleep(Duration::from_millis(20));
         }

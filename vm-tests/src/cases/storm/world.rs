@@ -110,6 +110,7 @@ pub struct World {
     pub seed: u64,
     /// How long one operation may take.
     pub bound: Duration,
+    scale: u32,
     end: Instant,
     over: AtomicBool,
     lull: AtomicBool,
@@ -130,10 +131,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl World {
-    pub fn new(seed: u64, seconds: u64, bound: Duration) -> Self {
+    pub fn new(seed: u64, seconds: u64, bound: Duration, scale: u32) -> Self {
         Self {
             seed,
             bound,
+            scale,
             end: Instant::now() + Duration::from_secs(seconds),
             over: AtomicBool::new(false),
             lull: AtomicBool::new(false),
@@ -145,6 +147,11 @@ impl World {
             arrived: Mutex::default(),
             failures: Mutex::default(),
         }
+    }
+
+    /// A pause on a machine of this scale: a slow one needs its CPUs for what is in between.
+    pub fn slowly(&self, pause: Duration) -> Duration {
+        pause * self.scale
     }
 
     pub fn is_over(&self) -> bool {
