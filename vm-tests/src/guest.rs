@@ -156,7 +156,9 @@ pub fn run(options: &Options) -> Result<bool> {
     while let Some(scenario) = left.next() {
         println!("... {}", scenario.name);
         let begin = Instant::now();
-        let shares = left.peek().is_some_and(|next| options.shares(scenario, next));
+        let shares = left
+            .peek()
+            .is_some_and(|next| options.shares(scenario, next));
         let outcome = run_one(scenario, options, shares, (scale, seed), &mut foreign_races);
         let seconds = begin.elapsed().as_secs_f32();
         match outcome {

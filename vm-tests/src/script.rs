@@ -3,7 +3,7 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -58,6 +58,36 @@ fn listen(address: &str) -> Result<TcpListener> {
     TcpListener::bind(address).with_context(|| format!("listen on {address}"))
 }
 
+/// What answers wait at until the scenario lets them go.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    /// Lets go who waits, and who comes later.
+    pub fn open(&self) {
+        self.set(true);
+    }
+
+    /// Who comes from now on waits.
+    pub fn close(&self) {
+        self.set(false);
+    }
+
+    fn set(&self, open: bool) {
+        *self.0 .0.lock().unwrap_or_else(PoisonError::into_inner) = open;
+        self.0 .1.notify_all();
+    }
+
+    /// Waits while it is closed.
+    pub fn pass(&self) {
+        let (open, changed) = &*self.0;
+        let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*open {
+            open = changed.wait(open).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
 /// One request, as a [`Logging`] backend saw it.
 #[derive(Debug, Clone)]
 pub struct Seen {
@@ -72,10 +102,13 @@ pub struct Logging {
     log: Arc<Mutex<Vec<Seen>>>,
     connections: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
+    /// For requests whose path ends with `/held`; closed at first.
+    pub held: Gate,
 }
 
 impl Logging {
-    /// Starts one; its name is its address. A request for `/sleep/MS` is answered after so many milliseconds.
+    /// Starts one; its name is its address. A request for `/sleep/MS` is answered after so many milliseconds, one that ends
+    /// with `/held` when [`Logging::held`] is open.
     pub fn start(address: &str) -> Result<Self> {
         Self::named(address, address)
     }
@@ -84,9 +117,11 @@ impl Logging {
         let log = Arc::new(Mutex::new(Vec::new()));
         let open = Arc::new(AtomicUsize::new(0));
         let (own_log, own_open, own_name) = (Arc::clone(&log), Arc::clone(&open), name.to_owned());
+        let held = Gate::default();
+        let own_held = held.clone();
         let server = Server::start(address, move |mut conn, connection| {
             own_open.fetch_add(1, Ordering::SeqCst);
-            let result = answer_all(&mut conn, connection, &own_name, &own_log);
+            let result = answer_all(&mut conn, connection, &own_name, &own_log, &own_held);
             own_open.fetch_sub(1, Ordering::SeqCst);
             result
         })?;
@@ -95,6 +130,7 @@ impl Logging {
             log,
             connections: server.connections,
             open,
+            held,
         })
     }
 
@@ -135,12 +171,14 @@ fn answer_all(
     connection: usize,
     name: &str,
     log: &Mutex<Vec<Seen>>,
+    held: &Gate,
 ) -> Result<()> {
     while let Some(message) = conn.request_read()? {
         let delay = message
             .path()
             .strip_prefix("/sleep/")
             .and_then(|ms| ms.parse().ok());
+        let is_held = message.path().ends_with("/held");
         let head = message.method() == "HEAD";
         let text = format!("{name}\n{} {}\n", message.method(), message.path());
         log.lock()
@@ -151,6 +189,9 @@ fn answer_all(
             });
         if let Some(ms) = delay {
             thread::sleep(Duration::from_millis(ms));
+        }
+        if is_held {
+            held.pass();
         }
         let length = text.len();
         conn.send(format!(

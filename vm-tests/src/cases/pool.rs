@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{mpsc, Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 
@@ -131,25 +131,20 @@ fn max_and_pending(ctx: &mut Ctx) -> Result<()> {
         "round_robin",
         "  pool: {max: 2, max_pending: 3, pending_timeout: 5m}\n",
     )?;
-    // Long enough for xlbctl to look meanwhile.
-    let long = format!("/sleep/{}", 1500 * ctx.scale);
     let mut conns = Vec::new();
     for _ in 0..5 {
         let mut conn = ctx.open(vip)?;
-        conn.request("GET", &long, "", b"")?;
+        conn.request("GET", "/held", "", b"")?;
         conns.push(conn);
     }
-    thread::sleep(Duration::from_millis(300));
-    ensure!(
-        xlb::counters()?.get("pending")? == 3,
-        "pending {}",
-        xlb::counters()?.get("pending")?
-    );
+    let pending = |n| move || Ok(xlb::counters()?.get("pending")? == n);
+    ctx.until("three pending requests", pending(3))?;
     let mut above = ctx.open(vip)?;
     above
         .get("/")
         .context("one too many")?
         .expect_reply(503, "pool_overflow")?;
+    backend.held.open();
     for conn in &mut conns {
         conn.response("GET").context("one of five")?.expect(200)?;
     }
@@ -164,17 +159,17 @@ fn max_and_pending(ctx: &mut Ctx) -> Result<()> {
         .expect(200)?;
     ensure!(xlb::counters()?.get("pending")? == 0, "pending stays");
     // A client that gives up while it waits leaves the queue.
+    backend.held.close();
     let mut conns = Vec::new();
     for _ in 0..5 {
         let mut conn = ctx.open(vip)?;
-        conn.request("GET", &long, "", b"")?;
+        conn.request("GET", "/held", "", b"")?;
         conns.push(conn);
     }
-    thread::sleep(Duration::from_millis(100));
+    ctx.until("three pending requests", pending(3))?;
     conns.truncate(2);
-    ctx.until("no pending request", || {
-        Ok(xlb::counters()?.get("pending")? == 0)
-    })?;
+    ctx.until("no pending request", pending(0))?;
+    backend.held.open();
     ctx.open(vip)?
         .get("/")
         .context("after clients that gave up")?
@@ -184,7 +179,7 @@ fn max_and_pending(ctx: &mut Ctx) -> Result<()> {
 
 /// A request that waits for a full pool holds up neither other sockets nor a non-blocking writer.
 fn pending_does_not_block_others(ctx: &mut Ctx) -> Result<()> {
-    let _slow = Logging::start(BACKEND)?;
+    let slow = Logging::start(BACKEND)?;
     let _other = Logging::start("127.0.1.2:8001")?;
     let yaml = crate::ctx::shop_yaml(
         &[BACKEND],
@@ -197,9 +192,8 @@ fn pending_does_not_block_others(ctx: &mut Ctx) -> Result<()> {
     ))?;
     let vip = crate::ctx::VIP4.parse()?;
     let mut holder = ctx.open(vip)?;
-    holder.request("GET", "/sleep/3000", "", b"")?;
-    thread::sleep(Duration::from_millis(100));
-    let begin = Instant::now();
+    holder.request("GET", "/held", "", b"")?;
+    ctx.until("the holder's request", || Ok(slow.count() == 1))?;
     let mut waiting = Vec::new();
     for _ in 0..20 {
         let mut conn = ctx.open(vip)?;
@@ -213,11 +207,7 @@ fn pending_does_not_block_others(ctx: &mut Ctx) -> Result<()> {
     for _ in 0..20 {
         other.get("/other")?.expect(200)?;
     }
-    ensure!(
-        begin.elapsed() < Duration::from_millis(2500),
-        "others were held up: {:?}",
-        begin.elapsed()
-    );
+    slow.held.open();
     holder.response("GET")?.expect(200)?;
     for conn in &mut waiting {
         conn.response("GET")?.expect(200)?;

@@ -14,7 +14,7 @@ use nix::sys::socket::{MsgFlags, SockFlag};
 use serde_json::Value;
 
 use crate::ctx::{shop_yaml, Ctx, Scenario, VIP4};
-use crate::script::{Logging, Server};
+use crate::script::{Gate, Logging, Server};
 use crate::sock::Sock;
 use crate::xlb;
 
@@ -53,15 +53,15 @@ fn two_clusters(items: &str, other: &str, other_endpoint: &str) -> String {
 
 /// A request waits so long and no longer for its turn; one that got it is left alone.
 fn pending_timeout(ctx: &mut Ctx) -> Result<()> {
-    let _backend = Logging::start(BACKEND)?;
+    let backend = Logging::start(BACKEND)?;
     let vip = ctx.shop_with(
         &[BACKEND],
         "round_robin",
         "  pool: {max: 1, max_pending: 10, pending_timeout: 700ms}\n",
     )?;
     let mut holder = ctx.open(vip)?;
-    holder.request("GET", &format!("/sleep/{}", 3000 * ctx.scale), "", b"")?;
-    thread::sleep(Duration::from_millis(100));
+    holder.request("GET", "/held", "", b"")?;
+    ctx.until("the holder's request", || Ok(backend.count() == 1))?;
     let begin = Instant::now();
     let mut waiting = Vec::new();
     for body in [&b""[..], b"posted", b""] {
@@ -84,6 +84,7 @@ fn pending_timeout(ctx: &mut Ctx) -> Result<()> {
         counters.get("pending")?,
         counters.reason("pool_timeout")
     );
+    backend.held.open();
     holder.response("GET")?.expect(200)?;
     for conn in &mut waiting {
         conn.get("/")
@@ -102,16 +103,11 @@ fn pending_timeout(ctx: &mut Ctx) -> Result<()> {
 }
 
 fn pending_timeout_by_default(ctx: &mut Ctx) -> Result<()> {
-    let _backend = Logging::start(BACKEND)?;
+    let backend = Logging::start(BACKEND)?;
     let vip = ctx.shop_with(&[BACKEND], "round_robin", "  pool: {max: 1}\n")?;
     let mut holder = ctx.open(vip)?;
-    holder.request(
-        "GET",
-        &format!("/sleep/{}", 5000 + 4000 * ctx.scale),
-        "",
-        b"",
-    )?;
-    thread::sleep(Duration::from_millis(100));
+    holder.request("GET", "/held", "", b"")?;
+    ctx.until("the holder's request", || Ok(backend.count() == 1))?;
     let begin = Instant::now();
     ctx.open(vip)?.get("/")?.expect_reply(503, "pool_timeout")?;
     let waited = begin.elapsed();
@@ -119,13 +115,14 @@ fn pending_timeout_by_default(ctx: &mut Ctx) -> Result<()> {
         waited > Duration::from_millis(4900) && waited < Duration::from_secs(5) + ctx.secs(3),
         "the default of 5 s took {waited:?}"
     );
+    backend.held.open();
     holder.response("GET")?.expect(200)?;
     Ok(())
 }
 
 /// Two clusters have the same endpoint: neither counts, limits or ages the other's connections.
 fn limits_of_each_cluster(ctx: &mut Ctx) -> Result<()> {
-    let _backend = Logging::start(BACKEND)?;
+    let backend = Logging::start(BACKEND)?;
     ctx.apply(&two_clusters(
         "  pool: {max: 1, max_pending: 1, idle_timeout: 1s}\n",
         "  pool: {max: 3, idle_timeout: 60s}\n",
@@ -135,20 +132,15 @@ fn limits_of_each_cluster(ctx: &mut Ctx) -> Result<()> {
     let mut others = Vec::new();
     for _ in 0..3 {
         let mut conn = ctx.open(vip)?;
-        conn.request("GET", &format!("/sleep/{}", 2000 * ctx.scale), "", b"")?;
+        conn.request("GET", "/sleep/held", "", b"")?;
         others.push(conn);
     }
-    thread::sleep(Duration::from_millis(200));
-    let begin = Instant::now();
+    ctx.until("the others' requests", || Ok(backend.count() == 3))?;
+    // Counted together, it would wait for them for ever.
     let mut item = ctx.open(vip)?;
     item.get("/")
         .context("max: 1, and none is used")?
         .expect(200)?;
-    ensure!(
-        begin.elapsed() < ctx.secs(3) / 2,
-        "connections of the other cluster were counted: {:?}",
-        begin.elapsed()
-    );
     // Before the others are answered: an empty pool is forgotten after a while.
     let pools = xlb::json(&["get", "pools"])?;
     let mut seen: Vec<_> = pools
@@ -162,6 +154,7 @@ fn limits_of_each_cluster(ctx: &mut Ctx) -> Result<()> {
         seen == [(Some("items"), Some(1)), (Some("other"), Some(3))],
         "{pools:#}"
     );
+    backend.held.open();
     for conn in &mut others {
         conn.response("GET")?.expect(200)?;
     }
@@ -196,17 +189,8 @@ fn works(run: impl FnOnce() -> Result<()>) -> Result<usize> {
 fn asks_its_own_holders(ctx: &mut Ctx) -> Result<()> {
     const STRANGERS: usize = 40;
     const WAITING: usize = 30;
-    let _other = Logging::start(OTHER)?;
-    let hold = ctx.secs(3);
-    let _items = Server::start(BACKEND, move |mut conn, _| {
-        while let Some(request) = conn.request_read()? {
-            if request.path() == "/hold" {
-                thread::sleep(hold);
-            }
-            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
-        }
-        Ok(())
-    })?;
+    let other = Logging::start(OTHER)?;
+    let items = Logging::start(BACKEND)?;
     ctx.apply(&two_clusters(
         "  pool: {max: 1, max_pending: 100, pending_timeout: 1m}\n",
         "",
@@ -216,12 +200,14 @@ fn asks_its_own_holders(ctx: &mut Ctx) -> Result<()> {
     let mut strangers = Vec::new();
     for _ in 0..STRANGERS {
         let mut conn = ctx.open(vip)?;
-        conn.request("GET", &format!("/sleep/{}", 6000 * ctx.scale), "", b"")?;
+        conn.request("GET", "/sleep/held", "", b"")?;
         strangers.push(conn);
     }
     let mut holder = ctx.open(vip)?;
-    holder.request("GET", "/hold", "", b"")?;
-    thread::sleep(Duration::from_millis(100));
+    holder.request("GET", "/held", "", b"")?;
+    ctx.until("all that hold", || {
+        Ok(items.count() == 1 && other.count() == STRANGERS)
+    })?;
     let mut waiting = Vec::new();
     let ran = works(|| {
         for _ in 0..WAITING {
@@ -237,6 +223,8 @@ fn asks_its_own_holders(ctx: &mut Ctx) -> Result<()> {
         ran <= WAITING * 3,
         "{WAITING} requests that wait made {ran} p-sockets work"
     );
+    items.held.open();
+    other.held.open();
     holder.response("GET")?.expect(200)?;
     for conn in waiting.iter_mut().chain(&mut strangers) {
         conn.response("GET")?.expect(200)?;
@@ -247,13 +235,14 @@ fn asks_its_own_holders(ctx: &mut Ctx) -> Result<()> {
 /// Of all that hold a connection of a full pool one can let go: its response is in, and its client reads late.
 fn finds_who_can_let_go(ctx: &mut Ctx) -> Result<()> {
     const STALLED: usize = 5;
-    let stall = ctx.secs(6);
+    let stall = Gate::default();
+    let at_server = stall.clone();
     let _server = Server::start(BACKEND, move |mut conn, _| {
         while let Some(request) = conn.request_read()? {
             match request.path() {
                 "/stall" => {
                     conn.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nst")?;
-                    thread::sleep(stall);
+                    at_server.pass();
                     conn.send("op")?;
                 }
                 "/none" => {
@@ -272,7 +261,6 @@ fn finds_who_can_let_go(ctx: &mut Ctx) -> Result<()> {
             STALLED + 1
         ),
     )?;
-    let begin = Instant::now();
     let mut stalled = Vec::new();
     for _ in 0..STALLED {
         let mut conn = ctx.open(vip)?;
@@ -286,11 +274,8 @@ fn finds_who_can_let_go(ctx: &mut Ctx) -> Result<()> {
         ctx.open(vip)?.get("/")?.expect(200)?;
         late.response("GET")?;
     }
-    ensure!(
-        begin.elapsed() < stall,
-        "waited for the stalled ones: {:?}",
-        begin.elapsed()
-    );
+    // None of these waited for the stalled ones.
+    stall.open();
     for conn in &mut stalled {
         let answer = conn.response("GET")?;
         ensure!(answer.text() == "stop", "{:?}", answer.text());
