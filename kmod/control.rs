@@ -8,11 +8,9 @@
 
 use kernel::prelude::*;
 
-use crate::leave;
-use crate::list;
-use crate::psock;
+use crate::pool::table;
+use crate::psock::{self, leave, list};
 use crate::sys;
-use crate::table;
 
 /// # Safety
 ///

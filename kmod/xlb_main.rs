@@ -4,24 +4,21 @@
 //!
 //! This is the module's root: it wires and nothing else. Where things are:
 //!
-//! | file | what |
-//! |---|---|
-//! | `psock.rs`, `list.rs` | the application's socket: lifetime, poll; the list of all of them |
-//! | `send.rs`, `recv.rs` | its `sendmsg` and `recvmsg` |
-//! | `exchange.rs` | one request and its response: what a p-sock is doing, and how it goes on |
-//! | `decide.rs`, `upstream.rs`, `replies.rs` | the steps of it: policy, connection, own answers |
-//! | `orphan.rs` | p-sockets that were closed with a request still to be sent |
-//! | `leave.rs` | p-sockets that have ended, but whose programs keep them |
-//! | `isock.rs`, `pool.rs` | connections to endpoints, and who may use them |
-//! | `identity.rs` | what the host's rules see of a client, which its connections must be like |
-//! | `keep_alive.rs` | how long an endpoint keeps an idle connection |
-//! | `holders.rs`, `table.rs` | who holds the connections of a pool; all pools, and the reaper |
-//! | `fields.rs` | what BPF may ask about a request |
-//! | `control.rs`, `count.rs` | what xlbctl may ask; counters |
-//! | `limits.rs` | the limits of the engine, as module parameters |
-//! | `lock.rs` | the spinlock, and the lock order of the module |
-//! | `engine/` | HTTP/1: framing and rewriting, without any kernel |
-//! | `shim/` | C: tables, BTF, inline functions |
+//! Each level knows those below it and none above; an event goes up through a waker only:
+//!
+//! | level | folder or file | is |
+//! |---|---|---|
+//! | 0 | `engine/` | HTTP/1: framing and rewriting, without any kernel |
+//! | 0 | `buf`, `lock`, `once`, `count`, `limits`, `sys` | small tools; counters; the engine's limits as module parameters; the shim |
+//! | 1 | `isock/` | a connection to an endpoint, what it is like to the host's rules, who is woken by it |
+//! | 2 | `pool/` | connections by identity, cluster and endpoint; who waits for one; all pools |
+//! | 3 | `policy/` | what BPF is asked, and what it may ask about a request |
+//! | 4 | `exchange/` | one request and its response, for any protocol: decides, gets a connection, retries, ends |
+//! | 5 | `http1/` | a client's session: from its bytes to exchanges, from an exchange to an endpoint's bytes, and back |
+//! | 6 | `psock/` | the application's socket: connect, sendmsg, recvmsg, poll, close; the list of all; those without owner |
+//! | 7 | `control.rs`, this file | what xlbctl may ask; wiring |
+//!
+//! `shim/` is C: tables, BTF, inline functions.
 
 use kernel::prelude::*;
 use xlb_engine::Limits;
@@ -29,30 +26,20 @@ use xlb_engine::Limits;
 mod buf;
 mod control;
 mod count;
-mod decide;
 mod exchange;
-mod fields;
-mod identity;
+mod http1;
 mod isock;
-mod keep_alive;
-mod leave;
 mod limits;
-mod list;
 mod lock;
 mod once;
-mod options;
-mod orphan;
-mod peek;
+mod policy;
 mod pool;
 mod psock;
-mod recent;
-mod recv;
-mod replies;
-mod send;
-mod stripe;
 mod sys;
-mod table;
-mod upstream;
+
+use isock::identity;
+use pool::table;
+use psock::orphan;
 
 /// As `modinfo` and `xlbctl status` show it.
 pub(crate) const VERSION: &str = "0.1.0";
@@ -141,4 +128,11 @@ impl Drop for Xlb {
         psock::exit();
         identity::exit();
     }
+}
+
+/// Periodic work.
+#[no_mangle]
+extern "C" fn xlb_reap() {
+    orphan::close_done();
+    table::reap();
 }

@@ -521,7 +521,7 @@ int xlb_attach(struct sock *sk, __u32 service)
 	/* The program that calls us holds one reference, so these cannot fail. */
 	__module_get(THIS_MODULE);
 	__module_get(THIS_MODULE);
-	/* i-socks wake the p-sock under RCU, see isock.rs. */
+	/* i-socks wake the p-sock under RCU, see isock/mod.rs. */
 	sock_set_flag(sk, SOCK_RCU_FREE);
 	rcu_assign_pointer(icsk->icsk_ulp_data, (void *)psock);
 	icsk->icsk_ulp_ops = &xlb_ulp_ops;
@@ -536,7 +536,7 @@ int xlb_attach(struct sock *sk, __u32 service)
 /* ---- leaving ---------------------------------------------------------------- */
 
 /*
- * A p-sock that has ended gets TCP's tables back (leave.rs).  Who may be in ours then?
+ * A p-sock that has ended gets TCP's tables back (psock/leave.rs).  Who may be in ours then?
  *
  *   close, and ->release()       nobody: the caller holds a reference to the file
  *   what TCP calls with the      nobody: the caller holds the lock

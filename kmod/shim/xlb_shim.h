@@ -18,8 +18,8 @@ struct msghdr;
 struct net;
 struct file;
 struct cred;
-struct xlb_psock; /* psock.rs */
-struct xlb_isock; /* isock.rs */
+struct xlb_psock; /* psock/ */
+struct xlb_isock; /* isock/ */
 
 typedef _Bool xlb_bool;
 
@@ -143,7 +143,7 @@ int xlb_isk_connect(struct socket *sock, const struct xlb_identity *id, const st
 /* Whether the LSMs let who has cred use this connection to addr:port: 0 or -errno. */
 int xlb_isk_may_use(struct socket *sock, const struct cred *cred, const __u8 addr[16], __u16 port);
 
-/* i-socks. */
+/* isock.c: i-socks. */
 void xlb_isk_start(struct socket *sock, struct xlb_isock *isock);
 void xlb_isk_stop(struct socket *sock);
 void xlb_isk_release(struct socket *sock,
@@ -200,7 +200,7 @@ void xlb_msg_control_after(struct msghdr *msg, const struct xlb_control *mark);
 int xlb_msg_wants_inq(const struct msghdr *msg);
 void xlb_msg_inq(struct msghdr *msg, int unread, int as_control);
 
-/* Locks, RCU, time, work. */
+/* tools.c: locks, RCU, time, work. */
 void xlb_spin_init(void *lock, unsigned int class_nr);
 void xlb_spin_lock_bh(void *lock);
 void xlb_spin_unlock_bh(void *lock);
@@ -209,7 +209,7 @@ void xlb_rcu_read_unlock(void);
 void xlb_synchronize_rcu(void);
 void xlb_kfree_rcu(void *object); /* its first 16 bytes are room for the RCU head */
 
-/* The list of p-sockets (list.rs): an xarray, its entries by index.  Readers are in RCU. */
+/* The list of p-sockets (psock/list.rs): an xarray, its entries by index.  Readers are in RCU. */
 void xlb_list_init(void *xarray);
 void xlb_list_exit(void *xarray);
 int xlb_list_add(void *xarray, void *entry, __u32 *index); /* atomic; 0 or -ENOMEM */
@@ -261,8 +261,8 @@ extern const struct xlb_reply_row xlb_replies[XLB_REASON_COUNT];
 int xlb_shim_init(void);
 void xlb_shim_exit(void);
 
-#define XLB_WORK_BYTES 256 /* room for a struct delayed_work, asserted in sock.c */
-#define XLB_SPIN_BYTES 72 /* room for a spinlock_t with lockdep, asserted in sock.c */
+#define XLB_WORK_BYTES 256 /* room for a struct delayed_work, asserted in tools.c */
+#define XLB_SPIN_BYTES 72 /* room for a spinlock_t with lockdep, asserted in tools.c */
 
 enum xlb_lock_class {
 	XLB_LOCK_POOL,
@@ -284,7 +284,7 @@ enum {
 
 /* ---- Rust, called by C ---------------------------------------------------- */
 
-/* psock.rs: the p-sock.  Locks as the proto operation of the same name has them. */
+/* psock/: the p-sock.  Locks as the proto operation of the same name has them. */
 struct xlb_psock *xlb_psock_new(struct sock *sk, __u32 service); /* locked, atomic */
 void xlb_psock_arm(struct xlb_psock *psock, __u32 service, int armed); /* locked */
 int xlb_psock_take_armed(struct xlb_psock *psock); /* locked */
@@ -311,15 +311,15 @@ struct sock *xlb_psock_bound(const struct xlb_psock *psock); /* in RCU; the i-so
 int xlb_psock_has_ended(const struct xlb_psock *psock); /* no more will come */
 void xlb_psock_work(void *delayed_work);
 
-/* isock.rs: callbacks of i-socks; the i-sock's lock is held, softirq or backlog. */
+/* pool/: callbacks of i-socks; the i-sock's lock is held, softirq or backlog. */
 enum xlb_isock_event { XLB_ISOCK_DATA, XLB_ISOCK_SPACE, XLB_ISOCK_STATE };
 void xlb_isock_event(struct xlb_isock *isock, enum xlb_isock_event event);
 
-/* table.rs */
+/* xlb_main.rs; pool/table.rs */
 void xlb_reap(void);
 void xlb_net_exit(struct net *net);
 
-/* fields.rs: bodies of the kfuncs; see xlb_intf.h. */
+/* policy/kfuncs.rs: bodies of the kfuncs; see xlb_intf.h. */
 __u64 xlb_field_hash(const struct xlb_request *req, __u32 field, __u32 from, __u32 to);
 int xlb_field_find(const struct xlb_request *req, __u32 field, __u32 from, __u32 byte);
 int xlb_field_len(const struct xlb_request *req, __u32 field);

@@ -154,6 +154,8 @@ do_lint_rust() {
 }
 do_lint_kmod() {
 	[ -f kmod/Kbuild ] || return 0
+	say "levels of the module"
+	sh kmod/tools/levels
 	say "module with clippy"
 	kbuild_ "$out/clippy-$kernel_id" CLIPPY=1 KRUSTFLAGS=-Dwarnings KCFLAGS=-Werror modules
 }

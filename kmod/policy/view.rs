@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the BPF policy may ask about a request: the bodies of the kfuncs of `xlb_intf.h`.
+//! What the BPF policy may know about a request.
 //!
 //! BPF never sees the bytes of a head: it names a field and gets hashes, offsets and comparisons.
 //! A [`View`] of the held head is made for the time of one call of the policy. Of its named parts there is
@@ -12,12 +12,11 @@ use core::cell::{Cell, UnsafeCell};
 
 use kernel::alloc::flags::{GFP_KERNEL_ACCOUNT, __GFP_ZERO};
 use kernel::prelude::*;
-use xlb_engine::hash::fnv1a;
 use xlb_engine::headers::{self, Bytes, Entry, Headers};
 use xlb_engine::parts::{self, Kind, NotLookedFor, Slot, Wanted};
-use xlb_engine::{search, RequestHead, Span};
+use xlb_engine::{RequestHead, Span};
 
-use crate::psock::Psock;
+use super::Request;
 use crate::sys;
 
 /// The request during a call of the policy.
@@ -25,7 +24,7 @@ use crate::sys;
 /// # Invariants
 ///
 /// Outside of such a call all pointers are null and there is no table; in it what they point at stays.
-pub(crate) struct View {
+pub(super) struct View {
     /// The bytes that `head` has its spans in.
     bytes: *const [u8],
     head: *const RequestHead,
@@ -39,9 +38,9 @@ pub(crate) struct View {
     found: Cell<Span>,
     /// Kinds of named parts (`XLB_NAMED_*`) that were asked for: a table of all in the lower half, room for names in the
     /// upper. What one request on a connection needs, the next one most likely needs too: it stays.
-    wanted: Cell<u32>,
+    pub(super) wanted: Cell<u32>,
     /// Of this kind too: as many bits for needles.
-    wanted_needles: Cell<u32>,
+    pub(super) wanted_needles: Cell<u32>,
 }
 
 /// In [`View::wanted`].
@@ -73,7 +72,7 @@ impl Few {
     }
 
     /// Adds a name, before the search.
-    fn want(&self, name: &[u8]) {
+    pub(super) fn want(&self, name: &[u8]) {
         // After it, a new name is one of another configuration: it is searched for by itself.
         if !self.looked.get() {
             // SAFETY: Nobody else looks at it, see above, and references are given out after the search only.
@@ -148,13 +147,14 @@ const PART_BITS: u32 = 24;
 /// In a part's own number: it is where the part begins, which was searched for by itself. Heads are smaller.
 const SOUGHT: usize = 1 << 23;
 
-const ALL_KINDS: u32 = sys::XLB_NAMED_HEADER | sys::XLB_NAMED_QUERY | sys::XLB_NAMED_COOKIE;
+pub(super) const ALL_KINDS: u32 =
+    sys::XLB_NAMED_HEADER | sys::XLB_NAMED_QUERY | sys::XLB_NAMED_COOKIE;
 
 const NOTHING: *const [u8] = core::ptr::slice_from_raw_parts(core::ptr::null(), 0);
 
 impl View {
     /// No request.
-    pub(crate) const fn empty() -> Self {
+    pub(super) const fn empty() -> Self {
         View {
             bytes: NOTHING,
             head: core::ptr::null(),
@@ -169,17 +169,17 @@ impl View {
     }
 
     /// Begins a call of the policy. What is given must stay until [`View::hide`].
-    pub(crate) fn show(&mut self, bytes: &[u8], head: &RequestHead, path: &[u8], host: &[u8]) {
-        self.bytes = bytes;
-        self.head = head;
-        self.path = path;
-        self.host = host;
+    pub(super) fn show(&mut self, request: &Request<'_>) {
+        self.bytes = request.bytes;
+        self.head = request.head;
+        self.path = request.path;
+        self.host = request.host;
         self.table = None;
         self.names = None;
     }
 
     /// Ends it.
-    pub(crate) fn hide(&mut self) {
+    pub(super) fn hide(&mut self) {
         self.bytes = NOTHING;
         self.head = core::ptr::null();
         self.path = NOTHING;
@@ -195,7 +195,7 @@ impl View {
     }
 
     /// The policy has asked for parts that the table lacks, or for room.
-    pub(crate) fn is_lacking(&self) -> bool {
+    pub(super) fn is_lacking(&self) -> bool {
         let wanted = self.wanted.get();
         !self.has(wanted)
             || !self.has_room(wanted >> ROOM_SHIFT)
@@ -203,35 +203,35 @@ impl View {
     }
 
     /// Whether there is room for as many bits of needles.
-    fn has_needles(&self, count: u32) -> bool {
+    pub(super) fn has_needles(&self, count: u32) -> bool {
         count as usize <= self.needle_bits().len() * u64::BITS as usize
     }
 
     /// Before each call of the policy: another configuration has other needles.
-    pub(crate) fn forget_needles(&self) {
+    pub(super) fn forget_needles(&self) {
         self.needle_bits().iter().for_each(|word| word.set(0));
     }
 
     /// Whether the bit is set; `None` without room for it.
-    fn has_needle(&self, bit: u32) -> Option<bool> {
+    pub(super) fn has_needle(&self, bit: u32) -> Option<bool> {
         let word = self.needle_bits().get((bit / u64::BITS) as usize)?;
         Some(word.get() & (1 << (bit % u64::BITS)) != 0)
     }
 
-    fn set_needle(&self, bit: u32) {
+    pub(super) fn set_needle(&self, bit: u32) {
         if let Some(word) = self.needle_bits().get((bit / u64::BITS) as usize) {
             word.set(word.get() | 1 << (bit % u64::BITS));
         }
     }
 
-    fn needle_bits(&self) -> &[Cell<u64>] {
+    pub(super) fn needle_bits(&self) -> &[Cell<u64>] {
         self.names
             .as_ref()
             .map_or(&[], |names| names.needles.as_slice())
     }
 
     /// Whether there is a table of all parts of these kinds.
-    fn has(&self, kinds: u32) -> bool {
+    pub(super) fn has(&self, kinds: u32) -> bool {
         let made = self.table.as_ref().map_or(0, |t| t.kinds);
         kinds & ALL_KINDS & !made == 0
     }
@@ -248,7 +248,7 @@ impl View {
 
     /// Makes the table of all that was asked for, and room. May sleep. Its memory, which is at most some 9
     /// times the head's, is charged to the caller's cgroup and goes when the policy has decided.
-    pub(crate) fn make_table(&mut self) -> Result {
+    pub(super) fn make_table(&mut self) -> Result {
         let wanted = self.wanted.get();
         if !self.has(wanted) {
             self.table = None;
@@ -267,7 +267,7 @@ impl View {
     }
 
     /// `-errno`, or 0 when the name is or was among those that will be asked for.
-    fn want(&self, kind: u32, name: &[u8]) -> i32 {
+    pub(super) fn want(&self, kind: u32, name: &[u8]) -> i32 {
         if kind_of(kind).is_none() {
             return -(kernel::bindings::EINVAL as i32);
         }
@@ -283,7 +283,7 @@ impl View {
         }
     }
 
-    fn field(&self, field: u32) -> Option<&[u8]> {
+    pub(super) fn field(&self, field: u32) -> Option<&[u8]> {
         // SAFETY: By the invariant of `View`.
         let (bytes, path, host) =
             unsafe { (slice(self.bytes), slice(self.path), slice(self.host)) };
@@ -299,7 +299,7 @@ impl View {
         })
     }
 
-    fn named(&self, kind: u32, name: &[u8]) -> Option<u32> {
+    pub(super) fn named(&self, kind: u32, name: &[u8]) -> Option<u32> {
         // SAFETY: By the invariant of `View`.
         let head = unsafe { slice(self.bytes) };
         let nth = match (self.table(kind), kind_of(kind)) {
@@ -431,293 +431,3 @@ unsafe fn slice<'a>(p: *const [u8]) -> &'a [u8] {
     // SAFETY: By the function's contract.
     unsafe { &*p }
 }
-
-/// # Safety
-///
-/// `req` is the argument of the policy's program, during its call.
-unsafe fn view<'a>(req: *const sys::xlb_request) -> &'a View {
-    // SAFETY: By the function's contract; the view is not written during a call.
-    unsafe { &*Psock::of_request(req).view.get() }
-}
-
-/// # Safety
-///
-/// Called by `bpf_xlb_hash()`.
-#[no_mangle]
-unsafe extern "C" fn xlb_field_hash(
-    req: *const sys::xlb_request,
-    n: u32,
-    from: u32,
-    to: u32,
-) -> u64 {
-    // SAFETY: The verifier lets programs pass their own argument only.
-    let field = unsafe { view(req) }.field(n);
-    field
-        .and_then(|f| f.get(from as usize..to as usize))
-        .map_or(0, fnv1a)
-}
-
-/// # Safety
-///
-/// Called by `bpf_xlb_find()`.
-#[no_mangle]
-unsafe extern "C" fn xlb_field_find(
-    req: *const sys::xlb_request,
-    n: u32,
-    from: u32,
-    byte: u32,
-) -> i32 {
-    // SAFETY: As in `xlb_field_hash`.
-    let field = unsafe { view(req) }.field(n);
-    let at = field
-        .and_then(|f| f.get(from as usize..))
-        .and_then(|rest| rest.iter().position(|b| u32::from(*b) == byte));
-    match at {
-        Some(at) => i32::try_from(at + from as usize).unwrap_or(NOT_FOUND),
-        None => NOT_FOUND,
-    }
-}
-
-/// # Safety
-///
-/// Called by `bpf_xlb_len()`.
-#[no_mangle]
-unsafe extern "C" fn xlb_field_len(req: *const sys::xlb_request, n: u32) -> i32 {
-    // SAFETY: As in `xlb_field_hash`.
-    match unsafe { view(req) }.field(n) {
-        Some(field) => i32::try_from(field.len()).unwrap_or(i32::MAX),
-        None => NOT_FOUND,
-    }
-}
-
-/// What `how` says of a field from `from` on and of `buf`; false without such a field.
-///
-/// # Safety
-///
-/// `req` is the argument of the policy's program, during its call; `buf` is valid for `len` bytes.
-unsafe fn compare(
-    req: *const sys::xlb_request,
-    n: u32,
-    from: u32,
-    buf: *const u8,
-    len: u32,
-    how: impl FnOnce(&[u8], &[u8]) -> bool,
-) -> bool {
-    // SAFETY: As in `xlb_field_hash`.
-    let field = unsafe { view(req) }.field(n);
-    // SAFETY: By the function's contract.
-    let with = unsafe { core::slice::from_raw_parts(buf, len as usize) };
-    let rest = field.and_then(|f| f.get(from as usize..));
-    rest.is_some_and(|rest| how(rest, with))
-}
-
-/// # Safety
-///
-/// Called by `bpf_xlb_equal()`; `buf` is valid for `len` bytes, which the shim has checked.
-#[no_mangle]
-unsafe extern "C" fn xlb_field_equal(
-    req: *const sys::xlb_request,
-    n: u32,
-    from: u32,
-    buf: *const u8,
-    len: u32,
-) -> i32 {
-    // SAFETY: By the function's contract.
-    i32::from(unsafe { compare(req, n, from, buf, len, <[u8]>::starts_with) })
-}
-
-/// # Safety
-///
-/// Called by `bpf_xlb_contains()`; `buf` is valid for `len` bytes, which the shim has checked.
-#[no_mangle]
-unsafe extern "C" fn xlb_field_contains(
-    req: *const sys::xlb_request,
-    n: u32,
-    from: u32,
-    buf: *const u8,
-    len: u32,
-) -> i32 {
-    // SAFETY: By the function's contract.
-    i32::from(unsafe { compare(req, n, from, buf, len, search::contains) })
-}
-
-/// # Safety
-///
-/// Called by `bpf_xlb_needles()`.
-#[no_mangle]
-unsafe extern "C" fn xlb_field_needles(req: *const sys::xlb_request, count: u32) -> i32 {
-    // SAFETY: As in `xlb_field_hash`.
-    let view = unsafe { view(req) };
-    if view.has_needles(count) {
-        return 0;
-    }
-    if count > sys::XLB_MAX_NEEDLES {
-        return -(kernel::bindings::EINVAL as i32);
-    }
-    view.wanted_needles
-        .set(view.wanted_needles.get().max(count));
-    -(kernel::bindings::EAGAIN as i32)
-}
-
-/// # Safety
-///
-/// Called by `bpf_xlb_search()`; the tables have as many records as `needle` says, which the shim has checked.
-#[no_mangle]
-unsafe extern "C" fn xlb_field_search(
-    req: *const sys::xlb_request,
-    n: u32,
-    needle: &sys::xlb_needle,
-    states: *const sys::xlb_search_state,
-    shorter: *const u32,
-) -> i32 {
-    // SAFETY: As in `xlb_field_hash`.
-    let view = unsafe { view(req) };
-    let Some(field) = view.field(n) else {
-        return NOT_FOUND;
-    };
-    let (Some(searched), Some(mut found)) = (
-        view.has_needle(needle.searched),
-        view.has_needle(needle.needle),
-    ) else {
-        return -(kernel::bindings::EINVAL as i32);
-    };
-    if !searched {
-        let tables = Tables {
-            states,
-            state_count: needle.state_count,
-            shorter,
-            shorter_count: needle.shorter_count,
-        };
-        search::all(&tables, needle.root, field, view.needle_bits());
-        view.set_needle(needle.searched);
-        found = view.has_needle(needle.needle) == Some(true);
-    }
-    i32::from(found)
-}
-
-/// Automata in a map.
-///
-/// # Invariants
-///
-/// The tables have as many records. They may be written to at any time: what is read is checked by whoever uses it.
-struct Tables {
-    states: *const sys::xlb_search_state,
-    state_count: u32,
-    shorter: *const u32,
-    shorter_count: u32,
-}
-
-impl search::Automata for Tables {
-    /// In the table.
-    type State = *const sys::xlb_search_state;
-    /// The first of 256 in the table.
-    type Row = *const sys::xlb_search_state;
-
-    #[inline]
-    fn state(&self, place: u32) -> Option<Self::State> {
-        // SAFETY: By the invariant of `Tables`.
-        (place < self.state_count).then(|| unsafe { self.states.add(place as usize) })
-    }
-
-    fn row(&self, place: u32) -> Option<Self::Row> {
-        let last = self.state(place.checked_add(u32::from(u8::MAX))?)?;
-        // SAFETY: It is that much further than the first, which is in the table too.
-        Some(unsafe { last.sub(usize::from(u8::MAX)) })
-    }
-
-    #[inline]
-    fn in_row(&self, row: Self::Row, byte: u8) -> Self::State {
-        // SAFETY: A row has a place for each byte.
-        unsafe { row.add(usize::from(byte)) }
-    }
-
-    #[inline]
-    fn base(&self, state: Self::State) -> u32 {
-        // SAFETY: RCU, which the policy runs in, keeps the map.
-        unsafe { (&raw const (*state).base).read_volatile() }
-    }
-
-    #[inline]
-    fn check(&self, state: Self::State) -> u32 {
-        // SAFETY: As in `base`.
-        unsafe { (&raw const (*state).check).read_volatile() }
-    }
-
-    #[inline]
-    fn fail(&self, state: Self::State) -> u32 {
-        // SAFETY: As in `base`.
-        unsafe { (&raw const (*state).fail).read_volatile() }
-    }
-
-    #[inline]
-    fn needle(&self, state: Self::State) -> u32 {
-        // SAFETY: As in `base`.
-        unsafe { (&raw const (*state).needle).read_volatile() }
-    }
-
-    fn shorter(&self, needle: u32) -> u32 {
-        if needle >= self.shorter_count {
-            return 0;
-        }
-        // SAFETY: By the invariant of `Tables`; RCU keeps the map.
-        unsafe { self.shorter.add(needle as usize).read_volatile() }
-    }
-}
-
-/// # Safety
-///
-/// Called by `bpf_xlb_fields()`.
-#[no_mangle]
-unsafe extern "C" fn xlb_field_want(req: *const sys::xlb_request, kinds: u32) -> i32 {
-    // SAFETY: As in `xlb_field_hash`.
-    let view = unsafe { view(req) };
-    if view.has(kinds) {
-        return 0;
-    }
-    if kinds & !ALL_KINDS != 0 {
-        return -(kernel::bindings::EINVAL as i32);
-    }
-    view.wanted.set(view.wanted.get() | kinds);
-    -(kernel::bindings::EAGAIN as i32)
-}
-
-/// # Safety
-///
-/// Called by `bpf_xlb_want()`; `name` is valid for `len` bytes, which the shim has checked.
-#[no_mangle]
-unsafe extern "C" fn xlb_field_want_named(
-    req: *const sys::xlb_request,
-    kind: u32,
-    name: *const u8,
-    len: u32,
-) -> i32 {
-    // SAFETY: As in `xlb_field_hash`.
-    let view = unsafe { view(req) };
-    // SAFETY: By the function's contract.
-    view.want(kind, unsafe {
-        core::slice::from_raw_parts(name, len as usize)
-    })
-}
-
-/// # Safety
-///
-/// Called by `bpf_xlb_named()`; `name` is valid for `len` bytes, which the shim has checked.
-#[no_mangle]
-unsafe extern "C" fn xlb_field_named(
-    req: *const sys::xlb_request,
-    kind: u32,
-    name: *const u8,
-    len: u32,
-) -> i32 {
-    // SAFETY: As in `xlb_field_hash`.
-    let view = unsafe { view(req) };
-    // SAFETY: By the function's contract.
-    let name = unsafe { core::slice::from_raw_parts(name, len as usize) };
-    match view.named(kind, name) {
-        Some(field) => i32::try_from(field).unwrap_or(NOT_FOUND),
-        None => NOT_FOUND,
-    }
-}
-
-/// `-ENOENT`
-const NOT_FOUND: i32 = -(kernel::bindings::ENOENT as i32);

@@ -17,10 +17,10 @@
 
 use core::ptr;
 
-use crate::exchange::Phase;
+use super::{Locked, Psock};
+use crate::http1::Phase;
 use crate::isock::now_ms;
 use crate::lock::BhLock;
-use crate::psock::{Locked, Psock};
 use crate::sys;
 
 /// How long a request may wait for its connection without its owner, in milliseconds: as long as
@@ -64,7 +64,7 @@ pub(crate) fn close_done() {
         drop(done);
         psock.stop();
         // SAFETY: The work has ended, no i-sock knows the socket, and its last reference is ours.
-        unsafe { sys::xlb_sk_close(psock.sk) };
+        unsafe { sys::xlb_sk_close(psock.client.sk) };
     }
 }
 
@@ -78,7 +78,7 @@ impl Locked<'_> {
             Phase::Reply => self.has_next(),
             _ => false,
         };
-        if !waits || !self.is_ours() || self.psock.is_ending() {
+        if !waits || !self.is_ours() || self.client.is_ending() {
             return false;
         }
         let mut done = DONE.lock();
@@ -88,15 +88,15 @@ impl Locked<'_> {
         done.orphans += 1;
         drop(done);
         // SAFETY: The socket lock is held.
-        unsafe { sys::xlb_sk_orphan(self.psock.sk) };
-        self.dies_ms = now_ms() + LIFE_MS;
-        self.psock.kick(0);
+        unsafe { sys::xlb_sk_orphan(self.client.sk) };
+        self.party.until_ms = now_ms() + LIFE_MS;
+        self.client.kick(0);
         true
     }
 
     /// Whether the socket goes on without its owner.
     pub(crate) fn is_orphan(&self) -> bool {
-        self.dies_ms != 0
+        self.party.until_ms != 0
     }
 
     /// Whether bytes of a further request are held that can be sent.
@@ -107,14 +107,14 @@ impl Locked<'_> {
     /// Before the work of an orphan: wakes it again when its time is over. An event that comes after this
     /// has a kick of its own, one that came before is seen by the work that follows.
     pub(crate) fn set_orphan_timer(&self) {
-        let left = self.dies_ms.saturating_sub(now_ms());
-        self.psock.kick(left.max(1));
+        let left = self.party.until_ms.saturating_sub(now_ms());
+        self.client.kick(left.max(1));
     }
 
     /// The work of an orphan: goes from request to request until all are sent or time is over.
     pub(crate) fn work_as_orphan(&mut self) {
         let now = now_ms();
-        while now < self.dies_ms && !self.psock.is_ending() {
+        while now < self.party.until_ms && !self.client.is_ending() {
             match &self.phase {
                 Phase::Waiting(_) => {}
                 Phase::Relay(relay) if self.has_unsent() && !relay.upload.deaf => {}

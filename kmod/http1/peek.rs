@@ -11,12 +11,11 @@
 
 use xlb_engine::reason::Class;
 
-use crate::exchange::{Relay, Stage};
-use crate::psock::Locked;
-use crate::recv::{scan, Read};
+use super::response::scan;
+use super::{Active, Read, Relay, Stage};
 use crate::sys;
 
-impl Locked<'_> {
+impl Active<'_> {
     /// Copies bytes from position `at` on, at most `len`.
     pub(crate) fn peek(
         &mut self,

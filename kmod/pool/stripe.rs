@@ -3,7 +3,7 @@
 //! A stripe of a pool: those of its i-socks that one CPU has to do with.
 //!
 //! Every i-sock of a pool is in at most one list of one stripe: of the idle ones, of those that are opened ahead,
-//! or of those that p-socks hold. The lists are linked through [`Place`], so joining takes no memory, and each
+//! or of those that exchanges hold. The lists are linked through [`Place`], so joining takes no memory, and each
 //! stripe has a lock of its own (4b, inside the pool's): a request takes a connection from the stripe of its CPU and
 //! gives it back to the stripe of the CPU that it ends on, which most often is the same.
 //!
@@ -31,11 +31,11 @@ use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Release};
 
+use super::{Chain, Isock, Pool, Shared};
 use crate::count;
-use crate::isock::{now_ms, Chain, Isock, Shared};
+use crate::isock::now_ms;
 use crate::lock::{BhGuard, BhLock};
 use crate::once::Once as _;
-use crate::pool::Pool;
 use crate::sys;
 
 /// An i-sock's place in the lists of its pool.
@@ -60,7 +60,7 @@ enum Kind {
     Idle,
     /// Opened ahead, not connected yet. The list owns it.
     Ahead,
-    /// A p-sock's, or given to one that waits.
+    /// An exchange's, or given to one that waits.
     Held,
 }
 
@@ -263,7 +263,7 @@ impl Stripe {
         self.idle.read() != 0
     }
 
-    /// Takes the idle connection that was used last, for a p-sock. Those whose time is over come
+    /// Takes the idle connection that was used last, for an exchange. Those whose time is over come
     /// out on the way, to be closed without the lock.
     fn take(&self, now: u64, over: &mut Chain) -> Option<Isock> {
         let mut lists = self.lists.lock();
@@ -285,7 +285,7 @@ impl Stripe {
         None
     }
 
-    /// `isock`, which is of this stripe and in no list, is a p-sock's from now on.
+    /// `isock`, which is of this stripe and in no list, is an exchange's from now on.
     fn hold(&self, isock: &mut Isock) {
         let mut lists = self.lists.lock();
         isock.owned_mut().held = true;
@@ -554,7 +554,7 @@ impl Stripes {
         (0..self.slots.len() as u32).filter_map(|n| self.get(n))
     }
 
-    /// Takes an idle connection for a p-sock: of this CPU, or else of another one. A request that cannot be sent
+    /// Takes an idle connection for a request: of this CPU, or else of another one. A request that cannot be sent
     /// again (`once`) does not take one that has long been idle while another CPU has a fresher one: its endpoint
     /// may be about to close it. May sleep.
     pub(crate) fn take(&self, now: u64, once: bool, over: &mut Chain) -> Option<Isock> {
@@ -603,7 +603,7 @@ impl Stripes {
         self.get(isock.place.stripe.read())
     }
 
-    /// `isock`, which was just made, is a p-sock's.
+    /// `isock`, which was just made, is an exchange's.
     pub(crate) fn hold(&self, isock: &mut Isock) {
         if let Some(stripe) = self.of(isock) {
             stripe.hold(isock);
@@ -639,7 +639,7 @@ impl Stripes {
         }
     }
 
-    /// Something happened to a connection that no p-sock owns. Softirq, the i-sock's lock held.
+    /// Something happened to a connection that nobody has. Softirq, the i-sock's lock held.
     pub(crate) fn settle(&self, isock: &Shared) -> Option<Fate> {
         // See the top of the file.
         // SAFETY: Any context.

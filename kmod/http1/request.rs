@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `sendmsg` on a p-sock: from the user's bytes to requests.
+//! What a client writes: from the user's bytes to requests.
 //!
 //! Heads are copied into `buf`, framed and decided on; bytes of bodies go from the user's memory
 //! straight into the i-sock's send queue, which is the one copy that plain TCP makes as well. Of a
@@ -9,15 +9,15 @@
 
 use xlb_engine::{Body, Framing};
 
-use crate::exchange::{Phase, Relay, EAGAIN_I, SEND_SHUTDOWN};
+use super::{Active, Phase, Relay, EAGAIN_I};
 use crate::limits;
-use crate::psock::{from_c, Locked};
 use crate::sys;
 
 /// How much of a chunked body is looked at in one go when its next byte must be framed.
 const LINE_BYTES: usize = 64;
 
-enum Taken {
+/// What became of a piece of the user's bytes.
+pub(crate) enum Taken {
     /// Some bytes were taken, or the phase has changed.
     Some,
     /// Nothing fits now.
@@ -26,92 +26,9 @@ enum Taken {
     Error(i32),
 }
 
-/// # Safety
-///
-/// Called by `shim/proto.c`, not locked, with the message of the current system call.
-#[no_mangle]
-unsafe extern "C" fn xlb_psock_sendmsg(
-    psock: *mut sys::xlb_psock,
-    msg: *mut sys::msghdr,
-    _len: usize,
-    flags: i32,
-) -> i32 {
-    const MSG_OOB: i32 = 1;
-    // SAFETY: By the contract.
-    let psock = unsafe { from_c(psock) };
-    if flags & MSG_OOB != 0 {
-        return -(kernel::bindings::EOPNOTSUPP as i32);
-    }
-    let sent = psock.locked(|locked| locked.send(msg, flags));
-    if sent >= 0 {
-        return sent;
-    }
-    // SAFETY: The socket is live; may raise SIGPIPE.
-    unsafe { sys::xlb_sk_send_error(psock.sk, flags, sent) }
-}
-
-impl Locked<'_> {
-    /// Takes bytes until none is left, or no room is there and one must not wait for it. The number of
-    /// bytes, or `-errno`.
-    fn send(&mut self, msg: *mut sys::msghdr, flags: i32) -> i32 {
-        const MSG_DONTWAIT: i32 = 0x40;
-        let sk = self.psock.sk;
-        // SAFETY: The socket is live; `msg` is ours.
-        let (mut timeo, all) = unsafe {
-            (
-                sys::xlb_sk_sndtimeo(sk, flags & MSG_DONTWAIT),
-                sys::xlb_msg_left(msg),
-            )
-        };
-        // SAFETY: The lock is held.
-        let notice = unsafe { sys::xlb_sk_zerocopy_begin(sk, all, flags) };
-        let notice = match kernel::error::from_err_ptr(notice) {
-            Ok(notice) => notice,
-            Err(err) => return err.to_errno(),
-        };
-        let err = loop {
-            // SAFETY: `msg` is ours.
-            let left = unsafe { sys::xlb_msg_left(msg) };
-            // As in TCP: an error is for the next call when this one has something to return.
-            if left == 0 || (left != all && self.has_error()) {
-                break 0;
-            }
-            let err = self.take_error();
-            if err != 0 {
-                break err;
-            }
-            // SAFETY: The socket is live.
-            let shut = unsafe { sys::xlb_sk_shutdown(sk) } & SEND_SHUTDOWN != 0;
-            let over = matches!(self.phase, Phase::Closing | Phase::Closed);
-            if shut || over || !self.is_ours() {
-                break -(sys::XLB_EPIPE as i32);
-            }
-            match self.take(msg) {
-                Taken::Some => continue,
-                Taken::Error(err) => break err,
-                Taken::None => {}
-            }
-            if timeo == 0 {
-                break -EAGAIN_I;
-            }
-            if let Err(err) = self.wait_writable(&mut timeo) {
-                break err;
-            }
-        };
-        // SAFETY: `msg` is ours.
-        let taken = all - unsafe { sys::xlb_msg_left(msg) };
-        if !notice.is_null() {
-            // SAFETY: Begun above; the lock is held.
-            unsafe { sys::xlb_sk_zerocopy_end(notice, taken) };
-        }
-        if taken > 0 || err == 0 {
-            return i32::try_from(taken).unwrap_or(i32::MAX);
-        }
-        err
-    }
-
+impl Active<'_> {
     /// Takes some of the user's bytes.
-    fn take(&mut self, msg: *mut sys::msghdr) -> Taken {
+    pub(crate) fn take(&mut self, msg: *mut sys::msghdr) -> Taken {
         match &self.phase {
             Phase::Idle | Phase::Head(_) => self.take_head(msg),
             // The last reply is on its way: what follows is nothing to anybody, and a client that
@@ -227,12 +144,12 @@ impl Locked<'_> {
         let Ok(n) = u64::try_from(n) else {
             // The endpoint may have answered before it went: that is for the reader to see.
             upload.deaf = true;
-            self.psock.wake_reader();
+            self.client.wake_reader();
             return Taken::Some;
         };
         upload.whole = false;
         inner.body.skip(n);
-        inner.request_bytes += n;
+        inner.exchange.request_bytes += n;
         if inner.held > 0 {
             self.flush();
         }

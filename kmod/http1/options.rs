@@ -2,16 +2,15 @@
 
 //! Socket options of a p-sock that work on the connection behind it, see `shim/options.c`.
 //!
-//! `Psock::options` holds which of them were set, from the connect and from each `setsockopt` on, and so
-//! which a bound i-sock has; `Psock::lent` holds what it had before. Where none was set, a request costs one
+//! `Client::options` holds which of them were set, from the connect and from each `setsockopt` on, and so
+//! which a bound i-sock has; `Client::lent` holds what it had before. Where none was set, a request costs one
 //! test. All of it runs with the socket lock (1); the i-sock's (2) is taken inside.
 
-use crate::exchange::Phase;
-use crate::isock::Isock;
-use crate::psock::{from_c, Locked, Psock};
+use super::{Active, Client, Phase};
+use crate::pool::Isock;
 use crate::sys;
 
-impl Psock {
+impl Client {
     /// Looks which options are set, before a connection is bound.
     ///
     /// # Safety
@@ -23,54 +22,55 @@ impl Psock {
     }
 }
 
-impl Locked<'_> {
+impl Active<'_> {
     fn has_option(&self, option: u32) -> bool {
         // SAFETY: The socket lock is held.
-        u32::from(unsafe { *self.psock.options.get() }) & option != 0
+        u32::from(unsafe { *self.client.options.get() }) & option != 0
     }
 
-    /// Lends the options to a connection that becomes this p-sock's.
+    /// Lends the options to a connection that becomes this client's.
     pub(crate) fn lend_options(&self, isock: &Isock) {
-        let psock = self.psock;
-        let options = psock.options.get();
+        let client = self.client;
+        let options = client.options.get();
         // SAFETY: The socket lock is held, the i-sock is live, and its lock is taken for the change.
         unsafe {
-            sys::xlb_sk_learn(psock.sk, isock.sk());
+            sys::xlb_sk_learn(client.sk, isock.sk());
             if *options != 0 {
                 let _guard = isock.lock();
-                sys::xlb_isk_lend(isock.sk(), psock.sk, options, psock.lent.get());
+                sys::xlb_isk_lend(isock.sk(), client.sk, options, client.lent.get());
             }
         }
     }
 
     /// Takes the options back from a connection that goes on to the pool.
     pub(crate) fn take_options_back(&self, isock: &Isock) {
-        let psock = self.psock;
-        let options = psock.options.get();
+        let client = self.client;
+        let options = client.options.get();
         // SAFETY: As above.
         unsafe {
             if *options != 0 {
                 let _guard = isock.lock();
-                sys::xlb_isk_take_back(isock.sk(), options, psock.lent.get());
+                sys::xlb_isk_take_back(isock.sk(), options, client.lent.get());
             }
         }
     }
 
-    fn set_options(&mut self) {
-        self.stale = true;
+    /// An option of the client's socket was set.
+    pub(crate) fn did_set_options(&mut self) {
+        self.party.has_changed();
         let isock = self.relay().map(|relay| &relay.isock);
         if let Some(isock) = isock {
             self.take_options_back(isock);
         }
         // SAFETY: The socket lock is held.
-        unsafe { self.psock.read_options() };
+        unsafe { self.client.read_options() };
         if let Some(isock) = isock {
             self.lend_options(isock);
         }
     }
 
     /// `SIOCOUTQNSD`: of the client's bytes, those that were never sent.
-    fn never_sent(&self) -> usize {
+    pub(crate) fn never_sent(&self) -> usize {
         let flying = self.isock().map_or(0, |isock| {
             // SAFETY: The bound i-sock is live.
             unsafe { sys::xlb_isk_flying(isock.sk()) }
@@ -112,23 +112,4 @@ impl Locked<'_> {
         unsafe { sys::xlb_msg_control_after(msg, mark) };
         result
     }
-}
-
-/// # Safety
-///
-/// Called by `shim/proto.c`, not locked, with a live p-sock.
-#[no_mangle]
-unsafe extern "C" fn xlb_psock_set_options(psock: *mut sys::xlb_psock) {
-    // SAFETY: By the contract.
-    unsafe { from_c(psock) }.locked(|locked| locked.set_options());
-}
-
-/// # Safety
-///
-/// Called by `shim/proto.c`, not locked, with a live p-sock.
-#[no_mangle]
-unsafe extern "C" fn xlb_psock_outq_nsd(psock: *mut sys::xlb_psock) -> i32 {
-    // SAFETY: By the contract.
-    let bytes = unsafe { from_c(psock) }.locked(|locked| locked.never_sent());
-    i32::try_from(bytes).unwrap_or(i32::MAX)
 }

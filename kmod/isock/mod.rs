@@ -2,36 +2,37 @@
 
 //! i-socks: the module's own connections to endpoints.
 //!
-//! An i-sock has exactly one owner at a time: its pool while it is idle or being opened ahead, or
-//! one p-sock from the moment the request is bound to it until the response has ended. Ownership
+//! An i-sock has exactly one owner at a time: its home, a pool, while it is idle or being opened ahead, or
+//! one exchange from the moment the request is bound to it until the response has ended. Ownership
 //! is the [`Isock`]; dropping it closes the connection, which needs process context.
 //!
 //! TCP's callbacks find its [`Shared`] part through `sk_user_data` and run with the i-sock's own lock
 //! held (`bh_lock_sock` in softirq, or the backlog of its owner). They do two things only: wake
-//! the p-sock that owns it, or tell the pool that an idle connection is no longer good. No byte is
+//! whoever owns it, or tell the pool that an idle connection is no longer good. No byte is
 //! framed in softirq: the client reads the i-sock's queue in its own system call.
 //!
 //! What callbacks see is [`Shared`]; the rest, [`Owned`], is the owner's alone. Both lie in one
 //! allocation, and no reference to one reaches the other.
 //!
-//! `owner` is read by callbacks without the p-sock's lock. It is valid there because a p-sock
-//! clears it before it goes, and because p-socks carry `SOCK_RCU_FREE`: a `struct sock` that was
-//! seen inside an RCU section stays one until its end.
+//! `waker` is read by callbacks without any lock of the owner's. It is valid there because its owner clears it before it
+//! goes, and its memory stays for a grace period: see `waker.rs`.
 
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 use kernel::prelude::*;
 use kernel::sync::atomic::Atomic;
 use kernel::sync::Arc;
 
 use crate::count;
-use crate::identity::Cred;
 use crate::once::Once as _;
-use crate::pool::Pool;
-use crate::psock;
-use crate::stripe::Place;
 use crate::sys;
+
+pub(crate) mod identity;
+mod waker;
+
+pub(crate) use identity::{Cred, Id};
+pub(crate) use waker::{Event, Wake, Waker};
 
 /// One TCP connection to an endpoint: the right of its owner.
 ///
@@ -40,27 +41,56 @@ use crate::sys;
 /// `node` is a live allocation, made by [`Isock::open`] and freed by drop alone; its `owned` is
 /// reached through this object only. `owned.sock` is a kernel TCP socket that this object owns; its
 /// `sk_user_data` is `node`'s `shared` from [`Isock::open`] until drop.
-pub(crate) struct Isock {
-    node: NonNull<Node>,
+pub(crate) struct Isock<H: Home> {
+    node: NonNull<Node<H>>,
 }
 
-struct Node {
-    shared: Shared,
-    owned: Owned,
+struct Node<H: Home> {
+    shared: Shared<H>,
+    owned: Owned<H>,
+}
+
+/// Where i-socks are kept, and what they are like: a pool.
+pub(crate) trait Home: Sized {
+    /// What an i-sock has for the lists of its home.
+    type Place;
+
+    /// For one that is made now.
+    fn place(&self) -> Self::Place;
+
+    /// What all of them are like to the network and the host.
+    fn identity(&self) -> &Id;
+
+    /// The endpoint that they lead to; IPv4 as `::ffff:a.b.c.d`.
+    fn endpoint(&self) -> (&[u8; 16], u16);
+
+    /// `isock`, which was just made, belongs to who opens it.
+    fn hold(&self, isock: &mut Isock<Self>);
+
+    /// `isock` is about to be closed.
+    fn let_go(&self, isock: &mut Isock<Self>);
+
+    /// Something happened to a connection that nobody has. Softirq, the i-sock's lock held.
+    fn idle_event(&self, isock: &Shared<Self>);
+
+    /// A connection, or the right to open one, is gone.
+    fn forget_one(&self);
+
+    /// Whether requests wait for a connection.
+    fn is_wanted(&self) -> bool;
 }
 
 /// What callbacks, and those who hold the lock of its place, may see of an i-sock.
-pub(crate) struct Shared {
+pub(crate) struct Shared<H: Home> {
     sk: *mut sys::sock,
-    owner: Atomic<*mut sys::sock>,
-    /// The pool it belongs to.
-    pub(crate) pool: Arc<Pool>,
-    /// Its place in the pool's lists.
-    pub(crate) place: Place,
+    /// Whom its events are for; null while it is the pool's.
+    waker: Atomic<*mut Waker>,
+    pub(crate) home: Arc<H>,
+    pub(crate) place: H::Place,
 }
 
 /// What only the owner touches.
-pub(crate) struct Owned {
+pub(crate) struct Owned<H: Home> {
     sock: *mut sys::socket,
     /// Requests that were sent over it.
     pub(crate) requests: u64,
@@ -77,27 +107,40 @@ pub(crate) struct Owned {
     /// Reset the connection instead of ending it in order.
     abort: bool,
     /// The next one of a [`Chain`].
-    next: Option<Isock>,
+    next: Option<Isock<H>>,
 }
 
 // SAFETY: The raw pointers are owned; what callbacks share is atomic or under the socket's lock.
-unsafe impl Send for Isock {}
+unsafe impl<H: Home> Send for Isock<H> {}
 // SAFETY: As above; without `&mut` there is nothing to write but the atomics.
-unsafe impl Sync for Isock {}
+unsafe impl<H: Home> Sync for Isock<H> {}
 
-impl Deref for Isock {
-    type Target = Shared;
+impl<H: Home> Deref for Isock<H> {
+    type Target = Shared<H>;
 
-    fn deref(&self) -> &Shared {
+    fn deref(&self) -> &Shared<H> {
         // SAFETY: By the type invariant; `shared` is never borrowed mutably.
         unsafe { &(*self.node.as_ptr()).shared }
     }
 }
 
-impl Shared {
-    /// Wakes `owner` from now on; null for nobody.
-    pub(crate) fn set_owner(&self, owner: *mut sys::sock) {
-        self.owner.write_release(owner);
+impl<H: Home> Shared<H> {
+    /// Wakes `waker` from now on.
+    pub(crate) fn set_waker(&self, waker: &Waker) {
+        self.waker.write_release(ptr::from_ref(waker).cast_mut());
+    }
+
+    /// Wakes nobody from now on.
+    pub(crate) fn forget_waker(&self) {
+        self.waker.write_release(ptr::null_mut());
+    }
+
+    /// # Safety
+    ///
+    /// In RCU, and it is used in that section only.
+    unsafe fn waker(&self) -> Option<&Waker> {
+        // SAFETY: By the contract; see the top of the file.
+        unsafe { self.waker.read_acquire().as_ref() }
     }
 
     /// Whether the handshake is over and the connection has not ended.
@@ -131,40 +174,39 @@ impl Shared {
         usize::try_from(unsafe { sys::xlb_isk_outq(self.sk) }).unwrap_or(0)
     }
 
-    /// Asks the p-sock that owns it to look whether it can let go of it; false when that cannot be.
+    /// Asks whoever owns it to look whether it can be let go of; false when that cannot be.
     ///
     /// # Safety
     ///
     /// The lock of its place is held, which is an RCU section, and this i-sock is in the list of holders.
     pub(crate) unsafe fn ask(&self) -> bool {
-        let owner = self.owner.read_acquire();
-        // SAFETY: `owner` was a p-sock when it was read, and we are in RCU; see the top of the file.
-        !owner.is_null() && unsafe { psock::ask(owner) }
+        // SAFETY: By the contract.
+        unsafe { self.waker() }.is_some_and(Waker::ask)
     }
 }
 
-impl Isock {
+impl<H: Home> Isock<H> {
     /// Creates a socket with the pool's identity, in the cgroups of the p-sock `payer`, and begins to
-    /// connect it, as `caller`, to the pool's endpoint for `owner`. The handshake may be over already when this
+    /// connect it, as `caller`, to the pool's endpoint; `waker` is told how that ended, or else the pool. The handshake may be over already when this
     /// returns (loopback): see [`Isock::is_connected`]. May sleep.
     ///
     /// Errors are those of `socket(2)`, `bind(2)` and `connect(2)`, but for `EINPROGRESS`; `EPERM` and
     /// `EACCES` are a rule's of the host.
     pub(crate) fn open(
-        pool: Arc<Pool>,
+        home: Arc<H>,
         generation: u64,
-        owner: *mut sys::sock,
+        waker: Option<&Waker>,
         payer: *mut sys::sock,
         caller: &Cred,
     ) -> Result<Self> {
-        let mut sock = core::ptr::null_mut();
-        let id = &pool.identity;
+        let mut sock = ptr::null_mut();
+        let id = home.identity();
+        let (addr, port) = home.endpoint();
         // SAFETY: The caller holds the netns and `payer`: it acts for this p-sock.
-        let err = unsafe {
-            sys::xlb_isk_create(id.raw(), id.cred(), pool.key.family(), payer, &mut sock)
-        };
+        let err =
+            unsafe { sys::xlb_isk_create(id.raw(), id.cred(), family(addr), payer, &mut sock) };
         if err != 0 {
-            pool.forget_one();
+            home.forget_one();
             return Err(Error::from_errno(err));
         }
         // SAFETY: `sock` was just created, its `sk` does not change.
@@ -173,9 +215,11 @@ impl Isock {
             Node {
                 shared: Shared {
                     sk,
-                    owner: Atomic::new(owner),
-                    pool: pool.clone(),
-                    place: pool.place(),
+                    waker: Atomic::new(
+                        waker.map_or(ptr::null_mut(), |w| ptr::from_ref(w).cast_mut()),
+                    ),
+                    home: home.clone(),
+                    place: home.place(),
                 },
                 owned: Owned {
                     sock,
@@ -196,25 +240,23 @@ impl Isock {
             Err(e) => {
                 // SAFETY: `sock` is ours and no callback knows it.
                 unsafe { sys::xlb_isk_release(sock, 1) };
-                pool.forget_one();
+                home.forget_one();
                 return Err(e.into());
             }
         };
         // INVARIANT: Just made; `xlb_isk_start()` tells callbacks of it.
         let mut this = Self { node };
         count::inc(sys::XLB_COUNTER_ISOCKS);
-        count::add(sys::XLB_COUNTER_ISOCK_BYTES, size_of::<Node>() as i64);
+        count::add(sys::XLB_COUNTER_ISOCK_BYTES, size_of::<Node<H>>() as i64);
         count::inc(sys::XLB_COUNTER_CONNECTS);
-        if !owner.is_null() {
-            pool.hold(&mut this);
+        if waker.is_some() {
+            home.hold(&mut this);
         }
         // SAFETY: The address given to callbacks stays until drop.
         unsafe { sys::xlb_isk_start(sock, (&raw mut (*node.as_ptr()).shared).cast()) };
-        let (id, key) = (&pool.identity, &pool.key);
         // SAFETY: `sock` is ours; `addr` is 16 bytes.
-        let err = unsafe {
-            sys::xlb_isk_connect(sock, id.raw(), caller.get(), key.addr.as_ptr(), key.port)
-        };
+        let err =
+            unsafe { sys::xlb_isk_connect(sock, id.raw(), caller.get(), addr.as_ptr(), port) };
         if err != 0 && err != -(kernel::bindings::EINPROGRESS as i32) {
             count::inc(sys::XLB_COUNTER_CONNECT_ERRORS);
             return Err(Error::from_errno(err));
@@ -224,11 +266,11 @@ impl Isock {
 
     /// Whether `caller` may have a connection like this one; an error is a rule's of the host.
     pub(crate) fn may_use(&self, caller: &Cred) -> Result {
-        let key = &self.pool.key;
+        let (addr, port) = self.home.endpoint();
         // SAFETY: The socket is ours; `addr` is 16 bytes.
         kernel::error::to_result(unsafe {
             let sock = self.owned().sock;
-            sys::xlb_isk_may_use(sock, caller.get(), key.addr.as_ptr(), key.port)
+            sys::xlb_isk_may_use(sock, caller.get(), addr.as_ptr(), port)
         })
     }
 
@@ -238,7 +280,7 @@ impl Isock {
     }
 
     /// Gives up the object, not the right: that is its holder's who keeps the address.
-    pub(crate) fn into_shared(self) -> *const Shared {
+    pub(crate) fn into_shared(self) -> *const Shared<H> {
         let node = ManuallyDrop::new(self).node.as_ptr();
         // SAFETY: By the type invariant.
         unsafe { &raw const (*node).shared }
@@ -249,9 +291,9 @@ impl Isock {
     /// # Safety
     ///
     /// `shared` came from there, and whoever calls has the right now.
-    pub(crate) unsafe fn from_shared(shared: *const Shared) -> Self {
+    pub(crate) unsafe fn from_shared(shared: *const Shared<H>) -> Self {
         // SAFETY: By the contract it is that part of a live node.
-        let node = unsafe { kernel::container_of!(shared.cast_mut(), Node, shared) };
+        let node = unsafe { kernel::container_of!(shared.cast_mut(), Node<H>, shared) };
         // SAFETY: As above, so it is not null.
         let node = unsafe { NonNull::new_unchecked(node) };
         // INVARIANT: By the contract.
@@ -259,13 +301,13 @@ impl Isock {
     }
 
     /// What is the owner's.
-    pub(crate) fn owned(&self) -> &Owned {
+    pub(crate) fn owned(&self) -> &Owned<H> {
         // SAFETY: By the type invariant it is reached through `self` only.
         unsafe { &(*self.node.as_ptr()).owned }
     }
 
     /// As [`Isock::owned`], to change it.
-    pub(crate) fn owned_mut(&mut self) -> &mut Owned {
+    pub(crate) fn owned_mut(&mut self) -> &mut Owned<H> {
         // SAFETY: As above, and `&mut self` makes this the only reference.
         unsafe { &mut (*self.node.as_ptr()).owned }
     }
@@ -298,7 +340,7 @@ impl Isock {
     }
 
     /// Takes the lock of the i-sock. Lock order 2.
-    pub(crate) fn lock(&self) -> IsockGuard<'_> {
+    pub(crate) fn lock(&self) -> IsockGuard<'_, H> {
         // SAFETY: `sk` is valid as long as `self`; process context.
         unsafe { sys::xlb_lock_sock(self.sk) };
         IsockGuard { isock: self }
@@ -320,7 +362,7 @@ impl Isock {
         let mut left = len;
         while left > 0 {
             // SAFETY: MSG_TRUNC: nothing is written.
-            let n = unsafe { self.recv_buf(core::ptr::null_mut(), left, MSG_TRUNC) };
+            let n = unsafe { self.recv_buf(ptr::null_mut(), left, MSG_TRUNC) };
             match usize::try_from(n) {
                 Ok(n) if n > 0 => left = left.saturating_sub(n),
                 _ => return false,
@@ -348,11 +390,11 @@ impl Isock {
     }
 }
 
-impl Drop for Isock {
+impl<H: Home> Drop for Isock<H> {
     fn drop(&mut self) {
-        self.owner.write(core::ptr::null_mut());
-        let pool = self.pool.clone();
-        pool.let_go(self);
+        self.forget_waker();
+        let home = self.home.clone();
+        home.let_go(self);
         let owned = self.owned();
         // SAFETY: `sock` is ours. After `stop` no callback runs or will run on this object; then
         // the socket goes, with a FIN, or a RST when `abort` is set or bytes are unread.
@@ -361,8 +403,8 @@ impl Drop for Isock {
             sys::xlb_isk_release(owned.sock, i32::from(owned.abort));
         }
         count::dec(sys::XLB_COUNTER_ISOCKS);
-        count::add(sys::XLB_COUNTER_ISOCK_BYTES, -(size_of::<Node>() as i64));
-        pool.forget_one();
+        count::add(sys::XLB_COUNTER_ISOCK_BYTES, -(size_of::<Node<H>>() as i64));
+        home.forget_one();
         // SAFETY: Leaked by `open`, and no list and no callback knows it any more.
         drop(unsafe { KBox::from_raw(self.node.as_ptr()) });
     }
@@ -370,26 +412,26 @@ impl Drop for Isock {
 
 /// i-socks that must be closed, linked through themselves: joining takes no memory. Dropping it
 /// closes them, in process context.
-pub(crate) struct Chain(Option<Isock>);
+pub(crate) struct Chain<H: Home>(Option<Isock<H>>);
 
-impl Chain {
+impl<H: Home> Chain<H> {
     pub(crate) const fn new() -> Self {
         Self(None)
     }
 
-    pub(crate) fn push(&mut self, mut isock: Isock) {
+    pub(crate) fn push(&mut self, mut isock: Isock<H>) {
         isock.owned_mut().next = self.0.take();
         self.0 = Some(isock);
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Isock> {
+    pub(crate) fn pop(&mut self) -> Option<Isock<H>> {
         let mut isock = self.0.take()?;
         self.0 = isock.owned_mut().next.take();
         Some(isock)
     }
 }
 
-impl Drop for Chain {
+impl<H: Home> Drop for Chain<H> {
     fn drop(&mut self) {
         // One by one: a chain that dropped itself would need a stack as long as it is.
         while let Some(isock) = self.pop() {
@@ -399,11 +441,11 @@ impl Drop for Chain {
 }
 
 /// Holds an i-sock's lock.
-pub(crate) struct IsockGuard<'a> {
-    isock: &'a Isock,
+pub(crate) struct IsockGuard<'a, H: Home> {
+    isock: &'a Isock<H>,
 }
 
-impl IsockGuard<'_> {
+impl<H: Home> IsockGuard<'_, H> {
     /// Queues `bytes`; `more` says that other bytes follow at once. Returns how many were taken,
     /// or `-errno`; never waits.
     pub(crate) fn send(&self, bytes: &[u8], more: bool) -> i32 {
@@ -420,7 +462,7 @@ impl IsockGuard<'_> {
 
     /// The contiguous bytes that begin `off` bytes into what was received and not read.
     pub(crate) fn peek(&mut self, off: u32) -> &[u8] {
-        let mut data = core::ptr::null();
+        let mut data = ptr::null();
         // SAFETY: The lock is held.
         let len = unsafe { sys::xlb_isk_peek(self.isock.sk, off, &mut data) };
         if len == 0 || data.is_null() {
@@ -432,10 +474,20 @@ impl IsockGuard<'_> {
     }
 }
 
-impl Drop for IsockGuard<'_> {
+impl<H: Home> Drop for IsockGuard<'_, H> {
     fn drop(&mut self) {
         // SAFETY: This guard holds the lock.
         unsafe { sys::xlb_release_sock(self.isock.sk) }
+    }
+}
+
+/// `AF_INET` for IPv4-mapped addresses, else `AF_INET6`.
+fn family(addr: &[u8; 16]) -> i32 {
+    const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+    if addr.starts_with(&MAPPED) {
+        kernel::bindings::AF_INET as i32
+    } else {
+        kernel::bindings::AF_INET6 as i32
     }
 }
 
@@ -450,24 +502,14 @@ pub(crate) fn now_ms() -> u64 {
     unsafe { sys::xlb_now_ms() }
 }
 
-/// TCP's callbacks of an i-sock.
-///
-/// # Safety
-///
-/// `isock` is the live [`Shared`] of a socket whose lock is held, inside an RCU section: what
-/// `isk_event()` in `shim/sock.c` does.
-#[no_mangle]
-unsafe extern "C" fn xlb_isock_event(isock: *mut sys::xlb_isock, event: sys::xlb_isock_event) {
-    // SAFETY: By the function's contract.
-    let isock = unsafe { &*isock.cast::<Shared>() };
-    let owner = isock.owner.read_acquire();
-    if owner.is_null() {
-        // Idle, opened ahead, or changing hands; the pool knows.
-        if event != sys::XLB_ISOCK_SPACE {
-            isock.pool.idle_event(isock);
-        }
-        return;
+/// TCP's callbacks of an i-sock come here, from `xlb_isock_event()` of its home.
+pub(crate) fn event<H: Home>(isock: &Shared<H>, event: sys::xlb_isock_event) {
+    let event = Event::of(event);
+    // SAFETY: Callbacks are in an RCU section.
+    match unsafe { isock.waker() } {
+        Some(waker) => waker.event(event, isock.home.is_wanted()),
+        // Idle, opened ahead, or changing hands; the home knows.
+        None if event != Event::Space => isock.home.idle_event(isock),
+        None => {}
     }
-    // SAFETY: `owner` was a p-sock when it was read, and we are in RCU; see the top of the file.
-    unsafe { psock::wake(owner, event, isock.pool.is_wanted()) };
 }

@@ -3,7 +3,7 @@
 //! Pools: the i-socks of one (identity, cluster, endpoint), and the requests that wait for one.
 //!
 //! Objects: a [`Pool`] is an `Arc`, found through the table (`table.rs`) and remembered by the
-//! p-socks that used it lately. Its i-socks are in [`Stripes`], one for each CPU, so that the common request takes
+//! clients that used it lately (`recent.rs`). Its i-socks are in [`Stripes`], one for each CPU, so that the common request takes
 //! the lock of its CPU's stripe when it begins and when it ends, and no other. [`Inner`] is for what is seldom:
 //! to open and close connections, and to wait for one. The table's
 //! reference goes when the pool has been empty for a while; `closed` then tells late users to look
@@ -14,10 +14,10 @@
 //! list of the dead (5). Under them nothing is allocated and no i-sock is dropped: what must close is moved out first,
 //! or onto the list of the dead, which the reaper closes.
 //!
-//! A waiting p-sock is a link in the pool's queue. Whoever gives a connection back hands it, or
-//! the right to open a new one, to the first waiter and kicks its work. Both sides hold the pool's
-//! lock, and a p-sock leaves the queue before it goes, so the link is always live. Its time is up
-//! when its work finds so; the timer is set under the pool's lock, so that it never replaces the kick
+//! Who waits is a [`Waiter`] in the pool's queue. Whoever gives a connection back hands it, or
+//! the right to open a new one, to the first waiter and kicks it. Both sides hold the pool's
+//! lock, and a waiter leaves the queue before it goes, so its link is always live. Its time is up
+//! when it finds so; the timer is set under the pool's lock, so that it never replaces the kick
 //! of a turn that has come.
 //!
 //! Who gives back looks at `waiting` without the lock. It puts the connection into a stripe and then looks; who begins
@@ -30,22 +30,35 @@ use kernel::sync::atomic::Atomic;
 use kernel::sync::Arc;
 
 use crate::count;
-use crate::identity::{Cred, Id};
-use crate::isock::{now_ms, Chain, Isock, Shared};
+use crate::isock::{self, now_ms, Cred, Home, Id};
 use crate::lock::BhLock;
 use crate::once::Once as _;
-use crate::psock::Psock;
-use crate::stripe::{Fate, Place, Stripes, Until};
 use crate::sys;
-use crate::table::bury;
+
+mod queue;
+mod recent;
+mod stripe;
+pub(crate) mod table;
+
+pub(crate) use queue::Waiter;
+pub(crate) use recent::{Found, Recent};
+
+use queue::{Queue, Turn};
+use stripe::{Fate, Place, Stripes, Until};
+use table::bury;
+
+/// A connection of a pool.
+pub(crate) type Isock = isock::Isock<Pool>;
+type Shared = isock::Shared<Pool>;
+type Chain = isock::Chain<Pool>;
 
 /// What a pool is for.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Key {
     /// [`Id::address`]: who has the key, or the pool, holds that identity.
     identity: usize,
-    pub(crate) addr: [u8; 16],
-    pub(crate) port: u16,
+    addr: [u8; 16],
+    port: u16,
     /// Limits belong to a cluster, and clusters may have an endpoint in common.
     cluster: u32,
 }
@@ -66,16 +79,6 @@ impl Key {
         self.identity == identity.address()
     }
 
-    /// `AF_INET` for IPv4-mapped addresses, else `AF_INET6`.
-    pub(crate) fn family(&self) -> i32 {
-        const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
-        if self.addr.starts_with(&MAPPED) {
-            kernel::bindings::AF_INET as i32
-        } else {
-            kernel::bindings::AF_INET6 as i32
-        }
-    }
-
     /// For the table.
     pub(crate) fn hash(&self) -> u64 {
         let h = xlb_engine::hash::Fnv1a::new()
@@ -94,7 +97,7 @@ pub(crate) struct Pool {
     /// The next one in its bucket; the table's.
     pub(crate) next: Atomic<*mut Pool>,
     /// Whose connections these are.
-    pub(crate) identity: Id,
+    identity: Id,
     // What follows is read by each request and seldom written.
     limits: Limits,
     /// [`Inner::permitted`], to be compared with.
@@ -170,16 +173,8 @@ impl Inner {
     ///
     /// The pool's lock is held, and what `turn` gives is of this pool, a connection is among those that are held.
     unsafe fn serve(&mut self, turn: Turn) -> Option<Turn> {
-        // SAFETY: Queued, hence live until it takes the pool's lock to leave.
-        let Some(p) = (unsafe { self.waiters.head.as_ref() }) else {
-            return Some(turn);
-        };
-        // SAFETY: It is the head of this queue.
-        unsafe { self.waiters.unlink(p) };
-        // SAFETY: Links are ours under the pool's lock.
-        unsafe { (*p.link.get()).turn = turn };
-        p.kick(0);
-        None
+        // SAFETY: The pool's lock is held.
+        unsafe { self.waiters.serve(turn) }
     }
 }
 
@@ -199,7 +194,7 @@ pub(crate) enum Got {
     Ready(Isock, bool),
     /// The right to open one, for [`Isock::open`] with this generation.
     Permit(u64),
-    /// The p-sock is queued; its work is kicked when its turn comes.
+    /// The waiter is queued; it is kicked when its turn comes.
     Queued,
     /// It was queued until its deadline, and is no more.
     Late,
@@ -207,88 +202,6 @@ pub(crate) enum Got {
     Overflow,
     /// The pool has left the table: look it up again.
     Closed,
-}
-
-/// A p-sock's place in the queue; accessed under the pool's lock only.
-pub(crate) struct Link {
-    next: *const Psock,
-    prev: *const Psock,
-    turn: Turn,
-}
-
-enum Turn {
-    /// Not queued, and nothing was given.
-    None,
-    Queued,
-    Ready(Isock),
-    Permit(u64),
-}
-
-impl Link {
-    pub(crate) const fn new() -> Self {
-        Self {
-            next: core::ptr::null(),
-            prev: core::ptr::null(),
-            turn: Turn::None,
-        }
-    }
-}
-
-/// First come, first served, linked through [`Psock::link`].
-struct Queue {
-    head: *const Psock,
-    tail: *const Psock,
-    len: u32,
-}
-
-// SAFETY: The pointers are followed under the pool's lock only, and queued p-socks are live.
-unsafe impl Send for Queue {}
-
-impl Queue {
-    /// # Safety
-    ///
-    /// The pool's lock is held and `p` is live and not queued.
-    unsafe fn push(&mut self, p: &Psock) {
-        // SAFETY: Links are ours under the pool's lock.
-        let link = unsafe { &mut *p.link.get() };
-        link.turn = Turn::Queued;
-        link.next = core::ptr::null();
-        link.prev = self.tail;
-        if self.tail.is_null() {
-            self.head = p;
-        } else {
-            // SAFETY: A queued p-sock is live.
-            unsafe { (*(*self.tail).link.get()).next = p };
-        }
-        self.tail = p;
-        self.len += 1;
-        count::inc(sys::XLB_COUNTER_PENDING);
-    }
-
-    /// # Safety
-    ///
-    /// The pool's lock is held and `p` is queued here.
-    unsafe fn unlink(&mut self, p: &Psock) {
-        // SAFETY: Links are ours under the pool's lock.
-        let link = unsafe { &mut *p.link.get() };
-        link.turn = Turn::None;
-        if link.prev.is_null() {
-            self.head = link.next;
-        } else {
-            // SAFETY: Neighbours are queued, hence live.
-            unsafe { (*(*link.prev).link.get()).next = link.next };
-        }
-        if link.next.is_null() {
-            self.tail = link.prev;
-        } else {
-            // SAFETY: As above.
-            unsafe { (*(*link.next).link.get()).prev = link.prev };
-        }
-        link.next = core::ptr::null();
-        link.prev = core::ptr::null();
-        self.len -= 1;
-        count::dec(sys::XLB_COUNTER_PENDING);
-    }
 }
 
 impl Pool {
@@ -309,11 +222,7 @@ impl Pool {
                 stripes: Stripes::new()?,
                 inner: BhLock::new(Inner {
                     total: 0,
-                    waiters: Queue {
-                        head: core::ptr::null(),
-                        tail: core::ptr::null(),
-                        len: 0,
-                    },
+                    waiters: Queue::new(),
                     round_ms: 0,
                     created: count::from(),
                     permitted: None,
@@ -326,12 +235,12 @@ impl Pool {
         Ok(new)
     }
 
-    /// Takes an idle connection, the right to open one, or a place in the queue for `psock`. The
+    /// Takes an idle connection, the right to open one, or a place in the queue for `waiter`. The
     /// place is good until `deadline_ms`, which is set when it is 0 and the wait has an end. `once` says that the
     /// request cannot be sent again. May sleep (to close those that are too old).
     pub(crate) fn acquire(
         &self,
-        psock: &Psock,
+        waiter: &Waiter,
         caller: &Cred,
         limits: &sys::xlb_pool_limits,
         once: bool,
@@ -349,14 +258,14 @@ impl Pool {
                 return Got::Ready(isock, self.permitted.read() == caller.get() as usize);
             }
         }
-        self.open_or_wait(psock, limits, now, deadline_ms)
+        self.open_or_wait(waiter, limits, now, deadline_ms)
     }
 
     #[cold]
     #[inline(never)]
     fn open_or_wait(
         &self,
-        psock: &Psock,
+        waiter: &Waiter,
         limits: &sys::xlb_pool_limits,
         now: u64,
         deadline_ms: &mut u64,
@@ -365,22 +274,22 @@ impl Pool {
         if self.is_closed() {
             return Got::Closed;
         }
-        if inner.waiters.len == 0 && (limits.max == 0 || inner.total < limits.max) {
+        if inner.waiters.len() == 0 && (limits.max == 0 || inner.total < limits.max) {
             inner.total += 1;
             inner.created += 1;
             return Got::Permit(self.generation.read());
         }
-        if inner.waiters.len >= limits.max_pending {
+        if inner.waiters.len() >= limits.max_pending {
             return Got::Overflow;
         }
-        // SAFETY: The lock is held; `psock` has no connection, so it is not queued.
-        unsafe { inner.waiters.push(psock) };
-        self.waiting.write(inner.waiters.len);
+        // SAFETY: The lock is held; who asks has no connection, so it is not queued.
+        unsafe { inner.waiters.push(waiter) };
+        self.waiting.write(inner.waiters.len());
         if *deadline_ms == 0 && limits.pending_timeout_ms != 0 {
             *deadline_ms = now + u64::from(limits.pending_timeout_ms);
         }
         if *deadline_ms != 0 {
-            psock.kick(deadline_ms.saturating_sub(now).max(1));
+            waiter.waker().kick(deadline_ms.saturating_sub(now).max(1));
         }
         // One may have been given back since we looked.
         self.serve_idle(&mut inner);
@@ -392,7 +301,7 @@ impl Pool {
         // See the top of the file.
         // SAFETY: Any context.
         unsafe { sys::xlb_smp_mb() };
-        while inner.waiters.len > 0 {
+        while inner.waiters.len() > 0 {
             let mut over = Chain::new();
             let taken = self.stripes.steal(now_ms(), &mut over);
             while let Some(isock) = over.pop() {
@@ -402,7 +311,7 @@ impl Pool {
             // SAFETY: The lock is held, and somebody waits, so it does not come back.
             let _ = unsafe { inner.serve(Turn::Ready(isock)) };
         }
-        self.waiting.write(inner.waiters.len);
+        self.waiting.write(inner.waiters.len());
     }
 
     /// The rules of the host let `caller` connect.
@@ -414,12 +323,6 @@ impl Pool {
         let before = inner.permitted.replace(caller);
         drop(inner);
         drop(before);
-    }
-
-    /// Whether requests wait for a connection of this pool. A p-sock whose client is slow to read
-    /// a response that has come in whole lets go of the connection then.
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.waiting() != 0
     }
 
     /// How many requests wait.
@@ -457,43 +360,27 @@ impl Pool {
         self.stripes.ask(self.round.read(), 1, self);
     }
 
-    /// For an i-sock that is made on this CPU.
-    pub(crate) fn place(&self) -> Place {
-        self.stripes.place()
-    }
-
-    /// `isock`, which was just made, is a p-sock's.
-    pub(crate) fn hold(&self, isock: &mut Isock) {
-        self.stripes.hold(isock);
-    }
-
-    /// `isock` is nobody's from now on.
-    pub(crate) fn let_go(&self, isock: &mut Isock) {
-        self.stripes.let_go(isock);
-    }
-
-    /// What a queued `psock` was given: [`Got::Queued`] when its turn has not come, and it may wait
+    /// What a queued `waiter` was given: [`Got::Queued`] when its turn has not come, and it may wait
     /// until `deadline_ms` (0: for ever).
-    pub(crate) fn take_turn(&self, psock: &Psock, deadline_ms: u64) -> Got {
+    pub(crate) fn take_turn(&self, waiter: &Waiter, deadline_ms: u64) -> Got {
         let mut inner = self.inner.lock();
-        // SAFETY: Links are ours under the pool's lock.
-        let turn = core::mem::replace(unsafe { &mut (*psock.link.get()).turn }, Turn::None);
-        match turn {
+        // SAFETY: The lock is held.
+        match unsafe { waiter.take_turn() } {
             Turn::Ready(isock) => Got::Ready(isock, false),
             Turn::Permit(generation) => Got::Permit(generation),
             Turn::Queued => {
                 let now = now_ms();
                 if deadline_ms != 0 && now >= deadline_ms {
                     // SAFETY: It is queued here.
-                    unsafe { inner.waiters.unlink(psock) };
-                    self.waiting.write(inner.waiters.len);
+                    unsafe { inner.waiters.unlink(waiter) };
+                    self.waiting.write(inner.waiters.len());
                     return Got::Late;
                 }
                 // SAFETY: As above.
-                unsafe { (*psock.link.get()).turn = Turn::Queued };
+                unsafe { waiter.keep_waiting() };
                 if deadline_ms != 0 {
                     // A kick for another reason has replaced the one for the deadline.
-                    psock.kick(deadline_ms - now);
+                    waiter.waker().kick(deadline_ms - now);
                 }
                 Got::Queued
             }
@@ -501,17 +388,16 @@ impl Pool {
         }
     }
 
-    /// Takes `psock` out of the queue, and passes on what it may have been given.
-    pub(crate) fn cancel(&self, psock: &Psock) {
+    /// Takes `waiter` out of the queue, and passes on what it may have been given.
+    pub(crate) fn cancel(&self, waiter: &Waiter) {
         let mut inner = self.inner.lock();
-        // SAFETY: Links are ours under the pool's lock.
-        let turn = core::mem::replace(unsafe { &mut (*psock.link.get()).turn }, Turn::None);
-        match turn {
+        // SAFETY: The lock is held.
+        match unsafe { waiter.take_turn() } {
             Turn::None => {}
             Turn::Queued => {
                 // SAFETY: It is queued here.
-                unsafe { inner.waiters.unlink(psock) };
-                self.waiting.write(inner.waiters.len);
+                unsafe { inner.waiters.unlink(waiter) };
+                self.waiting.write(inner.waiters.len());
             }
             Turn::Ready(isock) => {
                 drop(inner);
@@ -527,15 +413,15 @@ impl Pool {
     /// As [`Pool::release`] to the pool that `isock` is of, most likely `last`.
     pub(crate) fn give_back(isock: Isock, last: Option<&Arc<Self>>, keep: bool) {
         match last {
-            Some(pool) if Arc::ptr_eq(pool, &isock.pool) => pool.release(isock, keep),
-            _ => isock.pool.clone().release(isock, keep),
+            Some(pool) if Arc::ptr_eq(pool, &isock.home) => pool.release(isock, keep),
+            _ => isock.home.clone().release(isock, keep),
         }
     }
 
     /// Takes a connection back whose exchange is over: for the next waiter, into the pool, or to
     /// be closed when `keep` is false or it is no longer good. May sleep.
     pub(crate) fn release(&self, isock: Isock, keep: bool) {
-        isock.set_owner(core::ptr::null_mut());
+        isock.forget_waker();
         let owned = isock.owned();
         let most = self.limits.max_requests();
         if !keep || self.refuses(&isock) || (most != 0 && owned.requests >= u64::from(most)) {
@@ -550,7 +436,7 @@ impl Pool {
             let mut inner = self.inner.lock();
             // SAFETY: The lock is held, and whose exchange is over is held still.
             let back = unsafe { inner.serve(Turn::Ready(isock)) };
-            self.waiting.write(inner.waiters.len);
+            self.waiting.write(inner.waiters.len());
             let Some(Turn::Ready(again)) = back else {
                 return;
             };
@@ -593,13 +479,7 @@ impl Pool {
                 inner.created += 1;
                 self.generation.read()
             };
-            let Ok(isock) = Isock::open(
-                self.clone(),
-                generation,
-                core::ptr::null_mut(),
-                payer,
-                caller,
-            ) else {
+            let Ok(isock) = Isock::open(self.clone(), generation, None, payer, caller) else {
                 return;
             };
             match self.stripes.keep_ahead(isock, self) {
@@ -609,39 +489,6 @@ impl Pool {
                     drop(isock);
                     return;
                 }
-            }
-        }
-    }
-
-    /// A connection or a permit is gone; a waiter may open another.
-    pub(crate) fn forget_one(&self) {
-        let mut inner = self.inner.lock();
-        let permit = Turn::Permit(self.generation.read());
-        // SAFETY: The lock is held.
-        if unsafe { inner.serve(permit) }.is_some() {
-            inner.total = inner.total.saturating_sub(1);
-        } else {
-            inner.created += 1;
-            self.waiting.write(inner.waiters.len);
-        }
-    }
-
-    /// Something happened to a connection that no p-sock owns. Softirq, the i-sock's lock held.
-    pub(crate) fn idle_event(&self, isock: &Shared) {
-        match self.stripes.settle(isock) {
-            None => {}
-            Some(Fate::Connected(isock)) => {
-                if let Some(isock) = self.put(isock) {
-                    bury(isock);
-                }
-            }
-            Some(Fate::Failed(isock)) => {
-                count::inc(sys::XLB_COUNTER_CONNECT_ERRORS);
-                bury(isock);
-            }
-            Some(Fate::Lost(isock)) => {
-                count_lost(&isock);
-                bury(isock);
             }
         }
     }
@@ -683,7 +530,7 @@ impl Pool {
     /// Whether it is empty, and was not asked for lately. `inner` is what its lock protects.
     pub(crate) fn is_unused(&self, inner: &Inner, now: u64) -> bool {
         inner.total == 0
-            && inner.waiters.len == 0
+            && inner.waiters.len() == 0
             && now.saturating_sub(self.stripes.used_ms()) >= UNUSED_MS
     }
 
@@ -723,7 +570,7 @@ impl Pool {
             idle: there.idle,
             active: inner.total.saturating_sub(there.idle + there.ahead),
             connecting: there.ahead,
-            pending: inner.waiters.len,
+            pending: inner.waiters.len(),
             cluster: self.key.cluster,
             addr: self.key.addr,
             port: self.key.port,
@@ -743,6 +590,79 @@ impl Pool {
             reserved0: [0; 7],
         }
     }
+}
+
+impl Home for Pool {
+    type Place = Place;
+
+    fn place(&self) -> Place {
+        self.stripes.place()
+    }
+
+    fn identity(&self) -> &Id {
+        &self.identity
+    }
+
+    fn endpoint(&self) -> (&[u8; 16], u16) {
+        (&self.key.addr, self.key.port)
+    }
+
+    fn hold(&self, isock: &mut Isock) {
+        self.stripes.hold(isock);
+    }
+
+    fn let_go(&self, isock: &mut Isock) {
+        self.stripes.let_go(isock);
+    }
+
+    fn idle_event(&self, isock: &Shared) {
+        match self.stripes.settle(isock) {
+            None => {}
+            Some(Fate::Connected(isock)) => {
+                if let Some(isock) = self.put(isock) {
+                    bury(isock);
+                }
+            }
+            Some(Fate::Failed(isock)) => {
+                count::inc(sys::XLB_COUNTER_CONNECT_ERRORS);
+                bury(isock);
+            }
+            Some(Fate::Lost(isock)) => {
+                count_lost(&isock);
+                bury(isock);
+            }
+        }
+    }
+
+    /// A waiter may open another.
+    fn forget_one(&self) {
+        let mut inner = self.inner.lock();
+        let permit = Turn::Permit(self.generation.read());
+        // SAFETY: The lock is held.
+        if unsafe { inner.serve(permit) }.is_some() {
+            inner.total = inner.total.saturating_sub(1);
+        } else {
+            inner.created += 1;
+            self.waiting.write(inner.waiters.len());
+        }
+    }
+
+    /// Whose client is slow to read a response that has come in whole lets go of the connection then.
+    fn is_wanted(&self) -> bool {
+        self.waiting() != 0
+    }
+}
+
+/// TCP's callbacks of an i-sock.
+///
+/// # Safety
+///
+/// `isock` is the live [`Shared`] of a socket whose lock is held, inside an RCU section: what
+/// `isk_event()` in `shim/isock.c` does.
+#[no_mangle]
+unsafe extern "C" fn xlb_isock_event(isock: *mut sys::xlb_isock, event: sys::xlb_isock_event) {
+    // SAFETY: By the function's contract.
+    isock::event(unsafe { &*isock.cast::<Shared>() }, event);
 }
 
 fn count_lost(isock: &Isock) {

@@ -18,12 +18,10 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 use kernel::sync::{rcu, Arc};
 
+use super::{Chain, End, Inner, Isock, Key, Pool};
 use crate::count;
-use crate::identity::Id;
-use crate::isock::{now_ms, Chain, Isock};
+use crate::isock::{now_ms, Home as _, Id};
 use crate::lock::BhLock;
-use crate::orphan;
-use crate::pool::{End, Inner, Key, Pool};
 use crate::sys;
 
 /// Buckets of the table, some tens of KiB of static memory.
@@ -53,7 +51,7 @@ static DEAD: BhLock<Chain> = BhLock::new(Chain::new());
 
 kernel::sync::global_lock! {
     // SAFETY: Initialised in `init`, before first use.
-    /// Held while connections are closed that no p-sock owns. They hold no reference to their
+    /// Held while connections are closed that nobody has. They hold no reference to their
     /// netns, so [`net_gone`] waits here until the reaper has let go of them.
     unsafe(uninit) static CLOSING: Mutex<()> = ();
 }
@@ -114,7 +112,7 @@ impl Bucket {
 
 /// Gives a dead i-sock to the reaper. Any context; the pool's lock may be held.
 pub(crate) fn bury(isock: Isock) {
-    isock.set_owner(core::ptr::null_mut());
+    isock.forget_waker();
     DEAD.lock().push(isock);
     // SAFETY: Queues work; any context.
     unsafe { sys::xlb_reaper_kick(0) };
@@ -256,10 +254,8 @@ pub(crate) fn close_all() {
     close_dead();
 }
 
-/// Periodic work: closes orphans that are over, the dead and the expired, forgets unused pools.
-#[no_mangle]
-extern "C" fn xlb_reap() {
-    orphan::close_done();
+/// Periodic work: closes the dead and the expired, forgets unused pools. May sleep.
+pub(crate) fn reap() {
     let _closing = CLOSING.lock();
     close_dead();
     let now = now_ms();

@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The pools that a p-sock used lately, so that a request to one of their endpoints looks nothing up and writes to
+//! The pools that a client used lately, so that a request to one of their endpoints looks nothing up and writes to
 //! no counter of references, which other CPUs would write to as well.
 //!
 //! The last one comes first, and is the only one while a client has one endpoint: then no memory is needed.
-//! Everything here is under the socket lock.
+//! Everything here is its owner's alone.
 
 use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use crate::identity::Id;
-use crate::pool::{Key, Pool};
-use crate::table;
+use super::{table, Key, Pool};
+use crate::isock::Id;
 
 /// How many are remembered beside the last one. With it, those of eight endpoints.
 const OTHERS: usize = 7;
@@ -102,10 +101,5 @@ impl Recent {
     /// Remembers `pool` as that of the last request: the client has, or had, a connection of it.
     pub(crate) fn set(&mut self, pool: Arc<Pool>) {
         self.last = Some(pool);
-    }
-
-    /// Forgets all.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::new();
     }
 }

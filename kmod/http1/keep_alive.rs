@@ -10,7 +10,7 @@
 
 use xlb_engine::{Fields, ResponseHead};
 
-use crate::isock::Isock;
+use crate::pool::Isock;
 
 /// The seconds that the response head in `bytes`, of `isock`, names.
 pub(crate) fn timeout(isock: &Isock, bytes: &[u8], head: &ResponseHead) -> Option<u32> {

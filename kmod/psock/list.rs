@@ -24,7 +24,7 @@ use kernel::bindings;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
 
-use crate::psock::Psock;
+use super::Psock;
 use crate::sys;
 
 const SHARDS: usize = 64;

@@ -1,11 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One request and its response, from a framed head to the end: what a p-sock is doing, and how
-//! it goes on. The steps on the way are in `decide.rs` (which endpoint), `upstream.rs` (which
-//! connection, and its failures) and `replies.rs` (what XLB answers itself).
+//! A client's HTTP/1 session: from the bytes that it writes to exchanges, from an exchange to an endpoint's bytes, and
+//! back. One exchange at a time.
 //!
-//! All of it runs under the socket lock of the p-sock, in process context: in the client's own
-//! `sendmsg` and `recvmsg`, or in the p-sock's work when nobody is in a system call. The phases:
+//! | file | what |
+//! |---|---|
+//! | `client.rs`, `options.rs` | the client's socket: poll, wake, what connections have on loan from it |
+//! | `mod.rs` | the phases of a session, and how it goes from one to the next |
+//! | `request.rs`, `forms.rs` | the client's bytes: framing, bodies; path and host as they are matched |
+//! | `upload.rs` | from an exchange to a connection: binds it, sends what is held, and what happens when it fails |
+//! | `endpoint.rs`, `response.rs`, `peek.rs` | how far request and response have come; reading it where TCP has queued it |
+//! | `replies.rs`, `keep_alive.rs` | what XLB answers itself; what an endpoint says of its idle connections |
+//!
+//! All of it runs with the client's socket lock, in process context: in the client's own
+//! `sendmsg` and `recvmsg`, or in its work when nobody is in a system call. The phases:
 //!
 //! ```text
 //!  Idle -> Head -> Waiting -> Relay -> Idle          the common way; Waiting only without a
@@ -17,30 +25,42 @@
 //!
 //! What only one phase has lies in that phase: a connection that is awaited or used, a place in a queue and
 //! its deadline, how far the request was sent, how far the response has come. It goes with the phase:
-//! [`Locked::unbind`] gives up a connection or a place without an end of its response, [`Locked::finish`] after it.
+//! [`Active::unbind`] gives up a connection or a place without an end of its response, [`Active::finish`] after it.
 //!
 //! Bytes of the request stay in `buf` until the first byte of a response: `held` bytes of the
 //! current request, then what was pipelined. So a request that met a dead connection can be
 //! sent again, unless a part of its body went straight from the user's memory to the i-sock.
 
+use core::cell::UnsafeCell;
+use core::ops::{Deref, DerefMut};
 use core::ptr;
 
 use kernel::prelude::*;
-use kernel::sync::Arc;
-use xlb_engine::{
-    Body, Framing, Reason, RequestHead, RequestParser, ResponseHead, ResponseParser, Status,
-};
+use xlb_engine::{Body, Framing, Reason, RequestHead, RequestParser, Status};
 
 use crate::buf::Buf;
 use crate::count;
-use crate::identity::{Cred, Id};
-use crate::isock::Isock;
+use crate::exchange::{Exchange, Party, Wait, With};
 use crate::limits;
-use crate::pool::Pool;
-use crate::psock::{bits, Locked};
-use crate::recent::Recent;
+use crate::policy::Request;
+use crate::pool::Isock;
 use crate::sys;
-use crate::table;
+
+mod client;
+mod endpoint;
+mod forms;
+mod keep_alive;
+mod options;
+mod peek;
+mod replies;
+mod request;
+mod response;
+mod upload;
+
+pub(crate) use client::{bits, Client};
+pub(crate) use endpoint::{Relay, Response, Stage, Upload};
+pub(crate) use request::Taken;
+pub(crate) use response::Read;
 
 /// See the top of the file.
 pub(crate) enum Phase {
@@ -82,216 +102,76 @@ impl Phase {
     }
 }
 
-/// A request without connection.
-pub(crate) struct Wait {
-    pub(crate) on: WaitOn,
-    /// In milliseconds of uptime; 0 for none.
-    pub(crate) deadline_ms: u64,
-}
-
-/// What a request waits for.
-pub(crate) enum WaitOn {
-    /// The end of a connect.
-    Connect(Isock),
-    /// Its turn in the queue of a pool, or what it was given there.
-    Turn(Arc<Pool>),
-}
-
-/// A request that an endpoint has, or gets.
-pub(crate) struct Relay {
-    pub(crate) isock: Isock,
-    pub(crate) upload: Upload,
-    pub(crate) response: Response,
-}
-
-/// How far the request has gone to the endpoint.
-pub(crate) struct Upload {
-    /// The rewritten request, when it is not sent as it is held.
-    pub(crate) out: Option<Buf>,
-    /// Bytes of `out`, or else of what is held, that were sent.
-    pub(crate) sent: usize,
-    /// All of the request so far is held.
-    pub(crate) whole: bool,
-    /// The endpoint takes no more of it; the rest of the body is dropped.
-    pub(crate) deaf: bool,
-}
-
-impl Upload {
-    /// The bytes to send: of the rewritten request, or of the `held` bytes in `buf`.
-    pub(crate) fn unsent<'a>(&'a self, buf: &'a Buf, held: usize) -> &'a [u8] {
-        let all = match &self.out {
-            Some(out) => out.bytes(),
-            None => buf.bytes().get(..held).unwrap_or(&[]),
-        };
-        all.get(self.sent..).unwrap_or(&[])
-    }
-}
-
-/// How far the response has come.
-pub(crate) struct Response {
-    pub(crate) stage: Stage,
-    /// Bytes at the front of the i-sock's queue that were framed and may go to the client.
-    pub(crate) framed: u64,
-    /// An incomplete head, taken from the i-sock.
-    pub(crate) partial: Buf,
-    /// Bytes from the endpoint so far.
-    pub(crate) bytes: u64,
-    /// Bytes came behind the end of the response.
-    pub(crate) surplus: bool,
-}
-
-/// What comes next from the endpoint.
-pub(crate) enum Stage {
-    /// A head, interim or final.
-    Head(ResponseParser),
-    /// The rest of the body that this final head announces.
-    Body(ResponseHead, Body),
-}
-
-impl Response {
-    pub(crate) const fn new() -> Self {
-        Self {
-            stage: Stage::Head(ResponseParser::new()),
-            framed: 0,
-            partial: Buf::new(),
-            bytes: 0,
-            surplus: false,
-        }
-    }
-
-    /// The final head, once it is there.
-    pub(crate) fn head(&self) -> Option<&ResponseHead> {
-        match &self.stage {
-            Stage::Head(_) => None,
-            Stage::Body(head, _) => Some(head),
-        }
-    }
-
-    /// Whether a head must be framed before anything can be read.
-    pub(crate) fn lacks_head(&self) -> bool {
-        self.framed == 0 && matches!(self.stage, Stage::Head(_))
-    }
-
-    /// Bytes at the front of the i-sock's queue, there or still to come, that may go to the client
-    /// without being looked at.
-    pub(crate) fn passable(&self) -> u64 {
-        let opaque = match &self.stage {
-            Stage::Head(_) => 0,
-            Stage::Body(_, body) => body.opaque(),
-        };
-        self.framed.saturating_add(opaque)
-    }
-
-    /// Counts `bytes` that went to the client.
-    pub(crate) fn pass(&mut self, bytes: u64) {
-        let framed = self.framed.min(bytes);
-        self.framed -= framed;
-        self.bytes += bytes;
-        if let Stage::Body(_, body) = &mut self.stage {
-            body.skip(bytes - framed);
-        }
-    }
-
-    /// Whether all of it was taken from the i-sock.
-    pub(crate) fn is_over(&self) -> bool {
-        self.framed == 0 && matches!(&self.stage, Stage::Body(_, body) if body.is_done())
-    }
-
-    /// Whether it may end with the connection now.
-    pub(crate) fn ends_at_close(&self) -> bool {
-        matches!(&self.stage, Stage::Body(_, body) if body.at_close().is_ok())
-    }
-
-    /// Whether it was taken by 101 (Switching Protocols).
-    pub(crate) fn is_tunnel(&self) -> bool {
-        self.head().is_some_and(|h| h.framing == Framing::Tunnel)
-    }
-}
-
-/// What a p-sock is doing; behind the socket lock.
-pub(crate) struct Inner {
+/// What a client is doing; behind its socket lock.
+pub(crate) struct Session {
     pub(crate) phase: Phase,
-    /// `bpf_xlb_accept()` was called for the connect that goes on.
-    pub(crate) armed: bool,
     /// No request after this one.
     pub(crate) last: bool,
     /// The path is forwarded in normal form.
-    pub(crate) rewrite_path: bool,
-    /// An endpoint was picked for the request, and the policy not told yet how it did.
-    pub(crate) picked: bool,
-    /// The request was sent again.
-    pub(crate) replayed: bool,
-    /// An option was set since `identity` was read.
-    pub(crate) stale: bool,
+    rewrite_path: bool,
     /// Bytes of requests, the current one first.
     pub(crate) buf: Buf,
     /// How many of them belong to the current request.
     pub(crate) held: usize,
     /// The head of the current request.
-    pub(crate) head: RequestHead,
+    head: RequestHead,
     /// Its body: what is still to come from the client.
     pub(crate) body: Body,
-    pub(crate) decision: sys::xlb_decision,
-    /// The pools of the last requests: most likely those of the next ones.
-    pub(crate) pools: Recent,
-    /// What connections of this client must be like, and who connected; none before the first connect.
-    pub(crate) identity: Option<Id>,
-    pub(crate) caller: Option<Cred>,
-    /// When an orphan ends at the latest, in milliseconds of uptime; 0 for a socket with an owner.
-    pub(crate) dies_ms: u64,
-    pub(crate) started_ns: u64,
-    pub(crate) request_bytes: u64,
+    pub(crate) exchange: Exchange,
+    pub(crate) party: Party,
     /// Bytes for the client that do not come from an i-sock: replies, rewritten heads.
     pub(crate) local: Buf,
     /// Path and host as they are matched, when the request has them in another form.
-    pub(crate) path: Buf,
-    pub(crate) host: Buf,
+    path: Buf,
+    host: Buf,
     /// Memory of buffers that the gauge knows.
     pub(crate) counted: u32,
 }
 
-pub(crate) const NO_DECISION: sys::xlb_decision = sys::xlb_decision {
-    route: 0,
-    cluster: 0,
-    cookie: [0; 2],
-    addr: [0; 16],
-    port: 0,
-    flags: 0,
-    endpoint: 0,
-    pool: sys::xlb_pool_limits {
-        min_idle: 0,
-        max: 0,
-        max_pending: 0,
-        idle_timeout_ms: 0,
-        connect_timeout_ms: 0,
-        max_requests: 0,
-        pending_timeout_ms: 0,
-        cluster: 0,
-    },
-};
+/// A session whose socket lock is held.
+pub(crate) struct Active<'a> {
+    pub(crate) client: &'a Client,
+    session: &'a UnsafeCell<Session>,
+}
 
-impl Inner {
-    /// Between requests.
-    pub(crate) const fn new() -> Self {
+impl<'a> Active<'a> {
+    /// # Safety
+    ///
+    /// While it is used the socket lock of `client` is held, and there is no other one; `session` is that client's.
+    pub(crate) unsafe fn new(client: &'a Client, session: &'a UnsafeCell<Session>) -> Self {
+        Self { client, session }
+    }
+}
+
+impl Deref for Active<'_> {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        // SAFETY: The socket lock is held.
+        unsafe { &*self.session.get() }
+    }
+}
+
+impl DerefMut for Active<'_> {
+    fn deref_mut(&mut self) -> &mut Session {
+        // SAFETY: The socket lock is held, and `&mut self` makes this the only reference.
+        unsafe { &mut *self.session.get() }
+    }
+}
+
+impl Session {
+    /// Between requests, of the socket `sk`.
+    pub(crate) const fn new(sk: *mut sys::sock) -> Self {
         Self {
             phase: Phase::Idle,
-            armed: false,
             last: false,
             rewrite_path: false,
-            picked: false,
-            replayed: false,
-            stale: false,
             buf: Buf::new(),
             held: 0,
             head: RequestHead::EMPTY,
             body: Body::new(Framing::None),
-            decision: NO_DECISION,
-            pools: Recent::new(),
-            identity: None,
-            caller: None,
-            dies_ms: 0,
-            started_ns: 0,
-            request_bytes: 0,
+            exchange: Exchange::new(),
+            party: Party::new(sk),
             local: Buf::new(),
             path: Buf::new(),
             host: Buf::new(),
@@ -300,10 +180,27 @@ impl Inner {
     }
 
     /// Forgets everything, for a socket that is connected anew.
-    pub(crate) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self, sk: *mut sys::sock) {
         let counted = self.counted;
-        *self = Self::new();
+        *self = Self::new(sk);
         self.counted = counted;
+    }
+
+    /// The exchange, and what it works with.
+    fn exchange<'a>(&'a mut self, client: &'a Client) -> (&'a mut Exchange, With<'a>) {
+        let bytes = self.buf.bytes();
+        let request = Request {
+            bytes,
+            head: &self.head,
+            path: forms::or_raw(&self.path, self.head.path.get(bytes)),
+            host: forms::or_raw(&self.host, self.head.host.get(bytes)),
+        };
+        let with = With {
+            shared: &client.exchange,
+            party: &mut self.party,
+            request,
+        };
+        (&mut self.exchange, with)
     }
 
     /// Bytes of memory behind the buffers.
@@ -339,15 +236,12 @@ impl Inner {
     pub(crate) fn isock(&self) -> Option<&Isock> {
         match &self.phase {
             Phase::Relay(relay) => Some(&relay.isock),
-            Phase::Waiting(wait) => match &wait.on {
-                WaitOn::Connect(isock) => Some(isock),
-                WaitOn::Turn(_) => None,
-            },
+            Phase::Waiting(wait) => wait.isock(),
             _ => None,
         }
     }
 
-    /// The bits of [`crate::psock::bits`] and the state that `get sockets` shows.
+    /// The bits of [`bits`] and the state that `get sockets` shows.
     pub(crate) fn public(&self) -> (u32, u32) {
         let mut poll = 0;
         if !self.local.is_empty() || matches!(self.phase, Phase::Closing | Phase::Closed) {
@@ -430,7 +324,7 @@ impl Inner {
     }
 }
 
-impl Locked<'_> {
+impl Active<'_> {
     /// Goes on with the bytes held, when no exchange runs: frames the next request and begins it.
     /// `more` says that the client has more bytes at hand.
     pub(crate) fn advance(&mut self, more: bool) {
@@ -480,32 +374,31 @@ impl Locked<'_> {
         inner.head = head;
         inner.body = Body::new(head.framing);
         inner.held = head.head_bytes as usize;
-        inner.replayed = false;
         inner.last = head.close;
-        inner.request_bytes = 0;
-        // SAFETY: Reads the clock.
-        inner.started_ns = unsafe { sys::xlb_now_ns() };
         if let Err(reason) = inner.frame_held_body() {
             return self.reject(reason);
         }
         count::inc(sys::XLB_COUNTER_REQUESTS);
-        self.psock.count_request();
-        let reason = match self.ask_route() {
-            Ok(reason) => reason,
-            Err(reason) => return self.reject(reason),
-        };
-        if reason != sys::XLB_REASON_OK {
+        self.client.count_request();
+        if let Err(reason) = self.normalize() {
+            return self.reject(reason);
+        }
+        let client = self.client;
+        let (exchange, with) = (**self).exchange(client);
+        if let Err(reason) = exchange.begin(&with, client.service()) {
             return self.reply(reason, "");
         }
         if let Err(reason) = self.settle() {
             return self.reject(reason);
         }
-        self.connect(more);
+        let (exchange, mut with) = (**self).exchange(client);
+        let step = exchange.connect(&mut with);
+        self.go(step, more);
     }
 
     /// The response has been read to its end by the client.
     pub(crate) fn finish(&mut self) {
-        self.psock.set_rx(core::ptr::null_mut());
+        self.client.set_rx(ptr::null_mut());
         self.done(sys::XLB_REASON_OK);
         let inner = &mut **self;
         let Some(relay) = inner.relay() else { return };
@@ -523,7 +416,7 @@ impl Locked<'_> {
             return;
         };
         self.take_options_back(&isock);
-        Pool::give_back(isock, self.pools.last(), keep);
+        self.party.give_back(isock, keep);
         count::inc(sys::XLB_COUNTER_RESPONSES);
         count::reason(sys::XLB_REASON_OK);
         self.next();
@@ -536,7 +429,7 @@ impl Locked<'_> {
         inner.buf.consume(held);
         inner.buf.relax();
         inner.local.relax();
-        if inner.last || self.psock.is_ending() {
+        if inner.last || self.client.is_ending() {
             return self.close_client(false);
         }
         if self.body.is_done() {
@@ -550,7 +443,7 @@ impl Locked<'_> {
         self.advance(false);
         // A client that has shut its side down gets its end after the last response.
         // SAFETY: The socket is live.
-        let shut = unsafe { sys::xlb_sk_shutdown(self.psock.sk) } & SEND_SHUTDOWN != 0;
+        let shut = unsafe { sys::xlb_sk_shutdown(self.client.sk) } & SEND_SHUTDOWN != 0;
         if shut && matches!(self.phase, Phase::Idle | Phase::Head(_) | Phase::Drain) {
             self.close_client(false);
         }
@@ -564,14 +457,14 @@ impl Locked<'_> {
         // SAFETY: The socket lock is held.
         unsafe {
             if reset {
-                sys::xlb_sk_set_error(self.psock.sk, sys::XLB_ECONNRESET as i32);
-                sys::xlb_sk_shut(self.psock.sk, RCV_SHUTDOWN | SEND_SHUTDOWN);
+                sys::xlb_sk_set_error(self.client.sk, sys::XLB_ECONNRESET as i32);
+                sys::xlb_sk_shut(self.client.sk, RCV_SHUTDOWN | SEND_SHUTDOWN);
             } else {
-                sys::xlb_sk_shut(self.psock.sk, RCV_SHUTDOWN);
+                sys::xlb_sk_shut(self.client.sk, RCV_SHUTDOWN);
             }
-            sys::xlb_sk_state_change(self.psock.sk);
+            sys::xlb_sk_state_change(self.client.sk);
         }
-        self.psock.wake_writer();
+        self.client.wake_writer();
     }
 
     /// The client ends its side: an incomplete request will never be whole.
@@ -607,7 +500,7 @@ impl Locked<'_> {
     /// sent.
     pub(crate) fn pass_on_end(&mut self) {
         // SAFETY: The socket is live.
-        let shut = unsafe { sys::xlb_sk_shutdown(self.psock.sk) } & SEND_SHUTDOWN != 0;
+        let shut = unsafe { sys::xlb_sk_shutdown(self.client.sk) } & SEND_SHUTDOWN != 0;
         if !shut || self.has_unsent() {
             return;
         }
@@ -628,32 +521,16 @@ impl Locked<'_> {
         self.held = 0;
     }
 
-    /// Lets go of idle connections from a port that the client has bound: while they are kept nobody could bind it, or
-    /// connect from it to their endpoints.
-    pub(crate) fn free_port(&self) {
-        if let Some(identity) = self.identity.as_ref().filter(|id| id.has_port()) {
-            table::reset_idle(identity);
-        }
-    }
-
     /// Ends all that a socket is doing, for good: it is closed.
     pub(crate) fn end(&mut self, reason: u32) {
         self.abandon(reason);
         self.phase = Phase::Closed;
-        self.free_port();
-        self.pools.clear();
-        self.identity = None;
-        self.caller = None;
+        self.party.free_port();
+        self.party.clear();
     }
 
-    /// The p-sock's work.
+    /// Goes on after an event: of the connection, of a pool, or of time.
     pub(crate) fn work(&mut self) {
-        if matches!(self.phase, Phase::Closed) {
-            return;
-        }
-        if self.is_orphan() {
-            self.set_orphan_timer();
-        }
         match self.phase {
             Phase::Waiting(_) => self.waited(),
             Phase::Relay(_) => {
@@ -661,41 +538,23 @@ impl Locked<'_> {
                 self.pass_on_end();
                 self.park();
                 self.ask_another();
-                self.psock.wake_writer();
+                self.client.wake_writer();
             }
             _ => {}
         }
-        if self.is_orphan() {
-            return self.work_as_orphan();
-        }
-        if self.psock.is_ending() {
-            self.last = true;
-            if matches!(self.phase, Phase::Idle | Phase::Head(_) | Phase::Drain) {
-                self.close_client(false);
-            }
-        }
     }
-}
 
-impl Relay {
-    /// Whether the connection may be used again after the response that has ended now.
-    fn keeps_connection(&self, inner: &Inner) -> bool {
-        let response = &self.response;
-        let reusable = |head: &ResponseHead| {
-            !head.close && !matches!(head.framing, Framing::UntilClose | Framing::Tunnel)
-        };
-        response.head().is_some_and(reusable)
-            && !response.surplus
-            && !self.upload.deaf
-            && self.upload.unsent(&inner.buf, inner.held).is_empty()
-            && inner.body.is_done()
-            && !inner.body.had_trailers()
-            && !inner.head.solo
+    /// The socket is to end: now, or after the running exchange.
+    pub(crate) fn end_soon(&mut self) {
+        self.last = true;
+        if matches!(self.phase, Phase::Idle | Phase::Head(_) | Phase::Drain) {
+            self.close_client(false);
+        }
     }
 }
 
 /// Lets `write` fill `buf` behind its contents with at most `bound` bytes.
-pub(crate) fn fill_with(
+fn fill_with(
     buf: &mut Buf,
     bound: usize,
     write: impl FnOnce(&mut [u8]) -> Result<usize, Reason>,

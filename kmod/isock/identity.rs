@@ -8,13 +8,13 @@
 //! differ in anything that a rule could ask for never meet on a connection. Cgroup and netns are
 //! parts of it, so an object is never shared between tenants.
 //!
-//! Beside it a p-sock has the credentials of who connected it ([`Cred`]). Rules of security modules ask for
+//! Beside it a client has the credentials of who connected it ([`Cred`]). Rules of security modules ask for
 //! those: a domain of Landlock is in nothing else, and two processes with equal identities may differ in it.
 //! So each connection is asked for anew when another process's credentials come to a pool (`Inner::permitted` of
-//! `pool.rs`), before it is opened or used.
+//! the pool), before it is opened or used.
 //!
-//! A p-sock has one from its connect on. An option that is set makes it stale, and the next request
-//! that looks for a connection reads it anew ([`Locked::identity`]); one that has a connection keeps it as it
+//! A client has one from its connect on. An option that is set makes it stale, and the next request
+//! that looks for a connection reads it anew; one that has a connection keeps it as it
 //! is. The credentials are those of the connect: the socket's file may be gone later.
 //!
 //! Contexts: identities are made in process context with the socket lock (1); they are let go of
@@ -28,7 +28,6 @@ use kernel::sync::atomic::{Atomic, Relaxed, Release};
 
 use crate::count;
 use crate::lock::BhLock;
-use crate::psock::Locked;
 use crate::sys;
 
 /// Buckets of the table, a few KiB of static memory.
@@ -102,10 +101,14 @@ unsafe impl Send for Id {}
 unsafe impl Sync for Id {}
 
 impl Id {
-    /// That of a p-sock as its options are now, of a socket that was made with `cred`. May sleep.
-    fn new(sk: *mut sys::sock, cred: Cred) -> Result<Self> {
+    /// That of a client as the options of its socket are now, which was made with `cred`. May sleep.
+    ///
+    /// # Safety
+    ///
+    /// The socket lock is held.
+    pub(crate) unsafe fn new(sk: *mut sys::sock, cred: Cred) -> Result<Self> {
         let mut raw = sys::xlb_identity::default();
-        // SAFETY: The caller holds the socket lock; `cred` is a reference.
+        // SAFETY: By the contract; `cred` is a reference.
         unsafe { sys::xlb_identity_read(sk, cred.0, &mut raw) };
         let hash = hash(&raw);
         let bucket = bucket_of(hash);
@@ -152,6 +155,11 @@ impl Id {
 
     pub(crate) fn cred(&self) -> *const sys::cred {
         self.get().cred.0
+    }
+
+    /// Another reference to [`Id::cred`].
+    pub(crate) fn maker(&self) -> Cred {
+        self.get().cred.again()
     }
 
     /// The same number for equal identities, another one for others, as long as one is held.
@@ -233,34 +241,23 @@ fn hash(raw: &sys::xlb_identity) -> u64 {
     h ^ (h >> 32)
 }
 
-impl Locked<'_> {
-    /// Takes the identity of a socket that is connected to a VIP now, by its owner.
-    pub(crate) fn identify(&mut self) -> Result {
-        let sk = self.psock.sk;
-        // SAFETY: The socket lock is held.
-        let cred = Cred(unsafe { sys::xlb_sk_cred(sk) });
-        self.identity = Some(Id::new(sk, cred)?);
-        // SAFETY: A reference for us.
-        self.caller = Some(Cred(unsafe { sys::xlb_current_cred() }));
-        self.stale = false;
-        Ok(())
-    }
-
-    /// The identity that the next connection must have.
-    pub(crate) fn identity(&mut self) -> Result<&Id> {
-        if self.stale {
-            let cred = match &self.identity {
-                Some(id) => id.get().cred.again(),
-                None => return Err(EINVAL),
-            };
-            self.identity = Some(Id::new(self.psock.sk, cred)?);
-            self.stale = false;
-        }
-        self.identity.as_ref().ok_or(EINVAL)
-    }
-}
-
 impl Cred {
+    /// Of who made the socket.
+    ///
+    /// # Safety
+    ///
+    /// The socket lock is held.
+    pub(crate) unsafe fn of_socket(sk: *mut sys::sock) -> Self {
+        // SAFETY: By the contract. INVARIANT: It is a reference.
+        Self(unsafe { sys::xlb_sk_cred(sk) })
+    }
+
+    /// Of the current task.
+    pub(crate) fn current() -> Self {
+        // SAFETY: In any context. INVARIANT: It is a reference.
+        Self(unsafe { sys::xlb_current_cred() })
+    }
+
     /// The pointer, good as long as `self`.
     pub(crate) fn get(&self) -> *const sys::cred {
         self.0

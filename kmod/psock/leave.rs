@@ -22,9 +22,9 @@
 use kernel::prelude::*;
 use kernel::sync::atomic::{Full, Relaxed};
 
-use crate::exchange::Phase;
-use crate::list::{self, Cursor};
-use crate::psock::{Locked, Psock};
+use super::list::{self, Cursor};
+use super::{Locked, Psock};
+use crate::http1::Phase;
 use crate::sys;
 
 /// Most p-sockets for one grace period.
@@ -47,10 +47,10 @@ pub(crate) fn leave(cursor: &mut Cursor) -> Result<(u32, bool)> {
         }
         if psock.is_over() {
             // SAFETY: In RCU, with a p-sock that was found in this section.
-            let file = unsafe { sys::xlb_sk_get_file(psock.sk, psock.as_c()) };
+            let file = unsafe { sys::xlb_sk_get_file(psock.client.sk, psock.as_c()) };
             if !file.is_null() {
                 let _ = held.push_within_capacity(Held {
-                    sk: psock.sk,
+                    sk: psock.client.sk,
                     psock,
                     file,
                 });
@@ -104,7 +104,7 @@ impl Held {
             return false;
         }
         list::remove(psock);
-        psock.stop_work();
+        psock.client.stop_work();
         psock.forget_deferred();
         // SAFETY: By the contract.
         unsafe { sys::xlb_sk_leave(self.sk) };
@@ -115,13 +115,13 @@ impl Held {
 impl Psock {
     /// Whether the p-sock may be let go of a grace period from now. In RCU, not locked.
     fn is_over(&self) -> bool {
-        if !self.is_ending() {
+        if !self.client.is_ending() {
             return false;
         }
         // First the mark, which a new connect takes away, then the look: what is seen there began before the grace
         // period, or the mark is gone.
         self.leaving.xchg(true, Full);
-        self.is_ending() && self.is_closing()
+        self.client.is_ending() && self.client.is_closing()
     }
 }
 
@@ -129,7 +129,7 @@ impl Locked<'_> {
     /// Whether nothing but the descriptor is left; nothing will be any more, then.
     fn leave(&mut self) -> bool {
         let over = self.psock.leaving.load(Relaxed)
-            && self.psock.is_ending()
+            && self.client.is_ending()
             && self.is_ours()
             && matches!(self.phase, Phase::Closing)
             && self.local.is_empty();

@@ -5,12 +5,11 @@
 use xlb_engine::reason::Class;
 use xlb_engine::{reply, Body, Framing, Method, Reason, Version};
 
+use super::{fill_with, Active, Phase};
 use crate::count;
-use crate::exchange::{fill_with, Phase};
-use crate::psock::Locked;
 use crate::sys;
 
-impl Locked<'_> {
+impl Active<'_> {
     /// Answers bytes that the engine refused. Where the next request begins is not known.
     pub(crate) fn reject(&mut self, reason: Reason) {
         count::engine(reason);

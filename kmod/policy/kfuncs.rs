@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The bodies of the kfuncs that a policy may call; `xlb_intf.h` says what each does.
+//!
+//! They run while the policy is called, in RCU, and answer from the [`View`] of the request that it is called for.
+
+use xlb_engine::hash::fnv1a;
+use xlb_engine::search;
+
+use super::view::{View, ALL_KINDS};
+use super::Question;
+use crate::sys;
+
+/// # Safety
+///
+/// `req` is the argument of the policy's program, during its call.
+unsafe fn view<'a>(req: *const sys::xlb_request) -> &'a View {
+    // SAFETY: By the function's contract; the view is not written during a call.
+    unsafe { Question::of_request(req).view() }
+}
+
+/// # Safety
+///
+/// Called by `bpf_xlb_hash()`.
+#[no_mangle]
+unsafe extern "C" fn xlb_field_hash(
+    req: *const sys::xlb_request,
+    n: u32,
+    from: u32,
+    to: u32,
+) -> u64 {
+    // SAFETY: The verifier lets programs pass their own argument only.
+    let field = unsafe { view(req) }.field(n);
+    field
+        .and_then(|f| f.get(from as usize..to as usize))
+        .map_or(0, fnv1a)
+}
+
+/// # Safety
+///
+/// Called by `bpf_xlb_find()`.
+#[no_mangle]
+unsafe extern "C" fn xlb_field_find(
+    req: *const sys::xlb_request,
+    n: u32,
+    from: u32,
+    byte: u32,
+) -> i32 {
+    // SAFETY: As in `xlb_field_hash`.
+    let field = unsafe { view(req) }.field(n);
+    let at = field
+        .and_then(|f| f.get(from as usize..))
+        .and_then(|rest| rest.iter().position(|b| u32::from(*b) == byte));
+    match at {
+        Some(at) => i32::try_from(at + from as usize).unwrap_or(NOT_FOUND),
+        None => NOT_FOUND,
+    }
+}
+
+/// # Safety
+///
+/// Called by `bpf_xlb_len()`.
+#[no_mangle]
+unsafe extern "C" fn xlb_field_len(req: *const sys::xlb_request, n: u32) -> i32 {
+    // SAFETY: As in `xlb_field_hash`.
+    match unsafe { view(req) }.field(n) {
+        Some(field) => i32::try_from(field.len()).unwrap_or(i32::MAX),
+        None => NOT_FOUND,
+    }
+}
+
+/// What `how` says of a field from `from` on and of `buf`; false without such a field.
+///
+/// # Safety
+///
+/// `req` is the argument of the policy's program, during its call; `buf` is valid for `len` bytes.
+unsafe fn compare(
+    req: *const sys::xlb_request,
+    n: u32,
+    from: u32,
+    buf: *const u8,
+    len: u32,
+    how: impl FnOnce(&[u8], &[u8]) -> bool,
+) -> bool {
+    // SAFETY: As in `xlb_field_hash`.
+    let field = unsafe { view(req) }.field(n);
+    // SAFETY: By the function's contract.
+    let with = unsafe { core::slice::from_raw_parts(buf, len as usize) };
+    let rest = field.and_then(|f| f.get(from as usize..));
+    rest.is_some_and(|rest| how(rest, with))
+}
+
+/// # Safety
+///
+/// Called by `bpf_xlb_equal()`; `buf` is valid for `len` bytes, which the shim has checked.
+#[no_mangle]
+unsafe extern "C" fn xlb_field_equal(
+    req: *const sys::xlb_request,
+    n: u32,
+    from: u32,
+    buf: *const u8,
+    len: u32,
+) -> i32 {
+    // SAFETY: By the function's contract.
+    i32::from(unsafe { compare(req, n, from, buf, len, <[u8]>::starts_with) })
+}
+
+/// # Safety
+///
+/// Called by `bpf_xlb_contains()`; `buf` is valid for `len` bytes, which the shim has checked.
+#[no_mangle]
+unsafe extern "C" fn xlb_field_contains(
+    req: *const sys::xlb_request,
+    n: u32,
+    from: u32,
+    buf: *const u8,
+    len: u32,
+) -> i32 {
+    // SAFETY: By the function's contract.
+    i32::from(unsafe { compare(req, n, from, buf, len, search::contains) })
+}
+
+/// # Safety
+///
+/// Called by `bpf_xlb_needles()`.
+#[no_mangle]
+unsafe extern "C" fn xlb_field_needles(req: *const sys::xlb_request, count: u32) -> i32 {
+    // SAFETY: As in `xlb_field_hash`.
+    let view = unsafe { view(req) };
+    if view.has_needles(count) {
+        return 0;
+    }
+    if count > sys::XLB_MAX_NEEDLES {
+        return -(kernel::bindings::EINVAL as i32);
+    }
+    view.wanted_needles
+        .set(view.wanted_needles.get().max(count));
+    -(kernel::bindings::EAGAIN as i32)
+}
+
+/// # Safety
+///
+/// Called by `bpf_xlb_search()`; the tables have as many records as `needle` says, which the shim has checked.
+#[no_mangle]
+unsafe extern "C" fn xlb_field_search(
+    req: *const sys::xlb_request,
+    n: u32,
+    needle: &sys::xlb_needle,
+    states: *const sys::xlb_search_state,
+    shorter: *const u32,
+) -> i32 {
+    // SAFETY: As in `xlb_field_hash`.
+    let view = unsafe { view(req) };
+    let Some(field) = view.field(n) else {
+        return NOT_FOUND;
+    };
+    let (Some(searched), Some(mut found)) = (
+        view.has_needle(needle.searched),
+        view.has_needle(needle.needle),
+    ) else {
+        return -(kernel::bindings::EINVAL as i32);
+    };
+    if !searched {
+        let tables = Tables {
+            states,
+            state_count: needle.state_count,
+            shorter,
+            shorter_count: needle.shorter_count,
+        };
+        search::all(&tables, needle.root, field, view.needle_bits());
+        view.set_needle(needle.searched);
+        found = view.has_needle(needle.needle) == Some(true);
+    }
+    i32::from(found)
+}
+
+/// Automata in a map.
+///
+/// # Invariants
+///
+/// The tables have as many records. They may be written to at any time: what is read is checked by whoever uses it.
+struct Tables {
+    states: *const sys::xlb_search_state,
+    state_count: u32,
+    shorter: *const u32,
+    shorter_count: u32,
+}
+
+impl search::Automata for Tables {
+    /// In the table.
+    type State = *const sys::xlb_search_state;
+    /// The first of 256 in the table.
+    type Row = *const sys::xlb_search_state;
+
+    #[inline]
+    fn state(&self, place: u32) -> Option<Self::State> {
+        // SAFETY: By the invariant of `Tables`.
+        (place < self.state_count).then(|| unsafe { self.states.add(place as usize) })
+    }
+
+    fn row(&self, place: u32) -> Option<Self::Row> {
+        let last = self.state(place.checked_add(u32::from(u8::MAX))?)?;
+        // SAFETY: It is that much further than the first, which is in the table too.
+        Some(unsafe { last.sub(usize::from(u8::MAX)) })
+    }
+
+    #[inline]
+    fn in_row(&self, row: Self::Row, byte: u8) -> Self::State {
+        // SAFETY: A row has a place for each byte.
+        unsafe { row.add(usize::from(byte)) }
+    }
+
+    #[inline]
+    fn base(&self, state: Self::State) -> u32 {
+        // SAFETY: RCU, which the policy runs in, keeps the map.
+        unsafe { (&raw const (*state).base).read_volatile() }
+    }
+
+    #[inline]
+    fn check(&self, state: Self::State) -> u32 {
+        // SAFETY: As in `base`.
+        unsafe { (&raw const (*state).check).read_volatile() }
+    }
+
+    #[inline]
+    fn fail(&self, state: Self::State) -> u32 {
+        // SAFETY: As in `base`.
+        unsafe { (&raw const (*state).fail).read_volatile() }
+    }
+
+    #[inline]
+    fn needle(&self, state: Self::State) -> u32 {
+        // SAFETY: As in `base`.
+        unsafe { (&raw const (*state).needle).read_volatile() }
+    }
+
+    fn shorter(&self, needle: u32) -> u32 {
+        if needle >= self.shorter_count {
+            return 0;
+        }
+        // SAFETY: By the invariant of `Tables`; RCU keeps the map.
+        unsafe { self.shorter.add(needle as usize).read_volatile() }
+    }
+}
+
+/// # Safety
+///
+/// Called by `bpf_xlb_fields()`.
+#[no_mangle]
+unsafe extern "C" fn xlb_field_want(req: *const sys::xlb_request, kinds: u32) -> i32 {
+    // SAFETY: As in `xlb_field_hash`.
+    let view = unsafe { view(req) };
+    if view.has(kinds) {
+        return 0;
+    }
+    if kinds & !ALL_KINDS != 0 {
+        return -(kernel::bindings::EINVAL as i32);
+    }
+    view.wanted.set(view.wanted.get() | kinds);
+    -(kernel::bindings::EAGAIN as i32)
+}
+
+/// # Safety
+///
+/// Called by `bpf_xlb_want()`; `name` is valid for `len` bytes, which the shim has checked.
+#[no_mangle]
+unsafe extern "C" fn xlb_field_want_named(
+    req: *const sys::xlb_request,
+    kind: u32,
+    name: *const u8,
+    len: u32,
+) -> i32 {
+    // SAFETY: As in `xlb_field_hash`.
+    let view = unsafe { view(req) };
+    // SAFETY: By the function's contract.
+    view.want(kind, unsafe {
+        core::slice::from_raw_parts(name, len as usize)
+    })
+}
+
+/// # Safety
+///
+/// Called by `bpf_xlb_named()`; `name` is valid for `len` bytes, which the shim has checked.
+#[no_mangle]
+unsafe extern "C" fn xlb_field_named(
+    req: *const sys::xlb_request,
+    kind: u32,
+    name: *const u8,
+    len: u32,
+) -> i32 {
+    // SAFETY: As in `xlb_field_hash`.
+    let view = unsafe { view(req) };
+    // SAFETY: By the function's contract.
+    let name = unsafe { core::slice::from_raw_parts(name, len as usize) };
+    match view.named(kind, name) {
+        Some(field) => i32::try_from(field).unwrap_or(NOT_FOUND),
+        None => NOT_FOUND,
+    }
+}
+
+/// `-ENOENT`
+const NOT_FOUND: i32 = -(kernel::bindings::ENOENT as i32);
