@@ -529,9 +529,17 @@ impl Pool {
 
     /// Whether it is empty, and was not asked for lately. `inner` is what its lock protects.
     pub(crate) fn is_unused(&self, inner: &Inner, now: u64) -> bool {
-        inner.total == 0
-            && inner.waiters.len() == 0
-            && now.saturating_sub(self.stripes.used_ms()) >= UNUSED_MS
+        self.is_empty(inner) && now.saturating_sub(self.stripes.used_ms()) >= UNUSED_MS
+    }
+
+    /// Whether it has neither connections nor waiters. `inner` is what its lock protects.
+    pub(crate) fn is_empty(&self, inner: &Inner) -> bool {
+        inner.total == 0 && inner.waiters.len() == 0
+    }
+
+    /// As [`Pool::is_empty`], for those who do not hold the lock.
+    pub(crate) fn seems_empty(&self) -> bool {
+        self.is_empty(&self.inner.lock())
     }
 
     /// As [`Pool::is_unused`], for those who do not hold the lock.

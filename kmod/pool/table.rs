@@ -187,14 +187,21 @@ pub(crate) fn nth(bucket: usize, n: usize) -> Result<Option<Arc<Pool>>> {
     Ok(pool.map(|p| unsafe { Bucket::share(p) }))
 }
 
-/// Closes the idle connections to an endpoint in all pools; running exchanges end first.
+/// Closes the idle connections to an endpoint in all pools; running exchanges end first. Pools that are empty then are
+/// forgotten at once: nothing leads to the endpoint any more. May sleep.
 pub(crate) fn retire_endpoint(addr: &[u8; 16], port: u16) {
     let _closing = CLOSING.lock();
+    let is_of = |pool: &Pool| pool.key.addr == *addr && pool.key.port == port;
+    let mut empty = false;
     for_each(|pool| {
-        if pool.key.addr == *addr && pool.key.port == port {
+        if is_of(pool) {
             pool.retire(End::Order);
+            empty |= pool.seems_empty();
         }
     });
+    if empty {
+        remove_if(|pool, inner| is_of(pool) && pool.is_empty(inner));
+    }
 }
 
 /// Resets the idle connections of clients with this identity; of running ones the exchanges end first. The caller

@@ -475,7 +475,16 @@ fn counts_beyond_32_bits(ctx: &mut Ctx) -> Result<()> {
         "{} connections",
         backend.accepted()
     );
-    // Each removal of the endpoint is a new generation of its pool.
+    // Each removal of the endpoint is a new generation of its pool, which stays for a request that runs.
+    ctx.shop_with(&[BACKEND], "round_robin", "")?;
+    let mut running = ctx.open(vip)?;
+    running.request("GET", "/held", "", b"")?;
+    ctx.until("the request that runs", || {
+        Ok(backend
+            .requests()
+            .iter()
+            .any(|r| r.message.path() == "/held"))
+    })?;
     for round in 0..12 {
         ctx.shop_with(&[OTHER], "round_robin", "")?;
         ctx.shop_with(&[BACKEND], "round_robin", "")?;
@@ -497,7 +506,9 @@ fn counts_beyond_32_bits(ctx: &mut Ctx) -> Result<()> {
             "{pools:#}"
         );
     }
-    drop(conn);
+    backend.held.open();
+    running.response("GET")?.expect(200)?;
+    drop((conn, running));
     ctx.run_ok("xlbctl", &["delete", "--all"])?;
     ctx.run_ok("xlbctl", &["unload"])?;
     let out = xlb::rmmod()?;
