@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Weights: what `balance.h` needs to pick exactly and smoothly.
 
-use crate::config::model::{Cluster, Lb};
+use crate::config::model::Cluster;
 use crate::intf::{self, xlb_cluster, xlb_endpoint};
 use crate::numbers::Numbers;
 
@@ -61,11 +61,7 @@ pub fn records(
     let equal = endpoints.iter().all(|e| e.weight == 1);
     let record = xlb_cluster {
         number: numbers.cluster(&cluster.name)?,
-        lb: match cluster.lb {
-            Lb::RoundRobin => intf::XLB_LB_ROUND_ROBIN,
-            Lb::Random => intf::XLB_LB_RANDOM,
-            Lb::LeastRequest => intf::XLB_LB_LEAST_REQUEST,
-        },
+        lb: cluster.lb.number(),
         choices: cluster.lb_options.choices,
         endpoint: first,
         endpoint_count: u32::try_from(endpoints.len()).ok()?,

@@ -38,21 +38,16 @@ pub fn cluster(field: Field<'_>, place: String) -> Option<Cluster> {
 }
 
 fn lb(field: Field<'_>) -> Option<Lb> {
-    match field.text()? {
-        "round_robin" => Some(Lb::RoundRobin),
-        "random" => Some(Lb::Random),
-        "least_request" => Some(Lb::LeastRequest),
-        name @ ("ring_hash" | "maglev" | "ewma") => {
-            field.wrong(format!(
-                "{name} is not supported yet: write round_robin, random or least_request"
-            ));
-            None
-        }
-        _ => {
-            field.wrong("unknown balancing: write round_robin, random or least_request");
-            None
-        }
+    let word = field.text()?;
+    let lb = Lb::named(word);
+    match word {
+        _ if lb.is_some() => {}
+        "ring_hash" | "maglev" | "ewma" => field.wrong(format!(
+            "{word} is not supported yet: write round_robin, random or least_request"
+        )),
+        _ => field.wrong("unknown balancing: write round_robin, random or least_request"),
     }
+    lb
 }
 
 fn endpoints(field: Field<'_>) -> Vec<Endpoint> {

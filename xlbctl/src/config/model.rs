@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::decode::{duration_text, parse_duration_ms};
+use crate::intf;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -182,12 +183,29 @@ pub enum Lb {
 }
 
 impl Lb {
+    /// Each with its word in a file, and its number in `bpf/blob.h`.
+    const ALL: [(Lb, &'static str, u32); 3] = [
+        (Lb::RoundRobin, "round_robin", intf::XLB_LB_ROUND_ROBIN),
+        (Lb::Random, "random", intf::XLB_LB_RANDOM),
+        (Lb::LeastRequest, "least_request", intf::XLB_LB_LEAST_REQUEST),
+    ];
+
+    fn row(self) -> (Lb, &'static str, u32) {
+        let row = Lb::ALL.into_iter().find(|(lb, ..)| *lb == self);
+        row.unwrap_or(Lb::ALL[0])
+    }
+
     pub fn name(self) -> &'static str {
-        match self {
-            Lb::RoundRobin => "round_robin",
-            Lb::Random => "random",
-            Lb::LeastRequest => "least_request",
-        }
+        self.row().1
+    }
+
+    pub fn number(self) -> u32 {
+        self.row().2
+    }
+
+    pub fn named(word: &str) -> Option<Lb> {
+        let row = Lb::ALL.into_iter().find(|(_, name, _)| *name == word);
+        row.map(|(lb, ..)| lb)
     }
 }
 
