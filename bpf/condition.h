@@ -8,7 +8,7 @@ _Static_assert((int)XLB_PLACE_HEADER == (int)XLB_NAMED_HEADER &&
 		       (int)XLB_PLACE_COOKIE == (int)XLB_NAMED_COOKIE,
 	       "a place is handed to bpf_xlb_named()");
 
-static __always_inline bool contains(struct xlb_request *req, void *blob, struct xlb_blob *head,
+static __always_inline bool contains(struct xlb_exchange *ex, void *blob, struct xlb_blob *head,
 				     struct xlb_condition *c, __u32 field, void *values)
 {
 	if (c->needle) {
@@ -16,20 +16,20 @@ static __always_inline bool contains(struct xlb_request *req, void *blob, struct
 		int found;
 
 		needle = blob_record(blob, head->needle_page, c->needle, struct xlb_needle);
-		found = needle ? bpf_xlb_search(req, field, blob, needle) : -1;
+		found = needle ? bpf_xlb_search(ex, field, blob, needle) : -1;
 		if (found >= 0)
 			return found;
 	}
-	return bpf_xlb_contains(req, XLB_FIELD_FROM(field, 0), values, XLB_PAGE_BYTES,
+	return bpf_xlb_contains(ex, XLB_FIELD_FROM(field, 0), values, XLB_PAGE_BYTES,
 				XLB_OFF_LEN(c->value_offset, c->value_bytes)) == 1;
 }
 
-static __always_inline bool value_holds(struct xlb_request *req, void *blob, struct xlb_blob *head,
+static __always_inline bool value_holds(struct xlb_exchange *ex, void *blob, struct xlb_blob *head,
 					struct xlb_condition *c, __u32 field)
 {
 	__u32 from = 0, bytes, wanted = c->value_bytes;
 	__u64 off_len = XLB_OFF_LEN(c->value_offset, wanted);
-	int len = bpf_xlb_len(req, field);
+	int len = bpf_xlb_len(ex, field);
 	void *values;
 
 	if (len < 0)
@@ -51,12 +51,11 @@ static __always_inline bool value_holds(struct xlb_request *req, void *blob, str
 		from = bytes - wanted;
 		break;
 	case XLB_CONDITION_CONTAINS:
-		return contains(req, blob, head, c, field, values);
+		return contains(ex, blob, head, c, field, values);
 	default:
 		return false;
 	}
-	return bpf_xlb_equal(req, XLB_FIELD_FROM(field, from), values, XLB_PAGE_BYTES, off_len) ==
-	       1;
+	return bpf_xlb_equal(ex, XLB_FIELD_FROM(field, from), values, XLB_PAGE_BYTES, off_len) == 1;
 }
 
 /* Does the condition at `index` hold? */
@@ -81,14 +80,14 @@ __noinline int condition_holds(unsigned long long *ctx __arg_ctx, __u64 generati
 
 		if (!names)
 			return false;
-		field = bpf_xlb_named(req, c->place, names, XLB_PAGE_BYTES,
+		field = bpf_xlb_named(EXCHANGE(ctx), c->place, names, XLB_PAGE_BYTES,
 				      XLB_OFF_LEN(c->name_offset, c->name_bytes));
 	}
 	if (field < 0)
 		return c->kind == XLB_CONDITION_ABSENT;
 	if (c->kind == XLB_CONDITION_ABSENT || c->kind == XLB_CONDITION_PRESENT)
 		return c->kind == XLB_CONDITION_PRESENT;
-	return value_holds(req, blob, head, c, field);
+	return value_holds(EXCHANGE(ctx), blob, head, c, field);
 }
 
 #endif /* XLB_CONDITION_H */

@@ -12,7 +12,7 @@ __noinline __u32 find_suffix(unsigned long long *ctx __arg_ctx, __u64 generation
 	bpf_for(label, 0, XLB_MAX_LABELS) {
 		__u64 found;
 
-		dot = bpf_xlb_find(req, XLB_FIELD_HOST, dot, '.');
+		dot = bpf_xlb_find(EXCHANGE(ctx), XLB_FIELD_HOST, dot, '.');
 		if (dot < 0)
 			break;
 		/* "*" stands for one byte at least. */
@@ -35,7 +35,7 @@ __noinline __u32 find_prefix(unsigned long long *ctx __arg_ctx, __u64 generation
 
 	/* From the left: the last hit is the longest prefix. */
 	bpf_for(label, 0, XLB_MAX_LABELS) {
-		dot = bpf_xlb_find(req, XLB_FIELD_HOST, dot, '.');
+		dot = bpf_xlb_find(EXCHANGE(ctx), XLB_FIELD_HOST, dot, '.');
 		if (dot < 0 || (__u32)dot >= max_bytes)
 			break;
 		dot++;

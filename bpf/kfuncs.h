@@ -10,20 +10,20 @@ extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym;
 
 extern int bpf_xlb_accept(struct bpf_sock_addr_kern *ctx, __u32 service) __ksym;
 
-extern __u64 bpf_xlb_hash(struct xlb_request *req, __u32 field, __u32 from, __u32 to) __ksym;
-extern int bpf_xlb_find(struct xlb_request *req, __u32 field, __u32 from, __u32 byte) __ksym;
-extern int bpf_xlb_len(struct xlb_request *req, __u32 field) __ksym;
-extern int bpf_xlb_equal(struct xlb_request *req, __u64 field_from, const void *buf, __u32 buf__sz,
+extern __u64 bpf_xlb_hash(struct xlb_exchange *ex, __u32 field, __u32 from, __u32 to) __ksym;
+extern int bpf_xlb_find(struct xlb_exchange *ex, __u32 field, __u32 from, __u32 byte) __ksym;
+extern int bpf_xlb_len(struct xlb_exchange *ex, __u32 field) __ksym;
+extern int bpf_xlb_equal(struct xlb_exchange *ex, __u64 field_from, const void *buf, __u32 buf__sz,
 			 __u64 off_len) __ksym;
-extern int bpf_xlb_contains(struct xlb_request *req, __u64 field_from, const void *buf,
+extern int bpf_xlb_contains(struct xlb_exchange *ex, __u64 field_from, const void *buf,
 			    __u32 buf__sz, __u64 off_len) __ksym;
-extern int bpf_xlb_needles(struct xlb_request *req, __u32 count) __ksym;
-extern int bpf_xlb_search(struct xlb_request *req, __u32 field, void *pages__map,
+extern int bpf_xlb_needles(struct xlb_exchange *ex, __u32 count) __ksym;
+extern int bpf_xlb_search(struct xlb_exchange *ex, __u32 field, void *pages__map,
 			  const struct xlb_needle *needle) __ksym;
-extern int bpf_xlb_fields(struct xlb_request *req, __u32 kinds) __ksym;
-extern int bpf_xlb_want(struct xlb_request *req, __u32 kind, const void *buf, __u32 buf__sz,
+extern int bpf_xlb_fields(struct xlb_exchange *ex, __u32 kinds) __ksym;
+extern int bpf_xlb_want(struct xlb_exchange *ex, __u32 kind, const void *buf, __u32 buf__sz,
 			__u64 off_len) __ksym;
-extern int bpf_xlb_named(struct xlb_request *req, __u32 kind, const void *buf, __u32 buf__sz,
+extern int bpf_xlb_named(struct xlb_exchange *ex, __u32 kind, const void *buf, __u32 buf__sz,
 			 __u64 off_len) __ksym;
 
 extern int bpf_xlb_ctl(struct xlb_ctl *ctl, __u32 ctl__sz, void *buf, __u32 buf__sz) __ksym;

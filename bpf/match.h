@@ -83,7 +83,7 @@ __noinline __u32 scan_prefixes(unsigned long long *ctx __arg_ctx, __u64 generati
 
 		if (from >= bytes)
 			break;
-		slash = bpf_xlb_find(req, XLB_FIELD_PATH, from, '/');
+		slash = bpf_xlb_find(EXCHANGE(ctx), XLB_FIELD_PATH, from, '/');
 		end = slash < 0 ? bytes : (__u32)slash;
 		if (end > vh->max_prefix_bytes)
 			break;
@@ -120,7 +120,7 @@ __noinline int want_names(unsigned long long *ctx __arg_ctx, __u64 generation, _
 		names = blob_page(blob, c->name_page);
 		if (!names)
 			break;
-		if (bpf_xlb_want(req, c->place, names, XLB_PAGE_BYTES,
+		if (bpf_xlb_want(EXCHANGE(ctx), c->place, names, XLB_PAGE_BYTES,
 				 XLB_OFF_LEN(c->name_offset, c->name_bytes)) == -EAGAIN)
 			return true;
 	}
@@ -138,12 +138,12 @@ static __always_inline __u32 find_route(unsigned long long *ctx, void *blob, str
 
 	if (!vh)
 		return XLB_NONE;
-	if (vh->named && bpf_xlb_fields(REQUEST(ctx), vh->named))
+	if (vh->named && bpf_xlb_fields(EXCHANGE(ctx), vh->named))
 		return XLB_LATER;
 	if (vh->want_count && want_names(ctx, head->generation, vh->want_list, vh->want_count))
 		return XLB_LATER;
 	if (vh->flags & XLB_VHOST_NEEDLES &&
-	    bpf_xlb_needles(REQUEST(ctx), head->needle_count) == -EAGAIN)
+	    bpf_xlb_needles(EXCHANGE(ctx), head->needle_count) == -EAGAIN)
 		return XLB_LATER;
 	if (vh->any_count)
 		best = walk_list(ctx, blob, head, vh->any_list, vh->any_count, best);

@@ -206,7 +206,7 @@ refuse:
 }
 
 SEC("struct_ops/route")
-int BPF_PROG(route, struct xlb_request *req, struct xlb_decision *dec)
+int BPF_PROG(route, struct xlb_exchange *ex, struct xlb_request *req, struct xlb_decision *dec)
 {
 	struct xlb_blob *head;
 	void *blob = blob_now(req, &head);
@@ -227,7 +227,7 @@ int BPF_PROG(route, struct xlb_request *req, struct xlb_decision *dec)
 }
 
 SEC("struct_ops/pick")
-int BPF_PROG(pick, struct xlb_request *req, struct xlb_decision *dec)
+int BPF_PROG(pick, struct xlb_exchange *ex, struct xlb_request *req, struct xlb_decision *dec)
 {
 	struct xlb_blob *head;
 	void *blob = blob_now(req, &head);
@@ -270,7 +270,8 @@ __noinline int count(unsigned long long *ctx __arg_ctx, __u32 number, __u64 gene
 }
 
 SEC("struct_ops/done")
-void BPF_PROG(done, struct xlb_request *req, struct xlb_decision *dec, struct xlb_result *res)
+void BPF_PROG(done, struct xlb_exchange *ex, struct xlb_request *req, struct xlb_decision *dec,
+	      struct xlb_result *res)
 {
 	__u64 generation = dec->cookie[0] - epoch;
 	struct xlb_blob *head;
@@ -294,9 +295,10 @@ void BPF_PROG(done, struct xlb_request *req, struct xlb_decision *dec, struct xl
 
 /* As the module's BTF has it; libbpf matches members by name. */
 struct xlb_policy {
-	int (*route)(struct xlb_request *req, struct xlb_decision *dec);
-	int (*pick)(struct xlb_request *req, struct xlb_decision *dec);
-	void (*done)(struct xlb_request *req, struct xlb_decision *dec, struct xlb_result *res);
+	int (*route)(struct xlb_exchange *ex, struct xlb_request *req, struct xlb_decision *dec);
+	int (*pick)(struct xlb_exchange *ex, struct xlb_request *req, struct xlb_decision *dec);
+	void (*done)(struct xlb_exchange *ex, struct xlb_request *req, struct xlb_decision *dec,
+		     struct xlb_result *res);
 	__u32 abi;
 	char name[16];
 };

@@ -12,8 +12,9 @@
 #define XLB_WALK_H
 
 /* The arguments of route(), pick() and done(), by position. */
-#define REQUEST(ctx) ((struct xlb_request *)(ctx)[0])
-#define RESULT(ctx) ((struct xlb_result *)(ctx)[2])
+#define EXCHANGE(ctx) ((struct xlb_exchange *)(ctx)[0])
+#define REQUEST(ctx) ((struct xlb_request *)(ctx)[1])
+#define RESULT(ctx) ((struct xlb_result *)(ctx)[3])
 
 static __always_inline void *blob_page(void *blob, __u32 page)
 {
@@ -62,12 +63,12 @@ static __always_inline void *blob_of(struct xlb_request *req, __u64 generation,
 }
 
 /* Is field[from, from + bytes) the string at page, offset? */
-static __always_inline bool blob_equal(void *blob, struct xlb_request *req, __u32 field, __u32 from,
+static __always_inline bool blob_equal(void *blob, struct xlb_exchange *ex, __u32 field, __u32 from,
 				       __u32 page, __u32 offset, __u32 bytes)
 {
 	void *string = blob_page(blob, page);
 
-	return string && bpf_xlb_equal(req, XLB_FIELD_FROM(field, from), string, XLB_PAGE_BYTES,
+	return string && bpf_xlb_equal(ex, XLB_FIELD_FROM(field, from), string, XLB_PAGE_BYTES,
 				       XLB_OFF_LEN(offset, bytes)) == 1;
 }
 
@@ -80,7 +81,7 @@ __noinline __u64 index_find(unsigned long long *ctx __arg_ctx, __u64 generation,
 	struct xlb_request *req = REQUEST(ctx);
 	__u32 from = from_field & 0xffffff, field = from_field >> 24;
 	__u32 scope = to_scope, to = to_scope >> 32;
-	__u64 hash = bpf_xlb_hash(req, field, from, to);
+	__u64 hash = bpf_xlb_hash(EXCHANGE(ctx), field, from, to);
 	__u32 home = XLB_HOME(hash, scope);
 	struct xlb_blob *head;
 	void *blob = blob_of(req, generation, &head);
@@ -97,8 +98,8 @@ __noinline __u64 index_find(unsigned long long *ctx __arg_ctx, __u64 generation,
 			break;
 		if (entry->hash == hash && entry->scope == scope &&
 		    entry->string_bytes == to - from &&
-		    blob_equal(blob, req, field, from, entry->string_page, entry->string_offset,
-			       entry->string_bytes))
+		    blob_equal(blob, EXCHANGE(ctx), field, from, entry->string_page,
+			       entry->string_offset, entry->string_bytes))
 			return ((__u64)entry->count << 32) | entry->value;
 	}
 	return XLB_ABSENT;

@@ -7,6 +7,7 @@
 //! that changes between two calls one may be shown twice or missed.
 
 use kernel::prelude::*;
+use xlb_engine::Reason;
 
 use crate::pool::table;
 use crate::psock::{self, leave, list};
@@ -19,16 +20,20 @@ use crate::sys;
 unsafe extern "C" fn xlb_control(ctl: *mut sys::xlb_ctl, buf: *mut u8, len: u32) -> i32 {
     // SAFETY: By the contract; BPF gives each call its own memory.
     let ctl = unsafe { &mut *ctl };
-    if ctl.abi != sys::XLB_ABI {
+    let abi = core::mem::replace(&mut ctl.abi, sys::XLB_ABI);
+    ctl.abi_oldest = sys::XLB_ABI_OLDEST;
+    if !(sys::XLB_ABI_OLDEST..=sys::XLB_ABI).contains(&abi) {
         return -(kernel::bindings::EPROTO as i32);
     }
     let mut out = Records {
         buf,
         left: len as usize,
         count: 0,
+        record_bytes: 0,
     };
     let result = match ctl.op {
         sys::XLB_CTL_INFO => info(&mut out),
+        sys::XLB_CTL_COUNTS => counts(ctl, &mut out),
         sys::XLB_CTL_SOCKETS => sockets(ctl, &mut out),
         sys::XLB_CTL_POOLS => pools(ctl, &mut out),
         sys::XLB_CTL_CLOSE_IDLE => {
@@ -46,6 +51,7 @@ unsafe extern "C" fn xlb_control(ctl: *mut sys::xlb_ctl, buf: *mut u8, len: u32)
         _ => Err(EINVAL),
     };
     ctl.count = out.count;
+    ctl.record_bytes = out.record_bytes;
     match result {
         Ok(()) => 0,
         Err(e) => e.to_errno(),
@@ -57,12 +63,14 @@ struct Records {
     buf: *mut u8,
     left: usize,
     count: u32,
+    record_bytes: u32,
 }
 
 impl Records {
     /// Appends `record`; false when it does not fit.
     fn push<T: Copy>(&mut self, record: &T) -> bool {
         let size = size_of::<T>();
+        self.record_bytes = size as u32;
         if self.left < size {
             return false;
         }
@@ -83,23 +91,53 @@ impl Records {
 }
 
 fn info(out: &mut Records) -> Result {
-    let mut info = KBox::new(sys::xlb_info::default(), GFP_KERNEL)?;
-    info.abi = sys::XLB_ABI;
-    // SAFETY: 16 bytes, as the function wants.
-    info.policy = u32::from(unsafe { sys::xlb_policy_name(info.policy_name.as_mut_ptr()) } != 0);
-    for (to, from) in info
-        .module_version
-        .iter_mut()
-        .zip(crate::VERSION.as_bytes())
-    {
-        *to = *from;
-    }
-    // SAFETY: Adds to the arrays of `info`.
-    unsafe { sys::xlb_counters_read(&mut *info) };
-    if out.push(&*info) {
+    let mut info = sys::xlb_info {
+        abi: sys::XLB_ABI,
+        ..sys::xlb_info::default()
+    };
+    // SAFETY: Writes to `info`.
+    unsafe { sys::xlb_policy_describe(&mut info) };
+    name(&mut info.module_version, crate::VERSION.as_bytes());
+    if out.push(&info) {
         Ok(())
     } else {
         Err(ENOSPC)
+    }
+}
+
+/// Counters, gauges and reasons, then what the engine has refused, by reason. The cursor is the number of the next one.
+fn counts(ctl: &mut sys::xlb_ctl, out: &mut Records) -> Result {
+    // SAFETY: A constant.
+    let named = u64::from(unsafe { sys::xlb_counts() });
+    loop {
+        let mut count = sys::xlb_count::default();
+        if let Some(reason) = ctl.cursor.checked_sub(named) {
+            let Some(reason) = Reason::ALL.get(reason as usize) else {
+                break;
+            };
+            count.kind = sys::XLB_COUNT_ENGINE;
+            // SAFETY: The shim checks the range.
+            count.value = unsafe { sys::xlb_engine_count(*reason as u32) };
+            name(&mut count.name, reason.name().as_bytes());
+        } else {
+            // SAFETY: Writes to `count`.
+            unsafe { sys::xlb_count_read(ctl.cursor as u32, &mut count) };
+        }
+        if !out.push(&count) {
+            ctl.more = 1;
+            return Ok(());
+        }
+        ctl.cursor += 1;
+    }
+    ctl.more = 0;
+    Ok(())
+}
+
+/// Writes as much of `text` as fits in front of the last byte, which stays 0.
+fn name<T: From<u8>>(to: &mut [T], text: &[u8]) {
+    let room = to.len().saturating_sub(1);
+    for (to, from) in to.iter_mut().take(room).zip(text) {
+        *to = T::from(*from);
     }
 }
 

@@ -70,12 +70,7 @@ fn tables(bpf: &Path, intf: &Path, out: &Path) {
         "COUNTERS",
         &rows(&intf, "XLB_COUNTERS"),
         |row| match row {
-            [_, name, kind, help] => {
-                format!(
-                    "Counter {{ name: \"{name}\", gauge: {}, help: {help} }}",
-                    kind == "gauge"
-                )
-            }
+            [_, name, _, help] => format!("Counter {{ name: \"{name}\", help: {help} }}"),
             _ => panic!("XLB_COUNTERS: {row:?}"),
         },
     );
@@ -84,7 +79,7 @@ fn tables(bpf: &Path, intf: &Path, out: &Path) {
         "STATS",
         &rows(&blob, "XLB_STATS"),
         |row| match row {
-            [name, help] => format!("Counter {{ name: \"{name}\", gauge: false, help: {help} }}"),
+            [name, help] => format!("Counter {{ name: \"{name}\", help: {help} }}"),
             _ => panic!("XLB_STATS: {row:?}"),
         },
     );

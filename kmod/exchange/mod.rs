@@ -215,11 +215,13 @@ impl Exchange {
         // SAFETY: Reads the clock.
         let now = unsafe { sys::xlb_now_ns() };
         let result = sys::xlb_result {
+            size: size_of::<sys::xlb_result>() as u32,
+            status: answer.status,
             request_bytes: self.request_bytes,
             response_bytes: answer.bytes,
             latency_ns: now.saturating_sub(self.started_ns),
-            status: answer.status,
             reason,
+            reserved0: 0,
         };
         count::add(sys::XLB_COUNTER_REQUEST_BYTES, self.request_bytes as i64);
         count::add(sys::XLB_COUNTER_RESPONSE_BYTES, answer.bytes as i64);

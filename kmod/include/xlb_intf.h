@@ -5,8 +5,12 @@
  * This file is the one definition of every structure that crosses a boundary:
  * the C shim and the BPF programs include it, the module's Rust and xlbctl get
  * it through bindgen.  Widths are fixed, padding is explicit, and the sizes are
- * asserted, because the three sides are built at different times.  A change to
- * anything here raises XLB_ABI; the module refuses a policy of another ABI.
+ * asserted, because the three sides are built at different times.
+ *
+ * A change to anything here raises XLB_ABI, and `versions` beside this file records it (a test of
+ * xlbctl compares them).  The module takes policies and xlbctl's from XLB_ABI_OLDEST up to its own.
+ * So that this range can be wide, structures only grow, at their ends, and say how long they are; numbers of
+ * enums are never used again; and counters go by their names.  What breaks that raises XLB_ABI_OLDEST too.
  *
  *   direction            what                           context
  *   module -> BPF        struct xlb_policy (struct_ops)  process, in RCU
@@ -21,7 +25,8 @@
 #include <linux/types.h>
 #endif
 
-#define XLB_ABI 5
+#define XLB_ABI 6
+#define XLB_ABI_OLDEST 6
 
 /* --- Requests -------------------------------------------------------------- */
 
@@ -84,11 +89,21 @@ struct xlb_needle {
 
 #define XLB_MAX_NEEDLES 4194304
 
+/*
+ * An exchange, one request and its response, as the module knows it.  Programs hand it on to the kfuncs; what is in it is
+ * the module's alone.
+ */
+struct xlb_exchange {
+	__u64 reserved0;
+};
+
 /* The request that route() and pick() decide on.  Read-only to BPF. */
 struct xlb_request {
+	__u32 size; /* of this structure, as the module knows it */
+	__u32 service; /* as given to bpf_xlb_accept() */
 	__u64 cgroup_id; /* cgroup v2 id of the socket */
 	__u64 now_ns; /* CLOCK_MONOTONIC at the end of the head */
-	__u32 service; /* as given to bpf_xlb_accept() */
+	__u32 reserved0;
 	__u32 attempt; /* 0, or n for the n-th pick() of this request */
 	__u32 method; /* enum xlb_method */
 	__u32 head_bytes;
@@ -99,7 +114,8 @@ struct xlb_request {
 	__u16 flags; /* XLB_REQ_* */
 	__u64 upgrade; /* FNV-1a of the protocol asked for, in lower case; 0: none */
 };
-_Static_assert(sizeof(struct xlb_request) == 56, "read by BPF programs of the same ABI");
+_Static_assert(sizeof(struct xlb_request) == 64,
+	       "read by BPF programs of an ABI from the oldest on");
 
 #define XLB_REQ_HAS_BODY 0x0001
 
@@ -125,18 +141,21 @@ _Static_assert(sizeof(struct xlb_pool_limits) == 32, "embedded in struct xlb_dec
  * `endpoint` and `cookie`.
  */
 struct xlb_decision {
+	__u32 size; /* of this structure, as the module knows it */
 	/* route() */
 	__u32 route;
 	__u32 cluster;
-	__u64 cookie[2]; /* the policy's own, from route() to pick() and done() */
 	/* route() and pick() */
+	__u32 endpoint; /* the policy's own number of the endpoint */
+	__u64 cookie[2]; /* the policy's own, from route() to pick() and done() */
 	__u8 addr[16]; /* network order; IPv4 as ::ffff:a.b.c.d */
 	__u16 port; /* host order */
 	__u16 flags; /* XLB_DECISION_*; route() sets them */
-	__u32 endpoint; /* the policy's own number of the endpoint */
+	__u32 reserved0;
 	struct xlb_pool_limits pool;
 };
-_Static_assert(sizeof(struct xlb_decision) == 80, "written by BPF programs of the same ABI");
+_Static_assert(sizeof(struct xlb_decision) == 88,
+	       "written by BPF programs of an ABI from the oldest on");
 
 /* The path is forwarded in its normal form; without this as it came, or refused. */
 #define XLB_DECISION_FORWARD_NORMAL 0x0001
@@ -145,13 +164,16 @@ _Static_assert(sizeof(struct xlb_decision) == 80, "written by BPF programs of th
 
 /* How a request ended; done() gets it exactly once for each endpoint that was given. */
 struct xlb_result {
+	__u32 size; /* of this structure, as the module knows it */
+	__u32 status; /* of the final response; 0 if there was none */
 	__u64 request_bytes; /* head and body, towards the endpoint */
 	__u64 response_bytes; /* head and body, from the endpoint */
 	__u64 latency_ns; /* end of request head to end of response, or to the failure */
-	__u32 status; /* of the final response; 0 if there was none */
 	__u32 reason; /* enum xlb_reason; XLB_REASON_OK when the endpoint answered */
+	__u32 reserved0;
 };
-_Static_assert(sizeof(struct xlb_result) == 32, "read by BPF programs of the same ABI");
+_Static_assert(sizeof(struct xlb_result) == 40,
+	       "read by BPF programs of an ABI from the oldest on");
 
 /*
  * Why XLB itself answered, or ended, an exchange.  NAME is the counter, the value of
@@ -195,10 +217,12 @@ enum xlb_reason {
  * comes to BPF through the module's BTF:
  *
  *	struct xlb_policy {
- *		int (*route)(struct xlb_request *req, struct xlb_decision *dec);
- *		int (*pick)(struct xlb_request *req, struct xlb_decision *dec);
- *		void (*done)(struct xlb_request *req, struct xlb_decision *dec,
- *			     struct xlb_result *res);
+ *		int (*route)(struct xlb_exchange *ex, struct xlb_request *req,
+ *			     struct xlb_decision *dec);
+ *		int (*pick)(struct xlb_exchange *ex, struct xlb_request *req,
+ *			    struct xlb_decision *dec);
+ *		void (*done)(struct xlb_exchange *ex, struct xlb_request *req,
+ *			     struct xlb_decision *dec, struct xlb_result *res);
  *		__u32 abi;
  *		char name[16];
  *	};
@@ -215,43 +239,43 @@ enum xlb_reason {
  *
  *	int bpf_xlb_accept(struct bpf_sock_addr_kern *ctx, __u32 service);
  *
- * kfuncs for route() and pick(); offsets are in bytes of the field; `req` must
+ * kfuncs for route() and pick(); offsets are in bytes of the field; `ex` must
  * be the argument the program was called with:
  *
  *	FNV-1a (64 bit) of field[from, to); 0 when out of range
- *	__u64 bpf_xlb_hash(struct xlb_request *req, __u32 field, __u32 from, __u32 to);
+ *	__u64 bpf_xlb_hash(struct xlb_exchange *ex, __u32 field, __u32 from, __u32 to);
  *	offset of the first `byte` at or after `from`; -ENOENT
- *	int bpf_xlb_find(struct xlb_request *req, __u32 field, __u32 from, __u32 byte);
+ *	int bpf_xlb_find(struct xlb_exchange *ex, __u32 field, __u32 from, __u32 byte);
  *	the length of the field; -ENOENT when absent
- *	int bpf_xlb_len(struct xlb_request *req, __u32 field);
+ *	int bpf_xlb_len(struct xlb_exchange *ex, __u32 field);
  *	1 when field[from, from + len) equals buf[off, off + len), else 0
- *	int bpf_xlb_equal(struct xlb_request *req, __u64 field_from,
+ *	int bpf_xlb_equal(struct xlb_exchange *ex, __u64 field_from,
  *			  const void *buf, __u32 buf__sz, __u64 off_len);
  *	1 when buf[off, off + len) is somewhere in field[from, end), else 0; linear in both
- *	int bpf_xlb_contains(struct xlb_request *req, __u64 field_from,
+ *	int bpf_xlb_contains(struct xlb_exchange *ex, __u64 field_from,
  *			     const void *buf, __u32 buf__sz, __u64 off_len);
  *	0 when there is a table of the named parts of all `kinds`; -EAGAIN when route() must
  *	return XLB_REASON_RETRIED first: it is there when it is called again
- *	int bpf_xlb_fields(struct xlb_request *req, __u32 kinds);
+ *	int bpf_xlb_fields(struct xlb_exchange *ex, __u32 kinds);
  *	0 when a query parameter or cookie of that name will be found together with the others
  *	that were named so, in one search; -EAGAIN as bpf_xlb_fields()
- *	int bpf_xlb_want(struct xlb_request *req, __u32 kind, const void *buf, __u32 buf__sz,
+ *	int bpf_xlb_want(struct xlb_exchange *ex, __u32 kind, const void *buf, __u32 buf__sz,
  *			 __u64 off_len);
  *	the field number of the part of a kind that is named buf[off, off + len); headers
  *	are compared without case; -ENOENT when absent.  Headers need bpf_xlb_fields() first;
  *	without it and bpf_xlb_want() each search for another part goes over all of them, and makes the
  *	number that the one before has returned void
- *	int bpf_xlb_named(struct xlb_request *req, __u32 kind, const void *buf, __u32 buf__sz,
+ *	int bpf_xlb_named(struct xlb_exchange *ex, __u32 kind, const void *buf, __u32 buf__sz,
  *			  __u64 off_len);
  *
  *	0 when there is room for what bpf_xlb_search() finds: bits 0 to count - 1; -EAGAIN as
  *	bpf_xlb_fields(); -EINVAL when that is more than XLB_MAX_NEEDLES
- *	int bpf_xlb_needles(struct xlb_request *req, __u32 count);
+ *	int bpf_xlb_needles(struct xlb_exchange *ex, __u32 count);
  *	whether a needle is somewhere in the field: 1 or 0.  The first of those that are searched for
  *	together is asked for in one pass over the field, linear in it, and the others have their
  *	answers then.  -ENOENT when there is no such field, -EINVAL without room for its bits, or
  *	when what it says is not in the map, an array
- *	int bpf_xlb_search(struct xlb_request *req, __u32 field, void *pages__map,
+ *	int bpf_xlb_search(struct xlb_exchange *ex, __u32 field, void *pages__map,
  *			   const struct xlb_needle *needle);
  *
  * off_len is XLB_OFF_LEN(off, len) and field_from is XLB_FIELD_FROM(field, from):
@@ -267,10 +291,11 @@ enum xlb_reason {
  *
  * Returns 0 or -errno.  `cursor` starts at 0 and is carried from call to call
  * until `more` is 0; `count` is the number of records written to buf.  May sleep.
- * Wants CAP_NET_ADMIN and CAP_BPF in the initial user namespace.
+ * Wants CAP_NET_ADMIN and CAP_BPF in the initial user namespace.  `ctl__sz` says how long the caller knows
+ * the structure to be: what it lacks is 0 to the module, what the module lacks is left as it was.
  */
 struct xlb_ctl {
-	__u32 abi; /* in: XLB_ABI; -EPROTO when it is not the module's */
+	__u32 abi; /* in: XLB_ABI; out: the module's.  -EPROTO when the module does not take it */
 	__u32 op; /* in: enum xlb_ctl_op */
 	__u64 cursor; /* in, out */
 	__u32 count; /* out */
@@ -279,13 +304,16 @@ struct xlb_ctl {
 	__u16 port; /* in: host order */
 	__u16 reserved0;
 	__u32 service; /* in: END_SOCKETS: only of this service, or XLB_ANY */
+	__u32 record_bytes; /* out: of each record; a longer one than is known begins with it */
+	__u32 abi_oldest; /* out: the module's XLB_ABI_OLDEST */
 };
-_Static_assert(sizeof(struct xlb_ctl) == 48, "passed by xlbctl of the same ABI");
+_Static_assert(sizeof(struct xlb_ctl) == 56, "passed by xlbctl of an ABI from the oldest on");
 
 #define XLB_ANY 0xffffffffu
 
 enum xlb_ctl_op {
 	XLB_CTL_INFO = 0, /* one struct xlb_info */
+	XLB_CTL_COUNTS = 6, /* struct xlb_count, one for each counter, gauge and reason */
 	XLB_CTL_SOCKETS =
 		1, /* struct xlb_socket_info, one for each socket that keeps the module in place */
 	XLB_CTL_POOLS = 2, /* struct xlb_pool_info, one per pool */
@@ -296,7 +324,7 @@ enum xlb_ctl_op {
 
 /*
  * Counters of the module; each is a __u64 since insmod, summed over CPUs.
- * Gauges are live numbers.  The reasons follow in xlb_info.reasons[].
+ * Gauges are live numbers.  Their names are what xlbctl knows them by.
  */
 #define XLB_COUNTERS(X)                                                                   \
 	X(PSOCKS, psocks, gauge, "client sockets that XLB serves now")                    \
@@ -333,15 +361,30 @@ enum xlb_counter {
 /* Room for the engine's own reasons (engine/src/reason.rs), by number. */
 #define XLB_ENGINE_REASONS 96
 
+enum xlb_count_kind {
+	XLB_COUNT_COUNTER = 0, /* XLB_COUNTERS */
+	XLB_COUNT_GAUGE = 1,
+	XLB_COUNT_REASON = 2, /* XLB_REASONS: exchanges that ended so */
+	XLB_COUNT_ENGINE = 3, /* refused by the engine for this reason */
+};
+
+struct xlb_count {
+	char name[40];
+	__u64 value;
+	__u32 kind; /* enum xlb_count_kind */
+	__u32 reserved0;
+};
+_Static_assert(sizeof(struct xlb_count) == 56, "read by xlbctl of an ABI from the oldest on");
+
 struct xlb_info {
 	__u32 abi;
 	__u32 policy; /* 1 when a policy is attached */
 	char policy_name[16];
 	char module_version[32];
-	__u64 counters[XLB_COUNTER_COUNT];
-	__u64 reasons[XLB_REASON_COUNT];
-	__u64 engine_reasons[XLB_ENGINE_REASONS];
+	__u32 policy_abi;
+	__u32 reserved0;
 };
+_Static_assert(sizeof(struct xlb_info) == 64, "read by xlbctl of an ABI from the oldest on");
 
 enum xlb_socket_state {
 	XLB_SOCKET_IDLE = 0, /* between requests */
@@ -369,7 +412,7 @@ struct xlb_socket_info {
 	__u16 endpoint_port;
 	__u32 endpoint_id; /* xlb_decision.endpoint */
 };
-_Static_assert(sizeof(struct xlb_socket_info) == 88, "read by xlbctl of the same ABI");
+_Static_assert(sizeof(struct xlb_socket_info) == 88, "read by xlbctl of an ABI from the oldest on");
 
 struct xlb_pool_info {
 	__u64 cgroup_id;
@@ -399,6 +442,6 @@ struct xlb_pool_info {
 	__u8 tos;
 	__u8 reserved0[7];
 };
-_Static_assert(sizeof(struct xlb_pool_info) == 144, "read by xlbctl of the same ABI");
+_Static_assert(sizeof(struct xlb_pool_info) == 144, "read by xlbctl of an ABI from the oldest on");
 
 #endif /* XLB_INTF_H */

@@ -13,10 +13,10 @@ use crate::sys;
 
 /// # Safety
 ///
-/// `req` is the argument of the policy's program, during its call.
-unsafe fn view<'a>(req: *const sys::xlb_request) -> &'a View {
+/// `ex` is the argument of the policy's program, during its call.
+unsafe fn view<'a>(ex: *const sys::xlb_exchange) -> &'a View {
     // SAFETY: By the function's contract; the view is not written during a call.
-    unsafe { Question::of_request(req).view() }
+    unsafe { Question::of(ex).view() }
 }
 
 /// # Safety
@@ -24,13 +24,13 @@ unsafe fn view<'a>(req: *const sys::xlb_request) -> &'a View {
 /// Called by `bpf_xlb_hash()`.
 #[no_mangle]
 unsafe extern "C" fn xlb_field_hash(
-    req: *const sys::xlb_request,
+    ex: *const sys::xlb_exchange,
     n: u32,
     from: u32,
     to: u32,
 ) -> u64 {
     // SAFETY: The verifier lets programs pass their own argument only.
-    let field = unsafe { view(req) }.field(n);
+    let field = unsafe { view(ex) }.field(n);
     field
         .and_then(|f| f.get(from as usize..to as usize))
         .map_or(0, fnv1a)
@@ -41,13 +41,13 @@ unsafe extern "C" fn xlb_field_hash(
 /// Called by `bpf_xlb_find()`.
 #[no_mangle]
 unsafe extern "C" fn xlb_field_find(
-    req: *const sys::xlb_request,
+    ex: *const sys::xlb_exchange,
     n: u32,
     from: u32,
     byte: u32,
 ) -> i32 {
     // SAFETY: As in `xlb_field_hash`.
-    let field = unsafe { view(req) }.field(n);
+    let field = unsafe { view(ex) }.field(n);
     let at = field
         .and_then(|f| f.get(from as usize..))
         .and_then(|rest| rest.iter().position(|b| u32::from(*b) == byte));
@@ -61,9 +61,9 @@ unsafe extern "C" fn xlb_field_find(
 ///
 /// Called by `bpf_xlb_len()`.
 #[no_mangle]
-unsafe extern "C" fn xlb_field_len(req: *const sys::xlb_request, n: u32) -> i32 {
+unsafe extern "C" fn xlb_field_len(ex: *const sys::xlb_exchange, n: u32) -> i32 {
     // SAFETY: As in `xlb_field_hash`.
-    match unsafe { view(req) }.field(n) {
+    match unsafe { view(ex) }.field(n) {
         Some(field) => i32::try_from(field.len()).unwrap_or(i32::MAX),
         None => NOT_FOUND,
     }
@@ -73,9 +73,9 @@ unsafe extern "C" fn xlb_field_len(req: *const sys::xlb_request, n: u32) -> i32 
 ///
 /// # Safety
 ///
-/// `req` is the argument of the policy's program, during its call; `buf` is valid for `len` bytes.
+/// `ex` is the argument of the policy's program, during its call; `buf` is valid for `len` bytes.
 unsafe fn compare(
-    req: *const sys::xlb_request,
+    ex: *const sys::xlb_exchange,
     n: u32,
     from: u32,
     buf: *const u8,
@@ -83,7 +83,7 @@ unsafe fn compare(
     how: impl FnOnce(&[u8], &[u8]) -> bool,
 ) -> bool {
     // SAFETY: As in `xlb_field_hash`.
-    let field = unsafe { view(req) }.field(n);
+    let field = unsafe { view(ex) }.field(n);
     // SAFETY: By the function's contract.
     let with = unsafe { core::slice::from_raw_parts(buf, len as usize) };
     let rest = field.and_then(|f| f.get(from as usize..));
@@ -95,14 +95,14 @@ unsafe fn compare(
 /// Called by `bpf_xlb_equal()`; `buf` is valid for `len` bytes, which the shim has checked.
 #[no_mangle]
 unsafe extern "C" fn xlb_field_equal(
-    req: *const sys::xlb_request,
+    ex: *const sys::xlb_exchange,
     n: u32,
     from: u32,
     buf: *const u8,
     len: u32,
 ) -> i32 {
     // SAFETY: By the function's contract.
-    i32::from(unsafe { compare(req, n, from, buf, len, <[u8]>::starts_with) })
+    i32::from(unsafe { compare(ex, n, from, buf, len, <[u8]>::starts_with) })
 }
 
 /// # Safety
@@ -110,23 +110,23 @@ unsafe extern "C" fn xlb_field_equal(
 /// Called by `bpf_xlb_contains()`; `buf` is valid for `len` bytes, which the shim has checked.
 #[no_mangle]
 unsafe extern "C" fn xlb_field_contains(
-    req: *const sys::xlb_request,
+    ex: *const sys::xlb_exchange,
     n: u32,
     from: u32,
     buf: *const u8,
     len: u32,
 ) -> i32 {
     // SAFETY: By the function's contract.
-    i32::from(unsafe { compare(req, n, from, buf, len, search::contains) })
+    i32::from(unsafe { compare(ex, n, from, buf, len, search::contains) })
 }
 
 /// # Safety
 ///
 /// Called by `bpf_xlb_needles()`.
 #[no_mangle]
-unsafe extern "C" fn xlb_field_needles(req: *const sys::xlb_request, count: u32) -> i32 {
+unsafe extern "C" fn xlb_field_needles(ex: *const sys::xlb_exchange, count: u32) -> i32 {
     // SAFETY: As in `xlb_field_hash`.
-    let view = unsafe { view(req) };
+    let view = unsafe { view(ex) };
     if view.has_needles(count) {
         return 0;
     }
@@ -143,14 +143,14 @@ unsafe extern "C" fn xlb_field_needles(req: *const sys::xlb_request, count: u32)
 /// Called by `bpf_xlb_search()`; the tables have as many records as `needle` says, which the shim has checked.
 #[no_mangle]
 unsafe extern "C" fn xlb_field_search(
-    req: *const sys::xlb_request,
+    ex: *const sys::xlb_exchange,
     n: u32,
     needle: &sys::xlb_needle,
     states: *const sys::xlb_search_state,
     shorter: *const u32,
 ) -> i32 {
     // SAFETY: As in `xlb_field_hash`.
-    let view = unsafe { view(req) };
+    let view = unsafe { view(ex) };
     let Some(field) = view.field(n) else {
         return NOT_FOUND;
     };
@@ -247,9 +247,9 @@ impl search::Automata for Tables {
 ///
 /// Called by `bpf_xlb_fields()`.
 #[no_mangle]
-unsafe extern "C" fn xlb_field_want(req: *const sys::xlb_request, kinds: u32) -> i32 {
+unsafe extern "C" fn xlb_field_want(ex: *const sys::xlb_exchange, kinds: u32) -> i32 {
     // SAFETY: As in `xlb_field_hash`.
-    let view = unsafe { view(req) };
+    let view = unsafe { view(ex) };
     if view.has(kinds) {
         return 0;
     }
@@ -265,13 +265,13 @@ unsafe extern "C" fn xlb_field_want(req: *const sys::xlb_request, kinds: u32) ->
 /// Called by `bpf_xlb_want()`; `name` is valid for `len` bytes, which the shim has checked.
 #[no_mangle]
 unsafe extern "C" fn xlb_field_want_named(
-    req: *const sys::xlb_request,
+    ex: *const sys::xlb_exchange,
     kind: u32,
     name: *const u8,
     len: u32,
 ) -> i32 {
     // SAFETY: As in `xlb_field_hash`.
-    let view = unsafe { view(req) };
+    let view = unsafe { view(ex) };
     // SAFETY: By the function's contract.
     view.want(kind, unsafe {
         core::slice::from_raw_parts(name, len as usize)
@@ -283,13 +283,13 @@ unsafe extern "C" fn xlb_field_want_named(
 /// Called by `bpf_xlb_named()`; `name` is valid for `len` bytes, which the shim has checked.
 #[no_mangle]
 unsafe extern "C" fn xlb_field_named(
-    req: *const sys::xlb_request,
+    ex: *const sys::xlb_exchange,
     kind: u32,
     name: *const u8,
     len: u32,
 ) -> i32 {
     // SAFETY: As in `xlb_field_hash`.
-    let view = unsafe { view(req) };
+    let view = unsafe { view(ex) };
     // SAFETY: By the function's contract.
     let name = unsafe { core::slice::from_raw_parts(name, len as usize) };
     match view.named(kind, name) {

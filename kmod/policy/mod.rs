@@ -23,13 +23,15 @@ const ROUNDS: u32 = 8;
 
 /// Before anything was decided.
 pub(crate) const NO_DECISION: sys::xlb_decision = sys::xlb_decision {
+    size: size_of::<sys::xlb_decision>() as u32,
     route: 0,
     cluster: 0,
+    endpoint: 0,
     cookie: [0; 2],
     addr: [0; 16],
     port: 0,
     flags: 0,
-    endpoint: 0,
+    reserved0: 0,
     pool: sys::xlb_pool_limits {
         min_idle: 0,
         max: 0,
@@ -67,7 +69,8 @@ pub(crate) struct Origin {
 ///
 /// It belongs to whoever has the exchange; while the policy is called nothing in it is written but cells.
 pub(crate) struct Question {
-    /// What the policy is given; the kfuncs come back from here.
+    /// What the policy hands on to the kfuncs, which come back from here.
+    handle: UnsafeCell<sys::xlb_exchange>,
     req: UnsafeCell<sys::xlb_request>,
     view: UnsafeCell<View>,
 }
@@ -78,6 +81,7 @@ unsafe impl Sync for Question {}
 impl Question {
     pub(crate) fn new() -> Self {
         Self {
+            handle: UnsafeCell::new(sys::xlb_exchange::default()),
             req: UnsafeCell::new(sys::xlb_request::default()),
             view: UnsafeCell::new(View::empty()),
         }
@@ -85,10 +89,10 @@ impl Question {
 
     /// # Safety
     ///
-    /// `req` is the pointer that the policy was called with, during that call.
-    unsafe fn of_request<'a>(req: *const sys::xlb_request) -> &'a Self {
-        // SAFETY: By the contract `req` is the field `req` of a live Question.
-        unsafe { &*req.byte_sub(offset_of!(Question, req)).cast::<Self>() }
+    /// `handle` is the pointer that the policy was called with, during that call.
+    unsafe fn of<'a>(handle: *const sys::xlb_exchange) -> &'a Self {
+        // SAFETY: By the contract it is the field of a live Question.
+        unsafe { &*handle.byte_sub(offset_of!(Question, handle)).cast::<Self>() }
     }
 
     /// # Safety
@@ -116,9 +120,11 @@ impl Question {
             flags |= sys::XLB_REQ_HAS_BODY;
         }
         let new = sys::xlb_request {
+            size: size_of::<sys::xlb_request>() as u32,
+            service: origin.service,
             cgroup_id: origin.cgroup_id,
             now_ns: origin.now_ns,
-            service: origin.service,
+            reserved0: 0,
             attempt: 0,
             method: head.method as u32,
             head_bytes: head.head_bytes - head.skip,
@@ -154,7 +160,7 @@ impl Question {
         let mut ret = unsafe {
             (*self.view.get()).show(request);
             (*self.req.get()).attempt = attempt;
-            sys::xlb_policy_pick(self.req.get(), decision)
+            sys::xlb_policy_pick(self.handle.get(), self.req.get(), decision)
         };
         if answer(ret, sys::XLB_REASON_NO_ENDPOINT) == sys::XLB_REASON_RETRIED {
             // The configuration that it was decided in is no more.
@@ -174,7 +180,9 @@ impl Question {
         mut result: sys::xlb_result,
     ) {
         // SAFETY: All three are valid for the call.
-        unsafe { sys::xlb_policy_done(self.req.get(), decision, &raw mut result) };
+        unsafe {
+            sys::xlb_policy_done(self.handle.get(), self.req.get(), decision, &raw mut result)
+        };
     }
 
     /// Calls `route`, and again when the configuration changed while it decided, or when it has asked for a table of the
@@ -189,7 +197,7 @@ impl Question {
             }
             view.forget_needles();
             // SAFETY: Both are valid for the call, and the view is set.
-            ret = unsafe { sys::xlb_policy_route(self.req.get(), decision) };
+            ret = unsafe { sys::xlb_policy_route(self.handle.get(), self.req.get(), decision) };
             if ret != sys::XLB_REASON_RETRIED as i32 {
                 break;
             }

@@ -23,9 +23,10 @@
 
 /* The policy as BPF programs implement it; see xlb_intf.h. */
 struct xlb_policy {
-	int (*route)(struct xlb_request *req, struct xlb_decision *dec);
-	int (*pick)(struct xlb_request *req, struct xlb_decision *dec);
-	void (*done)(struct xlb_request *req, struct xlb_decision *dec, struct xlb_result *res);
+	int (*route)(struct xlb_exchange *ex, struct xlb_request *req, struct xlb_decision *dec);
+	int (*pick)(struct xlb_exchange *ex, struct xlb_request *req, struct xlb_decision *dec);
+	void (*done)(struct xlb_exchange *ex, struct xlb_request *req, struct xlb_decision *dec,
+		     struct xlb_result *res);
 	__u32 abi;
 	char name[16];
 };
@@ -36,6 +37,12 @@ static struct xlb_policy __rcu *policy;
 /* The module's own BTF, from init(); only compared, never followed. */
 static const struct btf *module_btf;
 
+/*
+ * struct xlb_decision in it.  Modules cannot look a type up by its name (btf_find_by_name_kind() is not exported):
+ * so it is read off the first program that takes its argument, before which none can write to it.
+ */
+static u32 decision_id;
+
 const struct xlb_reply_row xlb_replies[XLB_REASON_COUNT] = {
 #define X(upper, lower, status, text) [XLB_REASON_##upper] = { #lower, sizeof(#lower) - 1, status },
 	XLB_REASONS(X)
@@ -44,7 +51,7 @@ const struct xlb_reply_row xlb_replies[XLB_REASON_COUNT] = {
 
 /* ---- calls from Rust -------------------------------------------------------- */
 
-int xlb_policy_route(struct xlb_request *req, struct xlb_decision *dec)
+int xlb_policy_route(struct xlb_exchange *ex, struct xlb_request *req, struct xlb_decision *dec)
 {
 	struct xlb_policy *p;
 	int ret = XLB_REASON_NO_POLICY;
@@ -52,12 +59,12 @@ int xlb_policy_route(struct xlb_request *req, struct xlb_decision *dec)
 	rcu_read_lock();
 	p = rcu_dereference(policy);
 	if (p)
-		ret = p->route(req, dec);
+		ret = p->route(ex, req, dec);
 	rcu_read_unlock();
 	return ret;
 }
 
-int xlb_policy_pick(struct xlb_request *req, struct xlb_decision *dec)
+int xlb_policy_pick(struct xlb_exchange *ex, struct xlb_request *req, struct xlb_decision *dec)
 {
 	struct xlb_policy *p;
 	int ret = XLB_REASON_NO_POLICY;
@@ -65,32 +72,35 @@ int xlb_policy_pick(struct xlb_request *req, struct xlb_decision *dec)
 	rcu_read_lock();
 	p = rcu_dereference(policy);
 	if (p)
-		ret = p->pick(req, dec);
+		ret = p->pick(ex, req, dec);
 	rcu_read_unlock();
 	return ret;
 }
 
-void xlb_policy_done(struct xlb_request *req, struct xlb_decision *dec, struct xlb_result *res)
+void xlb_policy_done(struct xlb_exchange *ex, struct xlb_request *req, struct xlb_decision *dec,
+		     struct xlb_result *res)
 {
 	struct xlb_policy *p;
 
 	rcu_read_lock();
 	p = rcu_dereference(policy);
 	if (p)
-		p->done(req, dec, res);
+		p->done(ex, req, dec, res);
 	rcu_read_unlock();
 }
 
-int xlb_policy_name(char name[16])
+void xlb_policy_describe(struct xlb_info *info)
 {
 	struct xlb_policy *p;
 
 	rcu_read_lock();
 	p = rcu_dereference(policy);
-	if (p)
-		memcpy(name, p->name, 16);
+	if (p) {
+		info->policy = 1;
+		info->policy_abi = p->abi;
+		memcpy(info->policy_name, p->name, sizeof(info->policy_name));
+	}
 	rcu_read_unlock();
-	return !!p;
 }
 
 /* ---- struct_ops ------------------------------------------------------------- */
@@ -106,27 +116,19 @@ static bool xlb_ops_is_valid_access(int off, int size, enum bpf_access_type type
 {
 	if (off < 0 || off >= sizeof(__u64) * MAX_BPF_FUNC_ARGS)
 		return false;
-	if (type != BPF_READ || off % size)
+	if (type != BPF_READ || off % size || !btf_ctx_access(off, size, type, prog, info))
 		return false;
-	return btf_ctx_access(off, size, type, prog, info);
+	/* The third argument of all programs. */
+	if (off == 2 * sizeof(__u64))
+		WRITE_ONCE(decision_id, info->btf_id);
+	return true;
 }
-
-/*
- * A policy may write anywhere into its decision, and nowhere else.  Modules cannot
- * look types up by name (btf_find_by_name_kind() is not exported), so the decision is
- * known as the structure of this module's BTF that has its size: programs can reach
- * three structures of that BTF, and their sizes differ.
- */
-static_assert(sizeof(struct xlb_decision) != sizeof(struct xlb_request));
-static_assert(sizeof(struct xlb_decision) != sizeof(struct xlb_result));
 
 static int xlb_ops_struct_access(struct bpf_verifier_log *log, const struct bpf_reg_state *reg,
 				 int off, int size)
 {
-	const struct btf_type *t = btf_type_by_id(reg->btf, reg->btf_id);
-
-	if (reg->btf != module_btf || !btf_type_is_struct(t) ||
-	    t->size != sizeof(struct xlb_decision)) {
+	/* A policy may write anywhere into its decision, and nowhere else. */
+	if (reg->btf != module_btf || reg->btf_id != READ_ONCE(decision_id)) {
 		bpf_log(log, "xlb: only struct xlb_decision may be written\n");
 		return -EACCES;
 	}
@@ -178,8 +180,9 @@ static int xlb_ops_validate(void *kdata)
 {
 	const struct xlb_policy *p = kdata;
 
-	if (p->abi != XLB_ABI) {
-		pr_warn("xlb: policy of ABI %u refused, this module has ABI %u\n", p->abi, XLB_ABI);
+	if (p->abi < XLB_ABI_OLDEST || p->abi > XLB_ABI) {
+		pr_warn("xlb: policy of ABI %u refused, this module takes %u to %u\n", p->abi,
+			XLB_ABI_OLDEST, XLB_ABI);
 		return -EPROTO;
 	}
 	return p->route && p->pick && p->done ? 0 : -EINVAL;
@@ -222,18 +225,20 @@ static int xlb_ops_update(void *kdata, void *old_kdata, struct bpf_link *link)
 	return err;
 }
 
-static int xlb_policy__route(struct xlb_request *req, struct xlb_decision *dec)
+static int xlb_policy__route(struct xlb_exchange *ex, struct xlb_request *req,
+			     struct xlb_decision *dec)
 {
 	return XLB_REASON_NO_POLICY;
 }
 
-static int xlb_policy__pick(struct xlb_request *req, struct xlb_decision *dec)
+static int xlb_policy__pick(struct xlb_exchange *ex, struct xlb_request *req,
+			    struct xlb_decision *dec)
 {
 	return XLB_REASON_NO_POLICY;
 }
 
-static void xlb_policy__done(struct xlb_request *req, struct xlb_decision *dec,
-			     struct xlb_result *res)
+static void xlb_policy__done(struct xlb_exchange *ex, struct xlb_request *req,
+			     struct xlb_decision *dec, struct xlb_result *res)
 {
 }
 
@@ -286,44 +291,43 @@ __bpf_kfunc int bpf_xlb_accept(struct bpf_sock_addr_kern *ctx, __u32 service)
 	return xlb_attach(ctx->sk, service);
 }
 
-__bpf_kfunc __u64 bpf_xlb_hash(struct xlb_request *req, __u32 field, __u32 from, __u32 to)
+__bpf_kfunc __u64 bpf_xlb_hash(struct xlb_exchange *ex, __u32 field, __u32 from, __u32 to)
 {
-	return xlb_field_hash(req, field, from, to);
+	return xlb_field_hash(ex, field, from, to);
 }
 
-__bpf_kfunc int bpf_xlb_find(struct xlb_request *req, __u32 field, __u32 from, __u32 byte)
+__bpf_kfunc int bpf_xlb_find(struct xlb_exchange *ex, __u32 field, __u32 from, __u32 byte)
 {
-	return xlb_field_find(req, field, from, byte);
+	return xlb_field_find(ex, field, from, byte);
 }
 
-__bpf_kfunc int bpf_xlb_len(struct xlb_request *req, __u32 field)
+__bpf_kfunc int bpf_xlb_len(struct xlb_exchange *ex, __u32 field)
 {
-	return xlb_field_len(req, field);
+	return xlb_field_len(ex, field);
 }
 
-__bpf_kfunc int bpf_xlb_equal(struct xlb_request *req, __u64 field_from, const void *buf,
+__bpf_kfunc int bpf_xlb_equal(struct xlb_exchange *ex, __u64 field_from, const void *buf,
 			      __u32 buf__sz, __u64 off_len)
 {
 	if (!is_in(off_len, buf__sz))
 		return 0;
-	return xlb_field_equal(req, field_from >> 32, field_from, buf + (off_len >> 32), off_len);
+	return xlb_field_equal(ex, field_from >> 32, field_from, buf + (off_len >> 32), off_len);
 }
 
-__bpf_kfunc int bpf_xlb_contains(struct xlb_request *req, __u64 field_from, const void *buf,
+__bpf_kfunc int bpf_xlb_contains(struct xlb_exchange *ex, __u64 field_from, const void *buf,
 				 __u32 buf__sz, __u64 off_len)
 {
 	if (!is_in(off_len, buf__sz))
 		return 0;
-	return xlb_field_contains(req, field_from >> 32, field_from, buf + (off_len >> 32),
-				  off_len);
+	return xlb_field_contains(ex, field_from >> 32, field_from, buf + (off_len >> 32), off_len);
 }
 
-__bpf_kfunc int bpf_xlb_needles(struct xlb_request *req, __u32 count)
+__bpf_kfunc int bpf_xlb_needles(struct xlb_exchange *ex, __u32 count)
 {
-	return xlb_field_needles(req, count);
+	return xlb_field_needles(ex, count);
 }
 
-__bpf_kfunc int bpf_xlb_search(struct xlb_request *req, __u32 field, void *pages__map,
+__bpf_kfunc int bpf_xlb_search(struct xlb_exchange *ex, __u32 field, void *pages__map,
 			       const struct xlb_needle *needle)
 {
 	/* What is in a map may change at any time. */
@@ -342,41 +346,46 @@ __bpf_kfunc int bpf_xlb_search(struct xlb_request *req, __u32 field, void *pages
 			   sizeof(__u32));
 	if (!states || !shorter)
 		return -EINVAL;
-	return xlb_field_search(req, field, &n, states, shorter);
+	return xlb_field_search(ex, field, &n, states, shorter);
 }
 
-__bpf_kfunc int bpf_xlb_fields(struct xlb_request *req, __u32 kinds)
+__bpf_kfunc int bpf_xlb_fields(struct xlb_exchange *ex, __u32 kinds)
 {
-	return xlb_field_want(req, kinds);
+	return xlb_field_want(ex, kinds);
 }
 
-__bpf_kfunc int bpf_xlb_want(struct xlb_request *req, __u32 kind, const void *buf, __u32 buf__sz,
+__bpf_kfunc int bpf_xlb_want(struct xlb_exchange *ex, __u32 kind, const void *buf, __u32 buf__sz,
 			     __u64 off_len)
 {
 	if (!is_in(off_len, buf__sz))
 		return -EINVAL;
-	return xlb_field_want_named(req, kind, buf + (off_len >> 32), off_len);
+	return xlb_field_want_named(ex, kind, buf + (off_len >> 32), off_len);
 }
 
-__bpf_kfunc int bpf_xlb_named(struct xlb_request *req, __u32 kind, const void *buf, __u32 buf__sz,
+__bpf_kfunc int bpf_xlb_named(struct xlb_exchange *ex, __u32 kind, const void *buf, __u32 buf__sz,
 			      __u64 off_len)
 {
 	if (!is_in(off_len, buf__sz))
 		return -ENOENT;
-	return xlb_field_named(req, kind, buf + (off_len >> 32), off_len);
+	return xlb_field_named(ex, kind, buf + (off_len >> 32), off_len);
 }
 
 __bpf_kfunc int bpf_xlb_ctl(struct xlb_ctl *ctl, __u32 ctl__sz, void *buf, __u32 buf__sz)
 {
+	struct xlb_ctl known = {};
+	int err;
+
 	/*
 	 * A BPF token may let a user namespace load and run programs; that is no right over
 	 * the sockets of the whole host.
 	 */
 	if (!capable(CAP_NET_ADMIN) || !capable(CAP_BPF))
 		return -EPERM;
-	if (ctl__sz != sizeof(*ctl))
-		return -EINVAL;
-	return xlb_control(ctl, buf, buf__sz);
+	/* BPF gives each call its own memory. */
+	memcpy(&known, ctl, min_t(__u32, ctl__sz, sizeof(known)));
+	err = xlb_control(&known, buf, buf__sz);
+	memcpy(ctl, &known, min_t(__u32, ctl__sz, sizeof(known)));
+	return err;
 }
 
 __bpf_kfunc_end_defs();

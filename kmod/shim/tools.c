@@ -284,17 +284,25 @@ struct counters {
 
 static DEFINE_PER_CPU(struct counters, counters);
 
+static const struct {
+	const char *name;
+	enum xlb_count_kind kind;
+} rows[] = {
+#define gauge XLB_COUNT_GAUGE
+#define counter XLB_COUNT_COUNTER
+#define X(upper, lower, kind, text) [XLB_COUNTER_##upper] = { #lower, kind },
+	XLB_COUNTERS(X)
+#undef X
+#undef gauge
+#undef counter
+};
+
 void xlb_counts_from(__u64 from)
 {
-	static const bool counts[] = {
-#define X(upper, lower, kind, text) [XLB_COUNTER_##upper] = #kind[0] == 'c',
-		XLB_COUNTERS(X)
-#undef X
-	};
 	int i;
 
 	for (i = 0; i < XLB_COUNTER_COUNT; i++)
-		if (counts[i])
+		if (rows[i].kind == XLB_COUNT_COUNTER)
 			this_cpu_add(counters.counters[i], from);
 	for (i = 0; i < XLB_REASON_COUNT; i++)
 		this_cpu_add(counters.reasons[i], from);
@@ -320,18 +328,39 @@ void xlb_count_engine(__u32 reason)
 		this_cpu_inc(counters.engine[reason]);
 }
 
-void xlb_counters_read(struct xlb_info *info)
+/* `at` is in the counters of one CPU. */
+static __u64 sum(const __u64 __percpu *at)
 {
-	const struct counters *c;
-	int cpu, i;
+	__u64 value = 0;
+	int cpu;
 
-	for_each_possible_cpu(cpu) {
-		c = per_cpu_ptr(&counters, cpu);
-		for (i = 0; i < XLB_COUNTER_COUNT; i++)
-			info->counters[i] += c->counters[i];
-		for (i = 0; i < XLB_REASON_COUNT; i++)
-			info->reasons[i] += c->reasons[i];
-		for (i = 0; i < XLB_ENGINE_REASONS; i++)
-			info->engine_reasons[i] += c->engine[i];
+	for_each_possible_cpu(cpu)
+		value += *per_cpu_ptr(at, cpu);
+	return value;
+}
+
+__u32 xlb_counts(void)
+{
+	return XLB_COUNTER_COUNT + XLB_REASON_COUNT;
+}
+
+void xlb_count_read(__u32 index, struct xlb_count *count)
+{
+	if (index < XLB_COUNTER_COUNT) {
+		count->value = sum(&counters.counters[index]);
+		count->kind = rows[index].kind;
+		strscpy(count->name, rows[index].name);
+		return;
 	}
+	index -= XLB_COUNTER_COUNT;
+	if (index >= XLB_REASON_COUNT)
+		return;
+	count->value = sum(&counters.reasons[index]);
+	count->kind = XLB_COUNT_REASON;
+	strscpy(count->name, xlb_replies[index].name);
+}
+
+__u64 xlb_engine_count(__u32 reason)
+{
+	return reason < XLB_ENGINE_REASONS ? sum(&counters.engine[reason]) : 0;
 }

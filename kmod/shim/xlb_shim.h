@@ -242,13 +242,16 @@ void xlb_count(__u32 counter, __s64 n); /* enum xlb_counter */
 void xlb_count_reason(__u32 reason); /* enum xlb_reason */
 void xlb_count_engine(__u32 reason); /* the engine's Reason */
 void xlb_counts_from(__u64 from); /* where counters, but not gauges, begin; once, at load */
-void xlb_counters_read(struct xlb_info *info);
+__u32 xlb_counts(void); /* how many there are with a name in C; those of the engine follow them */
+void xlb_count_read(__u32 index, struct xlb_count *count);
+__u64 xlb_engine_count(__u32 reason);
 
 /* policy.c: the attached struct_ops. */
-int xlb_policy_route(struct xlb_request *req, struct xlb_decision *dec);
-int xlb_policy_pick(struct xlb_request *req, struct xlb_decision *dec);
-void xlb_policy_done(struct xlb_request *req, struct xlb_decision *dec, struct xlb_result *res);
-int xlb_policy_name(char name[16]); /* 1 when one is attached */
+int xlb_policy_route(struct xlb_exchange *ex, struct xlb_request *req, struct xlb_decision *dec);
+int xlb_policy_pick(struct xlb_exchange *ex, struct xlb_request *req, struct xlb_decision *dec);
+void xlb_policy_done(struct xlb_exchange *ex, struct xlb_request *req, struct xlb_decision *dec,
+		     struct xlb_result *res);
+void xlb_policy_describe(struct xlb_info *info);
 
 /* XLB_REASONS as a table; status 0: no reply is made. */
 struct xlb_reply_row {
@@ -320,19 +323,19 @@ void xlb_reap(void);
 void xlb_net_exit(struct net *net);
 
 /* policy/kfuncs.rs: bodies of the kfuncs; see xlb_intf.h. */
-__u64 xlb_field_hash(const struct xlb_request *req, __u32 field, __u32 from, __u32 to);
-int xlb_field_find(const struct xlb_request *req, __u32 field, __u32 from, __u32 byte);
-int xlb_field_len(const struct xlb_request *req, __u32 field);
-int xlb_field_equal(const struct xlb_request *req, __u32 field, __u32 from, const __u8 *buf,
+__u64 xlb_field_hash(const struct xlb_exchange *ex, __u32 field, __u32 from, __u32 to);
+int xlb_field_find(const struct xlb_exchange *ex, __u32 field, __u32 from, __u32 byte);
+int xlb_field_len(const struct xlb_exchange *ex, __u32 field);
+int xlb_field_equal(const struct xlb_exchange *ex, __u32 field, __u32 from, const __u8 *buf,
 		    __u32 len);
-int xlb_field_contains(const struct xlb_request *req, __u32 field, __u32 from, const __u8 *buf,
+int xlb_field_contains(const struct xlb_exchange *ex, __u32 field, __u32 from, const __u8 *buf,
 		       __u32 len);
-int xlb_field_needles(const struct xlb_request *req, __u32 count);
-int xlb_field_search(const struct xlb_request *req, __u32 field, const struct xlb_needle *needle,
+int xlb_field_needles(const struct xlb_exchange *ex, __u32 count);
+int xlb_field_search(const struct xlb_exchange *ex, __u32 field, const struct xlb_needle *needle,
 		     const struct xlb_search_state *states, const __u32 *shorter);
-int xlb_field_want(const struct xlb_request *req, __u32 kinds);
-int xlb_field_want_named(const struct xlb_request *req, __u32 kind, const __u8 *name, __u32 len);
-int xlb_field_named(const struct xlb_request *req, __u32 kind, const __u8 *name, __u32 len);
+int xlb_field_want(const struct xlb_exchange *ex, __u32 kinds);
+int xlb_field_want_named(const struct xlb_exchange *ex, __u32 kind, const __u8 *name, __u32 len);
+int xlb_field_named(const struct xlb_exchange *ex, __u32 kind, const __u8 *name, __u32 len);
 
 /* control.rs */
 int xlb_control(struct xlb_ctl *ctl, __u8 *buf, __u32 len);

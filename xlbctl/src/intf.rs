@@ -24,11 +24,16 @@ pub struct Reason {
 /// A number that the module or the BPF programs count.
 pub struct Counter {
     pub name: &'static str,
-    pub gauge: bool,
     pub help: &'static str,
 }
 
 include!(concat!(env!("OUT_DIR"), "/tables.rs"));
+
+/// What a counter or gauge of the module says; nothing is known of a newer module's.
+pub fn counter_help(name: &str) -> &'static str {
+    let known = COUNTERS.iter().find(|counter| counter.name == name);
+    known.map_or("of a newer module than this xlbctl", |counter| counter.help)
+}
 
 const _: () = assert!(REASONS.len() == XLB_REASON_COUNT as usize);
 const _: () = assert!(COUNTERS.len() == XLB_COUNTER_COUNT as usize);
@@ -44,6 +49,17 @@ pub unsafe trait Pod: Copy + Default {
     fn bytes(&self) -> &[u8] {
         // SAFETY: the trait's contract: all bytes of the value are initialised.
         unsafe { std::slice::from_raw_parts((self as *const Self).cast(), size_of::<Self>()) }
+    }
+
+    /// As [`Pod::from_bytes`], of bytes whose writer knows fewer fields, or more: what is lacking is 0.
+    fn from_record(bytes: &[u8]) -> Self {
+        let mut value = Self::default();
+        let length = bytes.len().min(size_of::<Self>());
+        // SAFETY: both are that long; the trait's contract makes any bytes a value.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), (&raw mut value).cast::<u8>(), length);
+        }
+        value
     }
 
     /// From its first `size_of::<Self>()` bytes; `None` when there are fewer.
@@ -82,15 +98,24 @@ pod!(
     xlb_needle,
     xlb_socket_info,
     xlb_pool_info,
+    xlb_info,
+    xlb_count,
 );
-
-// SAFETY: 4 + 4 + 16 + 32 bytes, then __u64 arrays: no padding.
-unsafe impl Pod for xlb_info {}
 
 // SAFETY: a plain integer.
 unsafe impl Pod for u32 {}
 // SAFETY: a plain integer.
 unsafe impl Pod for u64 {}
+
+/// The text of a C array, up to its first 0.
+pub fn text(bytes: &[std::ffi::c_char]) -> String {
+    let bytes: Vec<u8> = bytes
+        .iter()
+        .map(|c| c.to_ne_bytes()[0])
+        .take_while(|b| *b != 0)
+        .collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
 
 /// The policy's address form: 16 bytes in network order, IPv4 mapped into IPv6.
 pub fn mapped(addr: std::net::IpAddr) -> [u8; 16] {
@@ -114,8 +139,71 @@ mod tests {
         assert_eq!(REASONS[XLB_REASON_NO_ROUTE as usize].name, "no_route");
         assert_eq!(REASONS[XLB_REASON_NO_ROUTE as usize].status, 404);
         assert_eq!(COUNTERS[XLB_COUNTER_ACCEPTED as usize].name, "accepted");
-        assert!(COUNTERS[XLB_COUNTER_PSOCKS as usize].gauge);
         assert_eq!(STATS[0].name, "requests");
+    }
+
+    /// The text of a header without comments, and what is one word apart is so by one space.
+    fn meaning(header: &str) -> String {
+        let mut text = String::new();
+        let mut rest = header;
+        while let Some((before, comment)) = rest.split_once("/*") {
+            text += before;
+            rest = comment.split_once("*/").expect("comments end").1;
+        }
+        text += rest;
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    /// A header that both sides of a boundary are built from does not change without its version.
+    fn check(header: &str, versions: &str, name: &str, version: u32) {
+        let hash = xlb_engine::hash::fnv1a(meaning(header).as_bytes());
+        let recorded: Vec<(u32, &str)> = versions
+            .lines()
+            .filter_map(|line| line.strip_prefix(name)?.trim().split_once(' '))
+            .map(|(version, hash)| (version.parse().expect("a number"), hash))
+            .collect();
+        assert!(
+            recorded.windows(2).all(|pair| pair[0].0 < pair[1].0),
+            "{name}: a version is recorded once"
+        );
+        let now = format!("{hash:016x}");
+        assert_eq!(
+            recorded.last(),
+            Some(&(version, now.as_str())),
+            "the header has changed: raise {name}, and record `{name} {} {now}` in `versions`",
+            version + 1
+        );
+    }
+
+    #[test]
+    fn headers_do_not_change_without_their_version() {
+        check(
+            include_str!("../../kmod/include/xlb_intf.h"),
+            include_str!("../../kmod/include/versions"),
+            "XLB_ABI",
+            XLB_ABI,
+        );
+        check(
+            include_str!("../../bpf/blob.h"),
+            include_str!("../../bpf/versions"),
+            "XLB_LAYOUT",
+            XLB_LAYOUT,
+        );
+    }
+
+    #[test]
+    fn records_of_other_lengths() {
+        let mut long = xlb_vip {
+            service: 7,
+            cgroup_levels: 1,
+            flags: 2,
+        }
+        .bytes()
+        .to_vec();
+        long.extend([0xff; 9]);
+        assert_eq!(xlb_vip::from_record(&long).flags, 2);
+        let short = xlb_vip::from_record(&long[..6]);
+        assert_eq!((short.service, short.cgroup_levels, short.flags), (7, 1, 0));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 //! Why the engine refused bytes: one reason for each rule, and one name for counter, trace and reply.
 //!
-//! A reason's number is its place in `xlb_info.engine_reasons` (`xlb_intf.h`): append, never reorder.
+//! A reason's number is its place in the module's counters: append, never reorder.
 
 /// What the client is answered.  Bytes from an endpoint are always `upstream_protocol` to the client, whatever
 /// the class: fields and chunks obey the same rules both ways.

@@ -187,7 +187,11 @@ impl Lb {
     const ALL: [(Lb, &'static str, u32); 3] = [
         (Lb::RoundRobin, "round_robin", intf::XLB_LB_ROUND_ROBIN),
         (Lb::Random, "random", intf::XLB_LB_RANDOM),
-        (Lb::LeastRequest, "least_request", intf::XLB_LB_LEAST_REQUEST),
+        (
+            Lb::LeastRequest,
+            "least_request",
+            intf::XLB_LB_LEAST_REQUEST,
+        ),
     ];
 
     fn row(self) -> (Lb, &'static str, u32) {

@@ -8,7 +8,9 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::ProgramInput;
 
 use crate::error::{Context, Error};
-use crate::intf::{self, xlb_ctl, xlb_ctl_call, xlb_info, xlb_pool_info, xlb_socket_info, Pod};
+use crate::intf::{
+    self, xlb_count, xlb_ctl, xlb_ctl_call, xlb_info, xlb_pool_info, xlb_socket_info, Pod,
+};
 
 mod skel {
     include!(concat!(env!("OUT_DIR"), "/ctl.skel.rs"));
@@ -16,6 +18,37 @@ mod skel {
 
 // linux/errno.h
 const EPROTO: i32 = 71;
+
+/// A number that the module counts, of whatever version it is.
+pub struct Count {
+    pub name: String,
+    /// `XLB_COUNT_*`
+    pub kind: u32,
+    pub value: u64,
+}
+
+/// All of them.
+pub struct Counts(Vec<Count>);
+
+impl Counts {
+    pub fn of(&self, kind: u32) -> impl Iterator<Item = &Count> {
+        self.0.iter().filter(move |count| count.kind == kind)
+    }
+
+    /// Counters and gauges.
+    pub fn counters(&self) -> impl Iterator<Item = &Count> {
+        self.0
+            .iter()
+            .filter(|count| matches!(count.kind, intf::XLB_COUNT_COUNTER | intf::XLB_COUNT_GAUGE))
+    }
+
+    /// That with a name; 0 when the module has none.
+    pub fn get(&self, name: &str) -> u64 {
+        self.counters()
+            .find(|count| count.name == name)
+            .map_or(0, |count| count.value)
+    }
+}
 
 /// The loaded control program.  Each xlbctl loads it anew: nothing is pinned.
 pub struct Ctl {
@@ -54,12 +87,9 @@ impl Ctl {
             .context("cannot ask the module")?;
         // The program returns 0 or -errno.
         let status = i32::from_ne_bytes(output.return_value.to_ne_bytes());
+        *ctl = xlb_ctl::from_bytes(&context).unwrap_or(*ctl);
         if status == -EPROTO {
-            return Err(Error::system(format!(
-                "the loaded kernel module speaks another ABI than this xlbctl (ABI {}): \
-                 install both from one build",
-                intf::XLB_ABI
-            )));
+            return Err(Error::system(other_abi(ctl.abi)));
         }
         if status != 0 {
             return Err(Error::system(format!(
@@ -68,7 +98,6 @@ impl Ctl {
                 nix::errno::Errno::from_raw(-status)
             )));
         }
-        *ctl = xlb_ctl::from_bytes(&context).unwrap_or(*ctl);
         Ok(context.split_off(offset_of!(xlb_ctl_call, buf)))
     }
 
@@ -78,8 +107,19 @@ impl Ctl {
             ..xlb_ctl::default()
         };
         let bytes = self.call(&mut ctl)?;
-        xlb_info::from_bytes(&bytes)
-            .ok_or_else(|| Error::system("the module's answer is too short"))
+        let length = bytes.len().min(ctl.record_bytes as usize);
+        Ok(xlb_info::from_record(&bytes[..length]))
+    }
+
+    /// What the module has counted.
+    pub fn counts(&self) -> Result<Counts, Error> {
+        let counts = self.list::<xlb_count>(intf::XLB_CTL_COUNTS)?;
+        let counts = counts.iter().map(|count| Count {
+            name: intf::text(&count.name),
+            kind: count.kind,
+            value: count.value,
+        });
+        Ok(Counts(counts.collect()))
     }
 
     pub fn sockets(&self) -> Result<Vec<xlb_socket_info>, Error> {
@@ -100,9 +140,9 @@ impl Ctl {
             let bytes = self.call(&mut ctl)?;
             records.extend(
                 bytes
-                    .chunks_exact(size_of::<T>())
+                    .chunks_exact((ctl.record_bytes as usize).max(1))
                     .take(ctl.count as usize)
-                    .filter_map(T::from_bytes),
+                    .map(T::from_record),
             );
             if ctl.more == 0 {
                 return Ok(records);
@@ -145,5 +185,40 @@ impl Ctl {
                 return Ok(sum);
             }
         }
+    }
+}
+
+/// What to say, and to do, about a module that does not take this xlbctl.
+fn other_abi(module: u32) -> String {
+    let mine = intf::XLB_ABI;
+    if module < mine {
+        format!(
+            "the loaded kernel module is older than this xlbctl (ABI {module}, xlbctl has {mine}): \
+             unload it with the xlbctl that it came with, and load the module of this one; nothing was changed"
+        )
+    } else {
+        format!(
+            "this xlbctl is older than the loaded kernel module (ABI {mine}, the module has {module}): \
+             use the xlbctl that came with the module; nothing was changed"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_older_is_said_and_what_to_do() {
+        let older = other_abi(intf::XLB_ABI - 1);
+        assert!(
+            older.contains("module is older") && older.contains("load the module"),
+            "{older}"
+        );
+        let newer = other_abi(intf::XLB_ABI + 1);
+        assert!(
+            newer.contains("xlbctl is older") && newer.contains("use the xlbctl"),
+            "{newer}"
+        );
     }
 }

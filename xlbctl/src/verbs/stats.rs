@@ -12,9 +12,9 @@ use super::get::route_name;
 use crate::cli::{Output, Stats, StatsOutput};
 use crate::document::Document;
 use crate::error::Error;
-use crate::intf::{xlb_info, Counter, COUNTERS, REASONS, STATS};
+use crate::intf::{self, STATS};
 use crate::kernel::counts::{Counts, Reader};
-use crate::kernel::ctl::Ctl;
+use crate::kernel::ctl::{self, Ctl};
 use crate::numbers::route_key;
 use crate::output::{emit, print, table};
 
@@ -69,7 +69,7 @@ fn once(output: StatsOutput) -> Result<(), Error> {
     let (maps, document) = applied()?;
     let rows = rows(&document, &mut Reader::new(&maps));
     match output {
-        StatsOutput::Prometheus => print(&prometheus(&rows, &Ctl::open()?.info()?)),
+        StatsOutput::Prometheus => print(&prometheus(&rows, &Ctl::open()?.counts()?)),
         StatsOutput::Table => emit(Output::Table, &rows, |rows| text(rows)),
         StatsOutput::Json => emit(Output::Json, &rows, |_| String::new()),
         StatsOutput::Yaml => emit(Output::Yaml, &rows, |_| String::new()),
@@ -174,7 +174,7 @@ fn text(rows: &[Row]) -> String {
 }
 
 /// <https://prometheus.io/docs/instrumenting/exposition_formats/>
-fn prometheus(rows: &[Row], info: &xlb_info) -> String {
+fn prometheus(rows: &[Row], counts: &ctl::Counts) -> String {
     let mut out = String::new();
     for kind in ["service", "route", "cluster", "endpoint"] {
         for (n, stat) in STATS.iter().enumerate() {
@@ -197,14 +197,14 @@ fn prometheus(rows: &[Row], info: &xlb_info) -> String {
             sample(&mut out, "xlb_endpoint_outstanding", &row.labels(), n);
         }
     }
-    for (Counter { name, gauge, help }, value) in COUNTERS.iter().zip(info.counters) {
-        let (name, kind) = if *gauge {
-            (format!("xlb_{name}"), "gauge")
+    for count in counts.counters() {
+        let (name, kind) = if count.kind == intf::XLB_COUNT_GAUGE {
+            (format!("xlb_{}", count.name), "gauge")
         } else {
-            (format!("xlb_{name}_total"), "counter")
+            (format!("xlb_{}_total", count.name), "counter")
         };
-        head(&mut out, &name, kind, help);
-        sample(&mut out, &name, &[], value);
+        head(&mut out, &name, kind, intf::counter_help(&count.name));
+        sample(&mut out, &name, &[], count.value);
     }
     head(
         &mut out,
@@ -212,12 +212,12 @@ fn prometheus(rows: &[Row], info: &xlb_info) -> String {
         "counter",
         "exchanges by how they ended",
     );
-    for (reason, value) in REASONS.iter().zip(info.reasons) {
+    for reason in counts.of(intf::XLB_COUNT_REASON) {
         sample(
             &mut out,
             "xlb_reason_total",
-            &[("reason", reason.name)],
-            value,
+            &[("reason", &reason.name)],
+            reason.value,
         );
     }
     out

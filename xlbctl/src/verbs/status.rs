@@ -11,9 +11,9 @@ use super::pins::{lines, pins, Pin};
 use crate::cli::Format;
 use crate::document::Document;
 use crate::error::Error;
-use crate::intf::{xlb_info, Counter, Reason, COUNTERS, REASONS};
+use crate::intf::{self, xlb_info, Reason, REASONS};
 use crate::kernel::commit::Maps;
-use crate::kernel::ctl::Ctl;
+use crate::kernel::ctl::{Count, Counts, Ctl};
 use crate::kernel::{cgroup, lock, preflight, programs};
 use crate::output;
 
@@ -33,9 +33,12 @@ struct Status {
     /// Instructions that the verifier walked for each program: a measure of its cost to load.
     verified_insns: BTreeMap<String, u32>,
     connects: BTreeMap<&'static str, u64>,
-    counters: BTreeMap<&'static str, u64>,
-    reasons: BTreeMap<&'static str, u64>,
-    engine_reasons: BTreeMap<&'static str, u64>,
+    counters: BTreeMap<String, u64>,
+    reasons: BTreeMap<String, u64>,
+    engine_reasons: BTreeMap<String, u64>,
+    /// Their names in the module's order.
+    #[serde(skip)]
+    order: Vec<String>,
 }
 
 /// How long another xlbctl is waited for.
@@ -90,9 +93,9 @@ fn look() -> Status {
     if !status.problems.is_empty() {
         return status;
     }
-    match Ctl::open().and_then(|ctl| Ok((ctl.info()?, ctl.sockets()?))) {
-        Ok((info, sockets)) => {
-            module(&mut status, &info);
+    match Ctl::open().and_then(|ctl| Ok((ctl.info()?, ctl.counts()?, ctl.sockets()?))) {
+        Ok((info, counts, sockets)) => {
+            module(&mut status, &info, &counts);
             status.pinned_by = pins(&sockets, info.policy != 0);
         }
         Err(err) => status.problems.push(plain(&err)),
@@ -121,29 +124,22 @@ fn plain(err: &Error) -> String {
     err.to_string().trim_start_matches("xlbctl: ").to_owned()
 }
 
-fn module(status: &mut Status, info: &xlb_info) {
-    status.module = Some(c_text(&info.module_version));
+fn module(status: &mut Status, info: &xlb_info, counts: &Counts) {
+    status.module = Some(intf::text(&info.module_version));
     status.abi = Some(info.abi);
     if info.policy != 0 {
-        status.policy = Some(c_text(&info.policy_name));
+        status.policy = Some(intf::text(&info.policy_name));
     } else if programs::are_loaded() {
         status.problems.push(
             "no policy is attached to the module: run xlbctl unload, then apply again".to_owned(),
         );
     }
-    status.counters = COUNTERS.iter().map(|c| c.name).zip(info.counters).collect();
-    status.reasons = REASONS
-        .iter()
-        .map(|r| r.name)
-        .zip(info.reasons)
-        .filter(|(_, n)| *n > 0)
-        .collect();
-    status.engine_reasons = xlb_engine::Reason::ALL
-        .iter()
-        .map(|reason| reason.name())
-        .zip(info.engine_reasons)
-        .filter(|(_, n)| *n > 0)
-        .collect();
+    let entry = |count: &Count| (count.name.clone(), count.value);
+    let seen = |kind| counts.of(kind).filter(|count| count.value > 0).map(entry);
+    status.counters = counts.counters().map(entry).collect();
+    status.order = counts.counters().map(|count| count.name.clone()).collect();
+    status.reasons = seen(intf::XLB_COUNT_REASON).collect();
+    status.engine_reasons = seen(intf::XLB_COUNT_ENGINE).collect();
 }
 
 fn applied(status: &mut Status, maps: &Maps, document: &Document) {
@@ -187,15 +183,6 @@ fn applied(status: &mut Status, maps: &Maps, document: &Document) {
                 .to_owned(),
         );
     }
-}
-
-fn c_text(bytes: &[std::ffi::c_char]) -> String {
-    let bytes: Vec<u8> = bytes
-        .iter()
-        .map(|c| c.to_ne_bytes()[0])
-        .take_while(|b| *b != 0)
-        .collect();
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn text(status: &Status) -> String {
@@ -242,24 +229,23 @@ fn text(status: &Status) -> String {
     for (name, n) in &status.connects {
         line("connects", &format!("{name} {n}"));
     }
-    for Counter { name, help, .. } in &COUNTERS {
+    for name in &status.order {
         if let Some(n) = status.counters.get(name).filter(|n| **n > 0) {
+            let help = intf::counter_help(name);
             out.push_str(&format!("  {name:<16} {n:>14}  {help}\n"));
         }
     }
-    for Reason {
-        name,
-        status: code,
-        help,
-    } in REASONS.iter().skip(1)
-    {
-        if let Some(n) = status.reasons.get(name) {
-            let reply = if *code == 0 {
-                String::new()
-            } else {
-                format!("{code}: ")
-            };
-            out.push_str(&format!("  {name:<16} {n:>14}  {reply}{help}\n"));
+    for (name, n) in &status.reasons {
+        let known = REASONS.iter().find(|reason| reason.name == name);
+        let text = match known {
+            Some(Reason {
+                status: 0, help, ..
+            }) => (*help).to_owned(),
+            Some(Reason { status, help, .. }) => format!("{status}: {help}"),
+            None => String::new(),
+        };
+        if known.is_none_or(|reason| reason.name != "ok") {
+            out.push_str(&format!("  {name:<16} {n:>14}  {text}\n"));
         }
     }
     for (name, n) in &status.engine_reasons {

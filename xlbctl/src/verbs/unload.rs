@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::pins::{lines, pins};
 use crate::cli::Unload;
 use crate::error::Error;
-use crate::intf::{xlb_socket_info, XLB_COUNTER_PSOCKS};
+use crate::intf::xlb_socket_info;
 use crate::kernel::ctl::Ctl;
 use crate::kernel::lock::Lock;
 use crate::kernel::{preflight, programs};
@@ -90,12 +90,7 @@ fn wait_for_references() {
 }
 
 fn psocks(ctl: &Ctl) -> Result<u64, Error> {
-    let info = ctl.info()?;
-    Ok(info
-        .counters
-        .get(XLB_COUNTER_PSOCKS as usize)
-        .copied()
-        .unwrap_or(0))
+    Ok(ctl.counts()?.get("psocks"))
 }
 
 /// Ends the sockets and lets go of those that have ended; returns those that stay.  They need the policy
