@@ -19,7 +19,11 @@
 #endif
 
 /* Raised by every change to this file; xlbctl refuses to write into maps of another layout. */
+#ifdef XLB_NEXT_LAYOUT /* for tests of upgrades */
+#define XLB_LAYOUT 1000
+#else
 #define XLB_LAYOUT 5
+#endif
 
 #define XLB_PAGE_BYTES 4096
 #define XLB_NONE 0xffffffffu
@@ -54,6 +58,9 @@
 #define XLB_MAX_UPGRADES 16 /* protocols of one service */
 
 struct xlb_blob {
+#ifdef XLB_NEXT_LAYOUT
+	__u64 next[2];
+#endif
 	__u32 layout; /* XLB_LAYOUT */
 	__u32 number; /* of the service */
 	__u64 generation; /* of one load: the applies so far, with this one */
@@ -76,7 +83,9 @@ struct xlb_blob {
 	__u32 needle_count; /* with those that are none; 0: there is none */
 	__u64 upgrades[XLB_MAX_UPGRADES]; /* as in struct xlb_request; 0: none */
 };
+#ifndef XLB_NEXT_LAYOUT
 _Static_assert(sizeof(struct xlb_blob) == 208, "read by BPF of the same layout");
+#endif
 
 /* --- The index: one open-addressing hash table for hosts and paths ------------- */
 

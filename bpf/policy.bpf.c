@@ -37,6 +37,9 @@ char LICENSE[] SEC("license") = "GPL";
  */
 const volatile __u64 epoch = 0;
 
+/* Which programs these are.  Both are read from outside, in this order. */
+const volatile __u64 build = 0;
+
 /*
  * cookie[0]: epoch + generation; cookie[1]: number of the service, LOADED, index of the cluster,
  * high half first.

@@ -24,12 +24,34 @@ fn main() {
     for name in PROGRAMS {
         SkeletonBuilder::new()
             .source(bpf.join(format!("{name}.bpf.c")))
-            .clang_args(["-Wall", "-Werror", "-mcpu=v3"])
+            .clang_args(
+                ["-Wall", "-Werror", "-mcpu=v3"]
+                    .into_iter()
+                    .chain(defines()),
+            )
             .build_and_generate(out.join(format!("{name}.skel.rs")))
             .unwrap_or_else(|err| panic!("{name}.bpf.c: {err:#}"));
     }
+    fs::write(out.join("build.rs"), build(&out)).expect("OUT_DIR is writable");
     structs(&bpf, &intf, &out.join("intf.rs"));
     tables(&bpf, &intf, &out.join("tables.rs"));
+}
+
+/// The layout of blob.h that tests of upgrades take for the next one.
+fn defines() -> Option<&'static str> {
+    env::var_os("CARGO_FEATURE_NEXT_LAYOUT").map(|_| "-DXLB_NEXT_LAYOUT")
+}
+
+/// FNV-1a of the skeletons, with the programs in them.
+fn build(out: &Path) -> String {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for name in PROGRAMS {
+        let skeleton = fs::read(out.join(format!("{name}.skel.rs"))).expect("just made");
+        for byte in skeleton {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    format!("{hash:#018x}")
 }
 
 fn structs(bpf: &Path, intf: &Path, out: &Path) {
@@ -37,6 +59,7 @@ fn structs(bpf: &Path, intf: &Path, out: &Path) {
         .header(intf.display().to_string())
         .header(bpf.join("blob.h").display().to_string())
         .header(bpf.join("ctl.h").display().to_string())
+        .clang_args(defines())
         .allowlist_item("(xlb|XLB)_.*")
         .default_enum_style(bindgen::EnumVariation::Consts)
         .prepend_enum_name(false)

@@ -19,7 +19,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Load the BPF programs and attach them (apply does it when needed)
+    /// Load the BPF programs and attach them (apply does it when needed), or replace those of another version under load
     Load(Wait),
     /// Detach and remove the BPF programs and all configuration
     Unload(Unload),

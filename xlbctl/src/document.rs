@@ -54,12 +54,7 @@ impl Document {
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Document, Error> {
-        let broken = || {
-            Error::system("the applied document is broken: run xlbctl unload --force, then apply")
-        };
-        let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(broken)?;
-        let length = usize::try_from(u64::from_ne_bytes(*length)).map_err(|_| broken())?;
-        let json = rest.get(..length).ok_or_else(broken)?;
+        let json = Document::json(bytes)?;
         // The layout first: a document of another one may have other fields.
         #[derive(Deserialize)]
         struct Layout {
@@ -68,13 +63,28 @@ impl Document {
         let layout: Layout = serde_json::from_slice(json).map_err(|_| broken())?;
         if layout.layout != XLB_LAYOUT {
             return Err(Error::system(format!(
-                "what is loaded has layout {}, this xlbctl knows layout {XLB_LAYOUT}: \
-                 run xlbctl unload with the version that loaded it, then apply again",
+                "what is loaded has layout {}, this xlbctl knows layout {XLB_LAYOUT}: run xlbctl load, which replaces \
+                 the loaded policy by this xlbctl's and keeps what is applied",
                 layout.layout
             )));
         }
         serde_json::from_slice(json).map_err(|_| broken())
     }
+
+    /// As [`Document::decode`], of whatever layout: what it does not know is left out.
+    pub fn decode_any(bytes: &[u8]) -> Result<Document, Error> {
+        serde_json::from_slice(Document::json(bytes)?).map_err(|_| broken())
+    }
+
+    fn json(bytes: &[u8]) -> Result<&[u8], Error> {
+        let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(broken)?;
+        let length = usize::try_from(u64::from_ne_bytes(*length)).map_err(|_| broken())?;
+        rest.get(..length).ok_or_else(broken)
+    }
+}
+
+fn broken() -> Error {
+    Error::system("the applied document is broken: run xlbctl unload --force, then apply")
 }
 
 #[cfg(test)]

@@ -75,6 +75,9 @@ do_bpf() {
 
 do_xlbctl() {
 	say "xlbctl (with the BPF policy in it)"
+	# For tests of upgrades, with another layout of the maps; the same file, so before the real one.
+	cargo_ build --release -p xlbctl --features next-layout
+	install_bin "$CARGO_TARGET_DIR/release/xlbctl" xlbctl-next
 	cargo_ build --release -p xlbctl
 	install_bin "$CARGO_TARGET_DIR/release/xlbctl"
 }

@@ -34,6 +34,7 @@ mod socket_options;
 mod socket_owner;
 mod socket_wait;
 pub mod storm;
+mod upgrade;
 
 const ALL: &[&[Scenario]] = &[
     socket_api::SCENARIOS,
@@ -55,6 +56,7 @@ const ALL: &[&[Scenario]] = &[
     replies::SCENARIOS,
     config::SCENARIOS,
     numbers::SCENARIOS,
+    upgrade::SCENARIOS,
     life::SCENARIOS,
     life_many::SCENARIOS,
     memory::SCENARIOS,

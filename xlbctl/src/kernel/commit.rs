@@ -50,6 +50,27 @@ impl Maps {
         })
     }
 
+    /// Maps of a policy that is about to replace the loaded one; all others are taken over from it.
+    pub fn of_new(services: MapHandle, document: MapHandle) -> Result<Maps, Error> {
+        Ok(Maps {
+            services,
+            document,
+            ..Maps::open()?
+        })
+    }
+
+    /// Writes all of a document that was applied, for a policy of another layout.
+    pub fn fill(&self, old: &Document) -> Result<(), Error> {
+        let new = Document {
+            layout: intf::XLB_LAYOUT,
+            generation: old.generation + 1,
+            pending: false,
+            ..old.clone()
+        };
+        self.swap_blobs(&Document::default(), &new)?;
+        self.write_document(&new)
+    }
+
     pub fn document(&self) -> Result<Document, Error> {
         match raw::inner(&self.document, 0) {
             Some(map) => Document::decode(&raw::read_pages(&map)?),

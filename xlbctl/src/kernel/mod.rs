@@ -9,6 +9,7 @@ pub mod lock;
 pub mod preflight;
 pub mod programs;
 pub mod raw;
+pub mod upgrade;
 
 use std::sync::Mutex;
 

@@ -14,22 +14,48 @@ use std::time::Duration;
 
 use libbpf_rs::query::ProgInfoIter;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::ProgramType;
+use libbpf_rs::{MapCore as _, MapFlags, ProgramType};
 use nix::time::{clock_gettime, ClockId};
 
 use super::preflight::{self, BPFFS};
+use super::raw;
 use crate::error::{Context, Error};
+use crate::intf::Pod as _;
 
-mod connect {
+pub(super) mod connect {
     include!(concat!(env!("OUT_DIR"), "/connect.skel.rs"));
 }
-mod policy {
+pub(super) mod policy {
     include!(concat!(env!("OUT_DIR"), "/policy.skel.rs"));
 }
 
 pub const LINKS: [&str; 3] = ["connect4", "connect6", "policy"];
 
 const PROGRAMS: [&str; 5] = ["connect4", "connect6", "route", "pick", "done"];
+
+/// Which programs these are: changes with every byte of them.
+pub const BUILD: u64 = include!(concat!(env!("OUT_DIR"), "/build.rs"));
+
+/// What the programs that are loaded were given, see `policy.bpf.c`.
+#[derive(Clone, Copy, Default)]
+pub struct Loaded {
+    pub epoch: u64,
+    pub build: u64,
+}
+
+/// Of those that are loaded now.
+pub fn loaded() -> Result<Loaded, Error> {
+    let map = raw::open(&pin("rodata"))?;
+    let bytes = map
+        .lookup(&0u32.to_ne_bytes(), MapFlags::ANY)
+        .context("cannot read a map")?
+        .unwrap_or_default();
+    let word = |n: usize| u64::from_bytes(bytes.get(n * 8..).unwrap_or(&[])).unwrap_or(0);
+    Ok(Loaded {
+        epoch: word(0),
+        build: word(1),
+    })
+}
 
 pub fn dir() -> PathBuf {
     Path::new(BPFFS).join("xlb")
@@ -79,6 +105,7 @@ fn load_all() -> Result<(), Error> {
         .map_err(|err| super::load_error("the policy", &err))?;
     if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
         rodata.epoch = uptime_ns()?;
+        rodata.build = BUILD;
     }
     let mut policy = open
         .load()
@@ -96,6 +123,7 @@ fn load_all() -> Result<(), Error> {
         ("document", &mut maps.document),
         ("states", &mut maps.states),
         ("stats", &mut maps.stats),
+        ("rodata", &mut maps.rodata),
         ("vips", &mut connect.maps.vips),
         ("cgroups", &mut connect.maps.cgroups),
         ("connects", &mut connect.maps.connects),
@@ -156,7 +184,7 @@ pub fn detach_connect() -> Result<(), Error> {
 }
 
 /// Absence is no error.
-fn unpin(name: &str) -> Result<(), Error> {
+pub(super) fn unpin(name: &str) -> Result<(), Error> {
     let path = pin(name);
     match fs::remove_file(&path) {
         Err(err) if err.kind() != ErrorKind::NotFound => Err(err).context(path.display()),

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::kernel::commit::Maps;
 use crate::kernel::ctl::Ctl;
 use crate::kernel::lock::Lock;
-use crate::kernel::{preflight, programs};
+use crate::kernel::{preflight, programs, upgrade};
 use crate::output;
 
 #[derive(Serialize)]
@@ -41,6 +41,9 @@ pub fn run(args: &Apply) -> Result<(), Error> {
     let _lock = Lock::take(&args.wait)?;
     // Again, now that no other xlbctl changes it.
     let loaded = is_loaded();
+    if loaded && !args.dry_run && upgrade::is_unfinished() {
+        upgrade::run()?;
+    }
     let old = applied_document()?;
     let whole = merge::apply(&old.config, &source.config, args.prune);
     source.check(&whole)?;

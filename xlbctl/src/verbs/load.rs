@@ -5,17 +5,22 @@ use crate::cli::Wait;
 use crate::error::Error;
 use crate::kernel::ctl::Ctl;
 use crate::kernel::lock::Lock;
-use crate::kernel::{preflight, programs};
+use crate::kernel::{preflight, programs, upgrade};
 use crate::output;
 
 pub fn run(args: &Wait) -> Result<(), Error> {
     ensure_ready()?;
     let _lock = Lock::take(args)?;
-    if programs::are_loaded() {
-        return output::print_line("already loaded");
-    }
     // The module's ABI first: its answer is clearer than the verifier's.
     Ctl::open()?.info()?;
+    if programs::are_loaded() {
+        let loaded = programs::loaded().map_or(0, |loaded| loaded.build);
+        if loaded == programs::BUILD && !upgrade::is_unfinished() {
+            return output::print_line("already loaded");
+        }
+        upgrade::run()?;
+        return output::print_line("replaced the loaded policy; what is applied stays in force");
+    }
     programs::load()?;
     output::print_line("loaded")
 }

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Replacing the loaded policy by this xlbctl's, under load and without a failed request.
+//!
+//! The module calls the policy through one pointer, which a struct_ops link swaps.  Where the new policy reads the maps of
+//! the old one (same XLB_LAYOUT), it takes them over.  Where it does not, maps of its own are filled from the
+//! applied document first, while the old policy serves; state, counters and VIPs are taken over all the same, for
+//! numbers and slots stay.  A request that was decided before the swap and needs another endpoint finds
+//! another generation, and is decided anew.
+//!
+//! In order: the new maps are pinned under names of their own, the links change, the pins take the names of the old
+//! ones.  What is cut off leaves such a name, and the next load or apply does all of it again: both maps have the document.
+
+use std::fs;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
+
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{libbpf_sys, Link, MapHandle};
+use nix::errno::Errno;
+
+use super::commit::Maps;
+use super::programs::{self, connect, pin, policy};
+use super::raw;
+use crate::document::Document;
+use crate::error::{Context, Error};
+use crate::intf::XLB_LAYOUT;
+
+/// Maps whose contents are of one layout.
+const OF_LAYOUT: [&str; 2] = ["services", "document"];
+
+/// Where a map is pinned until it takes the place of the old one.
+fn new_pin(name: &str) -> PathBuf {
+    pin(&format!("new_{name}"))
+}
+
+/// Whether one was cut off.
+pub fn is_unfinished() -> bool {
+    OF_LAYOUT
+        .iter()
+        .chain(&["rodata"])
+        .any(|name| new_pin(name).exists())
+}
+
+/// Puts this xlbctl's programs in place of those that are loaded.
+pub fn run() -> Result<(), Error> {
+    super::quiet_libbpf();
+    let old = document()?;
+    let same = old.layout == XLB_LAYOUT && !is_unfinished();
+    forget_new_pins()?;
+
+    let storage = Box::leak(Box::new(MaybeUninit::uninit()));
+    let mut open = policy::PolicySkelBuilder::default()
+        .open(storage)
+        .map_err(|err| super::load_error("the policy", &err))?;
+    if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
+        rodata.epoch = programs::loaded()?.epoch;
+        rodata.build = programs::BUILD;
+    }
+    let maps = &mut open.maps;
+    let mut reuse = vec![("states", &mut maps.states), ("stats", &mut maps.stats)];
+    if same {
+        reuse.extend([
+            ("services", &mut maps.services),
+            ("document", &mut maps.document),
+        ]);
+    }
+    for (name, map) in reuse {
+        map.reuse_pinned_map(pin(name))
+            .context(format!("cannot take over map {name}"))?;
+    }
+    let mut policy = open
+        .load()
+        .map_err(|err| super::load_error("the policy", &err))?;
+
+    let storage = Box::leak(Box::new(MaybeUninit::uninit()));
+    let mut open = connect::ConnectSkelBuilder::default()
+        .open(storage)
+        .map_err(|err| super::load_error("the connect programs", &err))?;
+    for (name, map) in [
+        ("vips", &mut open.maps.vips),
+        ("cgroups", &mut open.maps.cgroups),
+        ("connects", &mut open.maps.connects),
+    ] {
+        map.reuse_pinned_map(pin(name))
+            .context(format!("cannot take over map {name}"))?;
+    }
+    let connect = open
+        .load()
+        .map_err(|err| super::load_error("the connect programs", &err))?;
+
+    let mut pins = Vec::new();
+    if !same {
+        let maps = Maps::of_new(
+            MapHandle::try_from(&policy.maps.services).context("map services")?,
+            MapHandle::try_from(&policy.maps.document).context("map document")?,
+        )?;
+        maps.fill(&old)?;
+        pins.extend([
+            ("services", &mut policy.maps.services),
+            ("document", &mut policy.maps.document),
+        ]);
+    }
+    pins.push(("rodata", &mut policy.maps.rodata));
+    let names: Vec<&str> = pins.iter().map(|(name, _)| *name).collect();
+    for (name, map) in pins {
+        map.pin(new_pin(name))
+            .context(format!("cannot pin map {name}"))?;
+    }
+    swap_policy(&mut policy.maps.policy)?;
+    for (name, program) in [
+        ("connect4", &connect.progs.connect4),
+        ("connect6", &connect.progs.connect6),
+    ] {
+        let path = pin(&format!("link_{name}"));
+        Link::open(&path)
+            .context(path.display())?
+            .update_prog(program)
+            .context(format!("cannot replace {name}"))?;
+    }
+    for name in names {
+        fs::rename(new_pin(name), pin(name)).context(pin(name).display())?;
+    }
+    Ok(())
+}
+
+/// What is applied, in whatever layout.
+fn document() -> Result<Document, Error> {
+    match raw::inner(&raw::open(&pin("document"))?, 0) {
+        Some(map) => Document::decode_any(&raw::read_pages(&map)?),
+        None => Ok(Document::default()),
+    }
+}
+
+fn forget_new_pins() -> Result<(), Error> {
+    for name in OF_LAYOUT.iter().chain(&["rodata"]) {
+        programs::unpin(&format!("new_{name}"))?;
+    }
+    Ok(())
+}
+
+/// The module has one policy: a link of its own is refused to the new one, which leaves its map ready, and then the old
+/// link takes it.  libbpf's own call for that wants a link that it has made itself.
+fn swap_policy(map: &mut libbpf_rs::MapMut<'_>) -> Result<(), Error> {
+    let path = pin("link_policy");
+    match map.attach_struct_ops() {
+        // There was none, after all.
+        Ok(mut link) => {
+            programs::unpin("link_policy")?;
+            return link.pin(path).context("cannot pin the policy");
+        }
+        Err(err) if err.kind() == libbpf_rs::ErrorKind::AlreadyExists => {}
+        Err(err) => return Err(err).context("cannot attach the policy"),
+    }
+    let link = Link::open(&path).context(path.display())?;
+    // SAFETY: both descriptors are open for the call, and no options are given.
+    let status = unsafe {
+        libbpf_sys::bpf_link_update(
+            link.as_fd().as_raw_fd(),
+            map.as_fd().as_raw_fd(),
+            std::ptr::null(),
+        )
+    };
+    match status {
+        0 => Ok(()),
+        status => Err(Error::system(format!(
+            "the module refused the new policy: {}",
+            Errno::from_raw(-status)
+        ))),
+    }
+}
