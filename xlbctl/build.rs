@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Compiles the BPF programs into skeletons, and makes Rust of the C headers that
-//! xlbctl shares with them and with the module.
+//! Compiles the BPF programs into skeletons, the policy also for user space, and makes Rust of the
+//! C headers that xlbctl shares with them and with the module.
 
 use std::env;
 use std::fmt::Write as _;
@@ -33,6 +33,7 @@ fn main() {
             .unwrap_or_else(|err| panic!("{name}.bpf.c: {err:#}"));
     }
     fs::write(out.join("build.rs"), build(&out)).expect("OUT_DIR is writable");
+    user_space(&bpf);
     structs(&bpf, &intf, &out.join("intf.rs"));
     tables(&bpf, &intf, &out.join("tables.rs"));
 }
@@ -52,6 +53,28 @@ fn build(out: &Path) -> String {
         }
     }
     format!("{hash:#018x}")
+}
+
+/// The policy as a part of xlbctl: `src/policy/`.
+fn user_space(bpf: &Path) {
+    let mut build = cc::Build::new();
+    if let Some(define) = defines() {
+        build.flag(define);
+    }
+    build
+        .compiler("clang")
+        .file(bpf.join("user/policy.c"))
+        .include(bpf.join("user"))
+        // Those of the BPF build, and no more.
+        .warnings(false)
+        .flag("-Wall")
+        .flag("-Werror")
+        // Its functions and maps have short names.
+        .flag("-fvisibility=hidden")
+        // What C leaves open, above all a NULL that is followed, ends the process there and then.
+        .flag("-fsanitize=undefined")
+        .flag("-fsanitize-trap=undefined")
+        .compile("xlb_user_policy");
 }
 
 fn structs(bpf: &Path, intf: &Path, out: &Path) {

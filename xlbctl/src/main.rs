@@ -8,9 +8,11 @@ mod document;
 mod error;
 mod intf;
 mod kernel;
+#[cfg(test)]
 mod matcher;
 mod numbers;
 mod output;
+mod policy;
 mod verbs;
 
 use std::process::ExitCode;

@@ -1,39 +1,42 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What the rules mean, said plainly: the first route of the file that matches.
 //!
-//! `explain` tells it to people.  Tests compare it with the compiled form, which
-//! reaches the same answers through an index.
+//! No request is ever routed by this. Tests compare it with the policy ([`crate::policy`]), which reaches the same
+//! answers through an index.
 
 use crate::config::model::{
-    Match, Method, NamedMatch, PathMatch, Service, ValueMatch, VirtualHost,
+    Match, Method, NamedMatch, PathMatch, Service, Target, ValueMatch, VirtualHost,
 };
 
-/// A request as the engine presents it: host in lower case without port, path normalised.
+/// A request as rules see it: host in lower case without port, path normalised.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     pub host: String,
     pub path: String,
-    /// Without "?"; `None` when there is none.
-    pub query: Option<String>,
+    /// Without "?".
+    pub query: String,
     /// `None`: a method that the engine does not tell apart from others.
     pub method: Option<Method>,
-    /// The path as it came.
-    pub raw_path: String,
-    /// Names in lower case; repeated headers are joined already.
-    pub headers: Vec<(String, String)>,
+    /// As they came: names in any case, the same one again.
+    pub fields: Vec<(String, String)>,
+    /// Drawn for each `percent`, and for the cluster.
+    pub drawn: u32,
 }
 
 impl Request {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers
+    /// All values of a header field, as one.
+    fn header(&self, name: &str) -> Option<String> {
+        let values = self
+            .fields
             .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, value)| value.as_str())
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name));
+        let values: Vec<&str> = values.map(|(_, value)| value.as_str()).collect();
+        (!values.is_empty()).then(|| values.join(if name == "cookie" { "; " } else { "," }))
     }
 }
 
 /// Exact, then the longest `*.suffix`, then the longest `prefix.*`, then `*`.
-pub fn virtual_host<'s>(service: &'s Service, host: &str) -> Option<(&'s VirtualHost, &'s str)> {
+pub fn virtual_host<'s>(service: &'s Service, host: &str) -> Option<&'s VirtualHost> {
     let all = || {
         service
             .virtual_hosts
@@ -61,64 +64,56 @@ pub fn virtual_host<'s>(service: &'s Service, host: &str) -> Option<(&'s Virtual
             })
             .max_by_key(|(_, domain)| domain.len())
     };
-    exact()
+    let found = exact()
         .or_else(suffix)
         .or_else(prefix)
-        .or_else(|| all().find(|(_, domain)| *domain == "*"))
+        .or_else(|| all().find(|(_, domain)| *domain == "*"));
+    found.map(|(host, _)| host)
 }
 
-/// Why a route does not match, or `None` when it does; `percent` is asked for its draw.
-pub fn refusal(
-    matches: &Match,
-    request: &Request,
-    percent: &mut dyn FnMut(u32) -> bool,
-) -> Option<String> {
-    if let Some(path) = &matches.path {
-        let (holds, what) = match path {
-            PathMatch::Exact(path) => (request.path == *path, format!("is not {path}")),
-            PathMatch::Prefix(path) => (
-                has_prefix(&request.path, path),
-                format!("is not {path} or below it"),
-            ),
-            PathMatch::StringPrefix(path) => (
-                request.path.starts_with(path.as_str()),
-                format!("does not begin with {path}"),
-            ),
-        };
-        if !holds {
-            return Some(format!("path {} {what}", request.path));
-        }
-    }
-    if !matches.method.is_empty() && !request.method.is_some_and(|m| matches.method.contains(&m)) {
-        return Some("another method".to_owned());
-    }
-    for header in &matches.headers {
-        if let Some(why) = value_refusal("header", header, request.header(&header.name)) {
-            return Some(why);
-        }
-    }
-    for parameter in &matches.query {
-        let value = request
-            .query
-            .as_deref()
-            .and_then(|q| part(q.split('&'), &parameter.name));
-        if let Some(why) = value_refusal("query parameter", parameter, value) {
-            return Some(why);
-        }
-    }
-    for cookie in &matches.cookies {
-        let value = request.header("cookie").and_then(|cookies| {
-            let parts = cookies.split(';').map(|p| p.strip_prefix(' ').unwrap_or(p));
-            part(parts, &cookie.name)
-        });
-        if let Some(why) = value_refusal("cookie", cookie, value) {
-            return Some(why);
-        }
-    }
-    match matches.percent {
-        Some(share) if !percent(share) => Some(format!("not in its {share} per cent")),
-        _ => None,
-    }
+/// The index of the first route that matches.
+pub fn route(host: &VirtualHost, request: &Request) -> Option<usize> {
+    let mut routes = host.routes.iter();
+    routes.position(|route| holds(&route.matches, request))
+}
+
+/// The cluster that the drawn number, of all that 32 bits have, falls to.
+pub fn target<'t>(targets: &'t [Target], request: &Request) -> Option<&'t Target> {
+    let total: u64 = targets.iter().map(|t| u64::from(t.weight)).sum();
+    let mut left = (u64::from(request.drawn) * total) >> 32;
+    targets.iter().find(|target| {
+        let weight = u64::from(target.weight);
+        let is_it = left < weight;
+        left = left.saturating_sub(weight);
+        is_it
+    })
+}
+
+pub fn holds(matches: &Match, request: &Request) -> bool {
+    let path = match &matches.path {
+        None => true,
+        Some(PathMatch::Exact(path)) => request.path == *path,
+        Some(PathMatch::Prefix(path)) => has_prefix(&request.path, path),
+        Some(PathMatch::StringPrefix(path)) => request.path.starts_with(path.as_str()),
+    };
+    let method = matches.method.is_empty()
+        || request
+            .method
+            .is_some_and(|method| matches.method.contains(&method));
+    let header = |rule: &NamedMatch| has_value(rule, request.header(&rule.name).as_deref());
+    let parameter = |rule: &NamedMatch| has_value(rule, part(request.query.split('&'), &rule.name));
+    let cookie = |rule: &NamedMatch| {
+        let all = request.header("cookie").unwrap_or_default();
+        let cookies = all.split(';').map(|c| c.strip_prefix(' ').unwrap_or(c));
+        has_value(rule, part(cookies, &rule.name))
+    };
+    path && method
+        && matches.headers.iter().all(header)
+        && matches.query.iter().all(parameter)
+        && matches.cookies.iter().all(cookie)
+        && matches
+            .percent
+            .is_none_or(|share| request.drawn % 100 < share)
 }
 
 /// By whole segments: /v2 holds for /v2, /v2/ and /v2/a, not for /v2x.
@@ -137,59 +132,29 @@ fn part<'r>(mut parts: impl Iterator<Item = &'r str>, name: &str) -> Option<&'r 
     })
 }
 
-fn value_refusal(kind: &str, rule: &NamedMatch, found: Option<&str>) -> Option<String> {
-    let (holds, what) = match (&rule.value, found) {
-        (ValueMatch::Present(wanted), found) => (
-            found.is_some() == *wanted,
-            if *wanted { "is absent" } else { "is present" }.to_owned(),
-        ),
-        (_, None) => (false, "is absent".to_owned()),
-        (ValueMatch::Exact(value), Some(v)) => (v == value, format!("is not \"{value}\"")),
-        (ValueMatch::Prefix(value), Some(v)) => (
-            v.starts_with(value.as_str()),
-            format!("does not begin with \"{value}\""),
-        ),
-        (ValueMatch::Suffix(value), Some(v)) => (
-            v.ends_with(value.as_str()),
-            format!("does not end with \"{value}\""),
-        ),
-        (ValueMatch::Contains(value), Some(v)) => (
-            v.contains(value.as_str()),
-            format!("does not contain \"{value}\""),
-        ),
-    };
-    (!holds).then(|| format!("{kind} {} {what}", rule.name))
+fn has_value(rule: &NamedMatch, found: Option<&str>) -> bool {
+    match (&rule.value, found) {
+        (ValueMatch::Present(wanted), found) => found.is_some() == *wanted,
+        (_, None) => false,
+        (ValueMatch::Exact(value), Some(found)) => found == value,
+        (ValueMatch::Prefix(value), Some(found)) => found.starts_with(value.as_str()),
+        (ValueMatch::Suffix(value), Some(found)) => found.ends_with(value.as_str()),
+        (ValueMatch::Contains(value), Some(found)) => found.contains(value.as_str()),
+    }
 }
 
-/// The index of the first route that matches.
-#[cfg(test)]
-pub fn route(
-    host: &VirtualHost,
-    request: &Request,
-    percent: &mut dyn FnMut(u32) -> bool,
-) -> Option<usize> {
-    host.routes
-        .iter()
-        .position(|route| refusal(&route.matches, request, percent).is_none())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prefixes_go_by_segments() {
-        for (path, holds) in [
-            ("/v2", true),
-            ("/v2/", true),
-            ("/v2/a", true),
-            ("/v2x", false),
-            ("/foo/v2/example", false),
-            ("/", false),
-            ("/v", false),
-        ] {
-            assert_eq!(has_prefix(path, "/v2"), holds, "{path}");
-            assert!(has_prefix(path, "/"), "{path}");
-        }
+#[test]
+fn prefixes_go_by_segments() {
+    for (path, holds) in [
+        ("/v2", true),
+        ("/v2/", true),
+        ("/v2/a", true),
+        ("/v2x", false),
+        ("/foo/v2/example", false),
+        ("/", false),
+        ("/v", false),
+    ] {
+        assert_eq!(has_prefix(path, "/v2"), holds, "{path}");
+        assert!(has_prefix(path, "/"), "{path}");
     }
 }

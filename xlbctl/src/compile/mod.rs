@@ -10,6 +10,7 @@ mod routes;
 use std::collections::HashMap;
 
 use blob::Blob;
+pub use blob::PAGE;
 
 use xlb_engine::Protocol;
 
@@ -120,9 +121,6 @@ fn used_clusters(service: &Service) -> Vec<&str> {
     }
     used
 }
-
-#[cfg(test)]
-pub mod walk;
 
 #[cfg(test)]
 mod tests;

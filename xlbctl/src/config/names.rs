@@ -138,7 +138,7 @@ fn normal_path(text: &str) -> Result<Option<String>, String> {
 }
 
 /// As the engine makes it for matching.
-pub fn request_path(text: &str) -> Result<String, String> {
+fn request_path(text: &str) -> Result<String, String> {
     let mut out = vec![0; xlb_engine::path::normalize_bound(text.as_bytes())];
     match xlb_engine::path::normalize(text.as_bytes(), Form::Match, &mut out) {
         Ok(Normalized::Same) => Ok(text.to_owned()),
@@ -151,25 +151,11 @@ pub fn request_path(text: &str) -> Result<String, String> {
 }
 
 /// Why a path that came like this is not forwarded, where it was matched in another form: the engine's reason.
-pub fn path_refusal(text: &str) -> Option<xlb_engine::Reason> {
-    let text = text.as_bytes();
-    if xlb_engine::path::is_normal(text, Form::Match) {
+pub fn path_refusal(path: &[u8]) -> Option<xlb_engine::Reason> {
+    if xlb_engine::path::is_normal(path, Form::Match) {
         return None;
     }
-    xlb_engine::path::forward(text).err()
-}
-
-/// As the engine makes it for matching, or in lower case where the engine would refuse it.
-pub fn request_host(text: &str) -> String {
-    let text = without_port(text);
-    let mut out = vec![0; text.len()];
-    match xlb_engine::host::normalize(text.as_bytes(), &mut out) {
-        Ok(Normalized::Written(bytes)) => {
-            out.truncate(bytes);
-            String::from_utf8_lossy(&out).into_owned()
-        }
-        _ => text.to_ascii_lowercase(),
-    }
+    xlb_engine::path::forward(path).err()
 }
 
 /// A protocol of RFC 9110, section 7.8, in lower case.

@@ -4,16 +4,18 @@
 use std::borrow::Cow;
 
 use serde::Serialize;
+use xlb_engine::Reason;
 
 use super::applied;
 use super::get::{match_text, route_name};
+use super::why::Routed;
 use crate::cli::Explain;
-use crate::config::model::{Config, Method, Normalize, Service, VirtualHost};
+use crate::config::model::{Config, Service, VirtualHost};
 use crate::config::{self};
 use crate::error::Error;
-use crate::matcher::{self, Request};
 use crate::numbers::route_key;
 use crate::output;
+use crate::policy::Head;
 
 #[derive(Serialize)]
 struct Answer {
@@ -60,12 +62,8 @@ pub fn run(args: &Explain) -> Result<(), Error> {
         .iter()
         .find(|s| s.name == args.service)
         .ok_or_else(|| unknown_service(&config, &args.service))?;
-    let request = request(args)?;
-    output::emit(
-        args.format.output,
-        &answer(&config, service, &request),
-        text,
-    )
+    let head = head(args)?;
+    output::emit(args.format.output, &answer(&config, service, &head)?, text)
 }
 
 fn unknown_service(config: &Config, name: &str) -> Error {
@@ -79,99 +77,100 @@ fn unknown_service(config: &Config, name: &str) -> Error {
     })
 }
 
-/// As the engine would present it to the policy.
-fn request(args: &Explain) -> Result<Request, Error> {
-    let rest = args
-        .url
-        .split_once("://")
-        .map_or(args.url.as_str(), |(_, rest)| rest);
-    let (authority, target) = match rest.find('/') {
-        Some(at) => rest.split_at(at),
-        None => (rest, "/"),
+/// The request as a client would write it.
+fn head(args: &Explain) -> Result<Head, Error> {
+    let rest = match args.url.split_once("://") {
+        Some((_, rest)) if !args.url.starts_with('/') => rest,
+        _ => args.url.as_str(),
     };
-    let target = target.split('#').next().unwrap_or("/");
-    let (path, query) = match target.split_once('?') {
-        Some((path, query)) => (path, Some(query.to_owned())),
-        None => (target, None),
+    let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let target = target.split('#').next().unwrap_or("");
+    let target = match target.starts_with('/') {
+        true => target.to_owned(),
+        false => format!("/{target}"),
     };
-    let mut request = Request {
-        method: Method::parse(&args.method),
-        query,
-        raw_path: path.to_owned(),
-        path: config::names::request_path(path)
-            .map_err(|reason| Error::usage(format!("path {path}: {reason}")))?,
-        ..Request::default()
-    };
-    let mut host = authority.to_owned();
+    let mut host = authority;
+    let mut fields = Vec::new();
     for header in &args.headers {
         let Some((name, value)) = header.split_once(':') else {
             return Err(Error::usage(format!(
                 "header \"{header}\": write 'name: value'"
             )));
         };
-        let (name, value) = (name.trim().to_ascii_lowercase(), value.trim());
-        if name == "host" {
-            host = value.to_owned();
-            continue;
-        }
-        match request.headers.iter_mut().find(|(n, _)| *n == name) {
-            Some((_, joined)) => {
-                // As in the kernel: kmod/engine/src/headers.rs.
-                joined.push_str(if name == "cookie" { "; " } else { "," });
-                joined.push_str(value);
-            }
-            None => request.headers.push((name, value.to_owned())),
+        match (name.trim(), value.trim()) {
+            (name, value) if name.eq_ignore_ascii_case("host") => host = value,
+            field => fields.push(field),
         }
     }
-    request.host = config::names::request_host(&host);
-    Ok(request)
+    fields.insert(0, ("Host", host));
+    Head::new(&args.method, &target, &fields).map_err(|reason| {
+        let text = reason.text();
+        Error::usage(match reason {
+            Reason::PathForm | Reason::PathEscape | Reason::PathNul | Reason::PathParameter => {
+                let path = target.split('?').next().unwrap_or("");
+                format!("path {path}: {text}")
+            }
+            _ => format!("XLB refuses such a request: {}: {text}", reason.name()),
+        })
+    })
 }
 
-fn answer(config: &Config, service: &Service, request: &Request) -> Answer {
+fn answer(config: &Config, service: &Service, head: &Head) -> Result<Answer, Error> {
     let mut answer = Answer {
         service: service.name.clone(),
-        host: request.host.clone(),
-        path: request.path.clone(),
+        host: String::from_utf8_lossy(&head.host).into_owned(),
+        path: String::from_utf8_lossy(&head.path).into_owned(),
         domain: None,
         routes: Vec::new(),
         clusters: Vec::new(),
         reply: None,
     };
-    let Some((host, domain)) = matcher::virtual_host(service, &request.host) else {
+    let mut routed = Routed::new(config, service, head)?;
+    let Some((host, domain)) = routed.domain()? else {
         answer.reply = Some("404 no_route: no virtual host for this host".into());
-        return answer;
+        return Ok(answer);
     };
     answer.domain = Some(domain.to_owned());
-    match tried(host, request, &mut answer.routes) {
+    match tried(host, &mut routed, &mut answer.routes)? {
         Some(route) => answer.clusters = choices(config, host, route),
         None => answer.reply = Some("404 no_route: no route matches".into()),
     }
     if answer.reply.is_none() && answer.clusters.iter().all(|c| c.endpoints.is_empty()) {
         answer.reply = Some("503 no_endpoint: no endpoint is eligible".into());
     }
-    // What was decided may not be forwarded as it came: settle() in kmod/decide.rs.
-    if answer.reply.is_none() && service.normalize == Normalize::Match {
-        answer.reply = config::names::path_refusal(&request.raw_path)
+    // What was decided may not be forwarded as it came: settle() in kmod/http1/forms.rs.
+    if answer.reply.is_none() && !routed.is_forwarded_in_normal_form() {
+        answer.reply = config::names::path_refusal(head.raw_path())
             .map(|reason| format!("400 bad_request: {}: {}", reason.name(), reason.text()).into());
     }
-    answer
+    Ok(answer)
 }
 
 /// A route with `percent` may serve, or not: it is taken as serving, and said so.
-fn tried(host: &VirtualHost, request: &Request, tried: &mut Vec<Tried>) -> Option<usize> {
-    for (r, route) in host.routes.iter().enumerate() {
-        let refused = matcher::refusal(&route.matches, request, &mut |share| share > 0);
-        let serves = refused.is_none();
+fn tried(
+    host: &VirtualHost,
+    routed: &mut Routed<'_>,
+    tried: &mut Vec<Tried>,
+) -> Result<Option<usize>, Error> {
+    let serves = routed.route(host);
+    let end = serves.map_or(host.routes.len(), |route| route + 1);
+    for (r, route) in host.routes.iter().enumerate().take(end) {
+        let name = route_name(&route_key(host, r));
+        let refused = match serves == Some(r) {
+            true => None,
+            false => Some(routed.refusal(host, r)?.ok_or_else(|| {
+                Error::system(format!(
+                    "route {name} matches, and the policy takes another: this is a bug of XLB"
+                ))
+            })?),
+        };
         tried.push(Tried {
-            route: route_name(&route_key(host, r)),
+            route: name,
             matches: match_text(&route.matches),
             refused,
         });
-        if serves {
-            return Some(r);
-        }
     }
-    None
+    Ok(serves)
 }
 
 fn choices(config: &Config, host: &VirtualHost, route: usize) -> Vec<Choice> {

@@ -12,6 +12,7 @@ pub mod stats;
 pub mod status;
 pub mod unload;
 pub mod validate;
+pub mod why;
 
 use crate::document::Document;
 use crate::error::Error;
