@@ -251,3 +251,111 @@ fn explain_says_why() {
     let output = xlbctl(&["explain", "-f", SHOP, "--service", "shpo", "GET", "/"]);
     refused(&output, "did you mean shop?");
 }
+
+/// One route for each kind of condition, and what is said of all of them.
+#[test]
+fn explain_says_why_of_every_condition() {
+    let conditions = [
+        ("path: {exact: /b}", "path /a/b is not /b"),
+        ("path: {prefix: /b}", "path /a/b is not /b or below it"),
+        (
+            "path: {string_prefix: /ab}",
+            "path /a/b does not begin with /ab",
+        ),
+        ("method: [POST]", "another method"),
+        (
+            "headers: [{name: x-a, exact: v}]",
+            "header x-a is not \"v\"",
+        ),
+        (
+            "headers: [{name: x-a, prefix: b}]",
+            "header x-a does not begin with \"b\"",
+        ),
+        (
+            "headers: [{name: x-a, suffix: a}]",
+            "header x-a does not end with \"a\"",
+        ),
+        (
+            "headers: [{name: x-a, contains: ba}]",
+            "header x-a does not contain \"ba\"",
+        ),
+        (
+            "headers: [{name: x-a, present: false}]",
+            "header x-a is present",
+        ),
+        (
+            "headers: [{name: x-b, present: true}]",
+            "header x-b is absent",
+        ),
+        (
+            "headers: [{name: x-b, contains: a}]",
+            "header x-b is absent",
+        ),
+        (
+            "query: [{name: p, exact: \"1\"}, {name: p, exact: \"2\"}]",
+            "query parameter p is not \"2\"",
+        ),
+        ("query: [{name: q, exact: \"\"}]", "query parameter q is absent"),
+        (
+            "cookies: [{name: c, present: false}]",
+            "cookie c is present",
+        ),
+        ("cookies: [{name: d, suffix: x}]", "cookie d is absent"),
+        (
+            "path: {string_prefix: /a}, headers: [{name: x-a, prefix: a}], cookies: [{name: c, exact: e}]",
+            "cookie c is not \"e\"",
+        ),
+        ("percent: 0", "not in its 0 per cent"),
+    ];
+    let mut text =
+        "version: 1\nservices:\n- name: s\n  listen: [\"10.0.0.1:80\"]\n  virtual_hosts:\n  \
+         - {domains: [x.example], routes: [{cluster: c}]}\n  \
+         - domains: [other.example, \"*.example\"]\n    routes:\n"
+            .to_owned();
+    for (condition, _) in conditions {
+        text += &format!("    - {{match: {{{condition}}}, cluster: c}}\n");
+    }
+    text += "    - {match: {percent: 1}, cluster: c}\n\
+         clusters:\n- {name: c, endpoints: [\"127.0.0.1:1\"]}\n";
+    let path = file("conditions.yaml", text.as_bytes());
+    let path = path.to_str().expect("UTF-8");
+    let args = ["explain", "-o", "json", "-f", path, "--service", "s", "GET"];
+    let request = [
+        "http://A.example/a/b?p=1&p=2",
+        "-H",
+        "X-A: a",
+        "-H",
+        "x-a: ab",
+        "-H",
+        "Cookie: b=1; c=d",
+    ];
+    let output = xlbctl(&[&args[..], &request].concat());
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(answer["domain"], "*.example");
+    for (n, (condition, why)) in conditions.iter().enumerate() {
+        let refused = &answer["routes"][n]["refused"];
+        assert_eq!(refused.as_str(), Some(*why), "{condition}");
+    }
+    let last = &answer["routes"][conditions.len()];
+    assert!(last.is_object() && last["refused"].is_null(), "{last}");
+    assert_eq!(answer["clusters"][0]["endpoints"][0], "127.0.0.1:1");
+
+    // What is asked about is a request that XLB would take.
+    for (url, part) in [
+        ("/a/%", "path /a/%: malformed percent-encoding"),
+        ("http://a b/", "host_byte"),
+        ("http://me@a/", "host_byte"),
+    ] {
+        refused(&xlbctl(&[&args[..], &[url]].concat()), part);
+    }
+    let output = xlbctl(&[&args[..], &["http://a.net?x=://"]].concat());
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(answer["host"], "a.net");
+    assert_eq!(answer["path"], "/");
+    assert_eq!(
+        answer["reply"],
+        "404 no_route: no virtual host for this host"
+    );
+}
