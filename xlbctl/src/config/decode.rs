@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::node::{At, Entry, Node, Step, Value};
 
@@ -352,86 +353,37 @@ impl<'a> Object<'a, '_> {
     }
 }
 
+/// `500ms`, `60s`, `1h 30m`: whole milliseconds, a day at most; and `0`.
 pub fn parse_duration_ms(text: &str) -> Option<u32> {
-    const DAY_MS: u32 = 24 * 60 * 60 * 1000;
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     if text == "0" {
         return Some(0);
     }
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(digits);
-    let scale = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60 * 1000,
-        "h" => 60 * 60 * 1000,
-        _ => return None,
-    };
-    number
-        .parse::<u32>()
-        .ok()?
-        .checked_mul(scale)
-        .filter(|ms| *ms <= DAY_MS)
+    let duration = humantime::parse_duration(text).ok()?;
+    let ms = duration.as_millis();
+    let is_whole = Duration::from_millis(u64::try_from(ms).ok()?) == duration;
+    (is_whole && duration <= DAY).then_some(u32::try_from(ms).ok()?)
 }
 
+/// As [`parse_duration_ms`] takes it back.
 pub fn duration_text(ms: u32) -> String {
-    match ms {
-        0 => "0s".to_owned(),
-        ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
-        ms if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
-        ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
-        ms => format!("{ms}ms"),
-    }
+    humantime::format_duration(Duration::from_millis(ms.into())).to_string()
 }
 
 /// The word that a typing error was meant to be.
 pub fn closest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
+    const LONGEST: usize = 64;
     let limit = |k: &str| 1 + k.len() / 4;
+    if word.len() > LONGEST {
+        return None;
+    }
     known
         .iter()
-        .filter(|k| word.len().abs_diff(k.len()) <= limit(k))
-        .map(|k| (distance(word, k), *k))
+        .filter(|k| k.len() <= LONGEST && word.len().abs_diff(k.len()) <= limit(k))
+        .map(|k| (strsim::levenshtein(word, k), *k))
         .filter(|(d, k)| *d <= limit(k))
         .min()
         .map(|(_, k)| k)
-}
-
-/// Levenshtein distance; words longer than 64 bytes are far from everything.
-fn distance(a: &str, b: &str) -> usize {
-    if a.len() > 64 || b.len() > 64 {
-        return usize::MAX;
-    }
-    // What both begin and end with is most of them, and changes nothing.
-    let same = a.bytes().zip(b.bytes()).take_while(|(x, y)| x == y).count();
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    let (a, b) = (a.get(same..).unwrap_or(&[]), b.get(same..).unwrap_or(&[]));
-    let same = a
-        .iter()
-        .rev()
-        .zip(b.iter().rev())
-        .take_while(|(x, y)| x == y)
-        .count();
-    let (a, b) = (
-        a.get(..a.len() - same).unwrap_or(&[]),
-        b.get(..b.len() - same).unwrap_or(&[]),
-    );
-    let mut row = [0; 65];
-    for (n, slot) in row.iter_mut().enumerate() {
-        *slot = n;
-    }
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (slot, y) in row.iter_mut().skip(1).zip(b) {
-            let above = *slot;
-            left = (left + 1)
-                .min(above + 1)
-                .min(diagonal + usize::from(x != y));
-            diagonal = above;
-            *slot = left;
-        }
-        row[0] = i + 1;
-    }
-    row.get(b.len()).copied().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -446,6 +398,11 @@ mod tests {
             ("500ms", 500),
             ("60s", 60_000),
             ("24h", 86_400_000),
+            ("1d", 86_400_000),
+            ("5 s", 5000),
+            ("1.5s", 1500),
+            ("1h30m", 5_400_000),
+            ("1m 500ms", 60_500),
         ] {
             assert_eq!(parse_duration_ms(text), Some(ms), "{text}");
         }
@@ -453,16 +410,15 @@ mod tests {
             "",
             "s",
             "5",
-            "5 s",
+            "1us",
             "-1s",
-            "1.5s",
             "25h",
             "99999999999s",
-            "1d",
+            "2d",
         ] {
             assert_eq!(parse_duration_ms(text), None, "{text}");
         }
-        for ms in [0, 1, 1500, 60_000, 3_600_000] {
+        for ms in [0, 1, 1500, 60_000, 60_001, 3_600_000, 86_400_000] {
             assert_eq!(parse_duration_ms(&duration_text(ms)), Some(ms));
         }
     }
@@ -473,6 +429,5 @@ mod tests {
         assert_eq!(closest("cluters", &known), Some("clusters"));
         assert_eq!(closest("lisen", &known), Some("listen"));
         assert_eq!(closest("banana", &known), None);
-        assert_eq!(distance("kitten", "sitting"), 3);
     }
 }
