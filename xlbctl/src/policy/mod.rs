@@ -24,7 +24,6 @@ mod fuzz;
 mod tests;
 
 use std::ffi::c_int;
-use std::marker::PhantomPinned;
 
 pub use head::Head;
 pub use maps::Policy;
@@ -65,7 +64,6 @@ pub struct Asked<'h> {
     handle: xlb_exchange,
     request: xlb_request,
     view: View<'h>,
-    _at_its_address: PhantomPinned,
 }
 
 /// What `route` or `pick` has said.
@@ -83,7 +81,6 @@ impl<'h> Asked<'h> {
             handle: xlb_exchange::default(),
             request: head.request(),
             view: View::new(head),
-            _at_its_address: PhantomPinned,
         }
     }
 
