@@ -169,12 +169,7 @@ impl Active<'_> {
             return Taken::Error(e.to_errno());
         }
         let mut line = [0u8; LINE_BYTES];
-        // SAFETY: `msg` is ours, `line` is as long as we say.
-        let n = unsafe {
-            let n = sys::xlb_msg_left(msg).min(LINE_BYTES);
-            sys::xlb_msg_copy_in(msg, line.as_mut_ptr().cast(), n)
-        };
-        let Some(bytes) = line.get(..n).filter(|b| !b.is_empty()) else {
+        let Some(bytes) = copy_line(msg, &mut line) else {
             return Taken::Error(-(kernel::bindings::EFAULT as i32));
         };
         let inner = &mut **self;
@@ -226,12 +221,7 @@ impl Active<'_> {
             return Taken::Error(e.to_errno());
         }
         let mut line = [0u8; LINE_BYTES];
-        // SAFETY: `msg` is ours, `line` is as long as we say.
-        let n = unsafe {
-            let n = sys::xlb_msg_left(msg).min(LINE_BYTES);
-            sys::xlb_msg_copy_in(msg, line.as_mut_ptr().cast(), n)
-        };
-        let Some(bytes) = line.get(..n).filter(|b| !b.is_empty()) else {
+        let Some(bytes) = copy_line(msg, &mut line) else {
             return Taken::Error(-(kernel::bindings::EFAULT as i32));
         };
         match self.body.feed(bytes, limits::get()) {
@@ -251,4 +241,14 @@ impl Active<'_> {
         }
         Taken::Some
     }
+}
+
+/// Copies the next bytes of the message, which are to be looked at; `None` when its memory is not there.
+fn copy_line(msg: *mut sys::msghdr, line: &mut [u8; LINE_BYTES]) -> Option<&[u8]> {
+    // SAFETY: `msg` is that of the current system call, `line` is as long as we say.
+    let n = unsafe {
+        let n = sys::xlb_msg_left(msg).min(LINE_BYTES);
+        sys::xlb_msg_copy_in(msg, line.as_mut_ptr().cast(), n)
+    };
+    line.get(..n).filter(|bytes| !bytes.is_empty())
 }

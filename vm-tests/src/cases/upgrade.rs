@@ -110,13 +110,14 @@ fn counted(program: &str) -> Result<u64> {
         .with_context(|| format!("{rows}"))
 }
 
+fn backends() -> Result<Vec<Logging>> {
+    ENDPOINTS.iter().map(|e| Logging::start(e)).collect()
+}
+
 /// To the other layout and back: no request fails, no socket is lost, counters go on, and each version is told what to do
 /// about the other.
 fn under_load(ctx: &mut Ctx) -> Result<()> {
-    let backends = ENDPOINTS
-        .iter()
-        .map(|endpoint| Logging::start(endpoint))
-        .collect::<Result<Vec<_>>>()?;
+    let backends = backends()?;
     let vip: SocketAddr = VIP4.parse()?;
     apply(ctx, THIS, &shop_yaml(&ENDPOINTS[..2], "least_request", ""))?;
     let mut idle = ctx.open(vip)?;
@@ -166,10 +167,7 @@ fn under_load(ctx: &mut Ctx) -> Result<()> {
 
 /// Killed at any moment, it leaves what serves; the next apply puts all in order.
 fn cut_off(ctx: &mut Ctx) -> Result<()> {
-    let _backends = ENDPOINTS
-        .iter()
-        .map(|endpoint| Logging::start(endpoint))
-        .collect::<Result<Vec<_>>>()?;
+    let _backends = backends()?;
     let vip: SocketAddr = VIP4.parse()?;
     apply(ctx, THIS, &shop_yaml(&ENDPOINTS, "round_robin", ""))?;
     let begin = Instant::now();
