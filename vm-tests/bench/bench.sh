@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # The benchmark: requests per second of wrk with 16 keep-alive connections and a small
 # GET, to nginx directly, through XLB and through HAProxy, one after the other in one
-# boot; latency with one connection; module memory for each idle socket.
+# boot; latency with one connection; 256 connections; bodies of 1 MiB; module memory for each idle socket.
 # With `make bench` the machine counts instructions (1 instruction = 1 ns of its time), so
 # that the figures compare instructions of the whole system for each request.
 # QUICK=1 measures one second each instead of three.
@@ -53,6 +53,7 @@ load() { # URL CONNECTIONS SECONDS
 	! grep -qE 'Socket errors|Non-2xx' "$dir/wrk" || { cat "$dir/wrk"; fail "errors from $1"; }
 }
 rate() { awk '/^Requests\/sec/ { print $2 }' "$dir/wrk"; }
+of_direct() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'; }
 latency() { # to microseconds
 	awk '$1 == "50%" { v = $2; u = v; sub(/[0-9.]+/, "", u); sub(/[a-z]+/, "", v)
 		print v * (u == "us" ? 1 : u == "ms" ? 1000 : 1000000) }' "$dir/wrk"
@@ -60,7 +61,7 @@ latency() { # to microseconds
 
 names=(direct xlb haproxy)
 urls=(http://127.0.0.1:8081/ "http://$vip/" http://127.0.0.1:8090/)
-declare -A rps lat one
+declare -A rps lat one many big
 for i in 0 1 2; do
 	echo "measuring ${names[i]}" >&2
 	# Warm: pools are filled, caches and branch predictors have seen the path.
@@ -70,6 +71,11 @@ for i in 0 1 2; do
 	load "${urls[i]}" 1 1
 	lat[${names[i]}]=$(latency)
 	one[${names[i]}]=$(rate)
+	load "${urls[i]}" 256 1
+	load "${urls[i]}" 256 "$seconds"
+	many[${names[i]}]=$(rate)
+	load "${urls[i]}mib" 16 1
+	big[${names[i]}]=$(rate)
 done
 
 echo
@@ -79,7 +85,15 @@ printf '  %-9s %18s %8s %22s %22s\n' '' '16 connections' of '1 connection' 'medi
 printf '  %-9s %18s %8s %22s %22s\n' '' 'requests/s' direct 'requests/s' 'us'
 for name in "${names[@]}"; do
 	printf '  %-9s %18s %8s %22s %22s\n' "$name" "${rps[$name]}" \
-		"$(awk -v a="${rps[$name]}" -v b="${rps[direct]}" 'BEGIN { printf "%.2f", a / b }')" "${one[$name]}" "${lat[$name]}"
+		"$(of_direct "${rps[$name]}" "${rps[direct]}")" "${one[$name]}" "${lat[$name]}"
+done
+
+echo
+printf '  %-9s %18s %8s %22s %8s\n' '' '256 connections' of '1 MiB, 16 connections' of
+printf '  %-9s %18s %8s %22s %8s\n' '' 'requests/s' direct 'requests/s' direct
+for name in "${names[@]}"; do
+	printf '  %-9s %18s %8s %22s %8s\n' "$name" "${many[$name]}" "$(of_direct "${many[$name]}" "${many[direct]}")" \
+		"${big[$name]}" "$(of_direct "${big[$name]}" "${big[direct]}")"
 done
 
 # A thousand idle client sockets, each after one request; then a thousand idle connections.
