@@ -22,10 +22,10 @@ use super::raw;
 use crate::error::{Context, Error};
 use crate::intf::Pod as _;
 
-pub(super) mod connect {
+mod connect {
     include!(concat!(env!("OUT_DIR"), "/connect.skel.rs"));
 }
-pub(super) mod policy {
+mod policy {
     include!(concat!(env!("OUT_DIR"), "/policy.skel.rs"));
 }
 
@@ -92,30 +92,42 @@ pub fn load() -> Result<(), Error> {
     })
 }
 
+/// As messages call them.
+pub(super) const POLICY: &str = "the policy";
+pub(super) const CONNECT: &str = "the connect programs";
+
+/// With the constants of [`Loaded`]. Skeletons borrow their objects; xlbctl opens each once and ends.
+pub(super) fn open_policy(epoch: u64) -> Result<policy::OpenPolicySkel<'static>, Error> {
+    let storage = Box::leak(Box::new(MaybeUninit::uninit()));
+    let mut open = policy::PolicySkelBuilder::default()
+        .open(storage)
+        .map_err(|err| super::load_error(POLICY, &err))?;
+    if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
+        rodata.epoch = epoch;
+        rodata.build = BUILD;
+    }
+    Ok(open)
+}
+
+pub(super) fn open_connect() -> Result<connect::OpenConnectSkel<'static>, Error> {
+    let storage = Box::leak(Box::new(MaybeUninit::uninit()));
+    connect::ConnectSkelBuilder::default()
+        .open(storage)
+        .map_err(|err| super::load_error(CONNECT, &err))
+}
+
+pub(super) fn load_skeleton<'o, S: OpenSkel<'o>>(what: &str, open: S) -> Result<S::Output, Error> {
+    open.load().map_err(|err| super::load_error(what, &err))
+}
+
 fn load_all() -> Result<(), Error> {
     super::quiet_libbpf();
     let cgroup = preflight::cgroup_root()
         .ok_or_else(|| Error::system("no cgroup v2 file system is mounted"))?;
     let cgroup = File::open(&cgroup).context(cgroup.display())?;
 
-    // Skeletons borrow their objects; xlbctl opens each once and ends.
-    let storage = Box::leak(Box::new(MaybeUninit::uninit()));
-    let mut open = policy::PolicySkelBuilder::default()
-        .open(storage)
-        .map_err(|err| super::load_error("the policy", &err))?;
-    if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
-        rodata.epoch = uptime_ns()?;
-        rodata.build = BUILD;
-    }
-    let mut policy = open
-        .load()
-        .map_err(|err| super::load_error("the policy", &err))?;
-
-    let storage = Box::leak(Box::new(MaybeUninit::uninit()));
-    let mut connect = connect::ConnectSkelBuilder::default()
-        .open(storage)
-        .and_then(OpenSkel::load)
-        .map_err(|err| super::load_error("the connect programs", &err))?;
+    let mut policy = load_skeleton(POLICY, open_policy(uptime_ns()?)?)?;
+    let mut connect = load_skeleton(CONNECT, open_connect()?)?;
 
     let maps = &mut policy.maps;
     for (name, map) in [

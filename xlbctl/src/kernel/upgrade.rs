@@ -11,16 +11,14 @@
 //! ones.  What is cut off leaves such a name, and the next load or apply does all of it again: both maps have the document.
 
 use std::fs;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{libbpf_sys, Link, MapHandle};
+use libbpf_rs::{libbpf_sys, Link, MapHandle, OpenMapMut};
 use nix::errno::Errno;
 
 use super::commit::Maps;
-use super::programs::{self, connect, pin, policy};
+use super::programs::{self, pin};
 use super::raw;
 use crate::document::Document;
 use crate::error::{Context, Error};
@@ -49,14 +47,7 @@ pub fn run() -> Result<(), Error> {
     let same = old.layout == XLB_LAYOUT && !is_unfinished();
     forget_new_pins()?;
 
-    let storage = Box::leak(Box::new(MaybeUninit::uninit()));
-    let mut open = policy::PolicySkelBuilder::default()
-        .open(storage)
-        .map_err(|err| super::load_error("the policy", &err))?;
-    if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
-        rodata.epoch = programs::loaded()?.epoch;
-        rodata.build = programs::BUILD;
-    }
+    let mut open = programs::open_policy(programs::loaded()?.epoch)?;
     let maps = &mut open.maps;
     let mut reuse = vec![("states", &mut maps.states), ("stats", &mut maps.stats)];
     if same {
@@ -66,28 +57,19 @@ pub fn run() -> Result<(), Error> {
         ]);
     }
     for (name, map) in reuse {
-        map.reuse_pinned_map(pin(name))
-            .context(format!("cannot take over map {name}"))?;
+        take_over(name, map)?;
     }
-    let mut policy = open
-        .load()
-        .map_err(|err| super::load_error("the policy", &err))?;
+    let mut policy = programs::load_skeleton(programs::POLICY, open)?;
 
-    let storage = Box::leak(Box::new(MaybeUninit::uninit()));
-    let mut open = connect::ConnectSkelBuilder::default()
-        .open(storage)
-        .map_err(|err| super::load_error("the connect programs", &err))?;
+    let mut open = programs::open_connect()?;
     for (name, map) in [
         ("vips", &mut open.maps.vips),
         ("cgroups", &mut open.maps.cgroups),
         ("connects", &mut open.maps.connects),
     ] {
-        map.reuse_pinned_map(pin(name))
-            .context(format!("cannot take over map {name}"))?;
+        take_over(name, map)?;
     }
-    let connect = open
-        .load()
-        .map_err(|err| super::load_error("the connect programs", &err))?;
+    let connect = programs::load_skeleton(programs::CONNECT, open)?;
 
     let mut pins = Vec::new();
     if !same {
@@ -122,6 +104,11 @@ pub fn run() -> Result<(), Error> {
         fs::rename(new_pin(name), pin(name)).context(pin(name).display())?;
     }
     Ok(())
+}
+
+fn take_over(name: &str, map: &mut OpenMapMut<'_>) -> Result<(), Error> {
+    map.reuse_pinned_map(pin(name))
+        .context(format!("cannot take over map {name}"))
 }
 
 /// What is applied, in whatever layout.
