@@ -25,7 +25,7 @@ use crate::sys;
 
 use super::{Active, RCV_SHUTDOWN};
 
-/// What poll(2) and callbacks must know, as bits of [`Psock::poll`], which holders of the socket lock write.
+/// What poll(2) and callbacks must know, as bits of [`Client::poll`], which holders of the socket lock write.
 pub(crate) mod bits {
     /// Bytes or an end for the client are there, whatever the i-sock has.
     pub(crate) const READY: u32 = 1;

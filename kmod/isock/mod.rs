@@ -94,7 +94,7 @@ pub(crate) struct Owned<H: Home> {
     sock: *mut sys::socket,
     /// Requests that were sent over it.
     pub(crate) requests: u64,
-    /// The pool's generation when it was opened; see [`Pool::retire`].
+    /// That of its home when it was opened: one of an earlier generation is closed when it comes back.
     pub(crate) generation: u64,
     /// When it became idle, or when its connect began, in milliseconds of uptime.
     pub(crate) since_ms: u64,

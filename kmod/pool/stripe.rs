@@ -325,7 +325,7 @@ impl Stripe {
         unsafe { lists.push(Kind::Idle, &*shared) };
         self.idle.write(lists.idle.len);
         self.put_ms.write(now);
-        // For events, and for who comes to wait: see the top of the file, and of `pool.rs`.
+        // For events, and for who comes to wait: see the top of the file, and of `mod.rs`.
         // SAFETY: Any context.
         unsafe { sys::xlb_smp_mb() };
         // SAFETY: It is live: nobody takes it from the list while we have the lock.
