@@ -9,7 +9,7 @@ static __always_inline __u32 draw(__u32 n)
 	return ((__u64)bpf_get_prandom_u32() * n) >> 32;
 }
 
-/* The cluster of a route by weight: its index in the cluster table, or XLB_NONE. */
+/* The cluster of a route by weight: its slot, or XLB_NONE. */
 static __always_inline __u32 choose_cluster(void *blob, struct xlb_blob *head,
 					    struct xlb_route *route)
 {
@@ -26,7 +26,7 @@ static __always_inline __u32 choose_cluster(void *blob, struct xlb_blob *head,
 
 			if (low >= high)
 				break;
-			target = blob_record(blob, head->target_page, first + middle,
+			target = blob_record(blob, head->target_base, first + middle,
 					     struct xlb_target);
 			if (!target)
 				return XLB_NONE;
@@ -36,28 +36,28 @@ static __always_inline __u32 choose_cluster(void *blob, struct xlb_blob *head,
 				low = middle + 1;
 		}
 	}
-	target = blob_record(blob, head->target_page, first + low, struct xlb_target);
+	target = blob_record(blob, head->target_base, first + low, struct xlb_target);
 	return target ? target->cluster : XLB_NONE;
 }
 
-__noinline __u32 search_position(unsigned long long *ctx __arg_ctx, __u64 generation,
-				 struct xlb_cluster *cluster __arg_nonnull, __u32 position)
+/* As cluster_of(): those that are not static get a cluster by its slot and generation. */
+__noinline __u32 search_position(__u32 slot, __u64 generation, __u32 position)
 {
-	__u32 first = cluster->endpoint, low = 0, high = cluster->endpoint_count;
-	struct xlb_blob *head;
-	void *blob = blob_of(REQUEST(ctx), generation, &head);
+	struct xlb_cluster *cluster;
+	void *blob = cluster_of(slot, generation, &cluster);
+	__u32 low = 0, high;
 	int i;
 
 	if (!blob)
 		return XLB_NONE;
+	high = cluster->endpoint_count;
 	bpf_for(i, 0, 32) {
 		__u32 middle = low + (high - low) / 2;
 		struct xlb_endpoint *endpoint;
 
 		if (low >= high)
 			break;
-		endpoint = blob_record(blob, head->endpoint_page, first + middle,
-				       struct xlb_endpoint);
+		endpoint = endpoint_at(blob, middle);
 		if (!endpoint)
 			break;
 		if (endpoint->cumulative > position)
@@ -69,14 +69,12 @@ __noinline __u32 search_position(unsigned long long *ctx __arg_ctx, __u64 genera
 }
 
 /* The endpoint that owns `position` of the weights. */
-static __always_inline __u32 at_position(unsigned long long *ctx, __u64 generation,
-					 struct xlb_cluster *cluster, __u32 position)
+static __always_inline __u32 at_position(__u32 slot, struct xlb_cluster *cluster, __u32 position)
 {
-	return cluster->equal ? position : search_position(ctx, generation, cluster, position);
+	return cluster->equal ? position : search_position(slot, cluster->generation, position);
 }
 
-static __always_inline __u32 round_robin(unsigned long long *ctx, __u64 generation,
-					 struct xlb_cluster *cluster)
+static __always_inline __u32 round_robin(__u32 slot, struct xlb_cluster *cluster)
 {
 	struct xlb_state *state = state_of(cluster->number);
 	__u64 count, weight = cluster->total_weight;
@@ -86,18 +84,18 @@ static __always_inline __u32 round_robin(unsigned long long *ctx, __u64 generati
 	count = __sync_fetch_and_add(&state->position, 1);
 	if (cluster->equal)
 		return count % weight;
-	return search_position(ctx, generation, cluster, count % weight * cluster->stride % weight);
+	return search_position(slot, cluster->generation,
+			       count % weight * cluster->stride % weight);
 }
 
 /* Another endpoint than `index`, by weight; n is 2 or more. */
-static __always_inline __u32 draw_other(unsigned long long *ctx, __u64 generation,
-					struct xlb_cluster *cluster, __u32 index)
+static __always_inline __u32 draw_other(__u32 slot, struct xlb_cluster *cluster, __u32 index)
 {
 	__u32 n = cluster->endpoint_count, drawn;
 
 	if (cluster->equal)
 		return ((__u64)index + 1 + draw(n - 1)) % n;
-	drawn = search_position(ctx, generation, cluster, draw(cluster->total_weight));
+	drawn = search_position(slot, cluster->generation, draw(cluster->total_weight));
 	return drawn != index ? drawn : ((__u64)index + 1) % n;
 }
 
@@ -107,31 +105,35 @@ static __always_inline __u32 draw_other(unsigned long long *ctx, __u64 generatio
  * endpoints without load get requests in proportion to their weights.  No draw gives
  * the endpoint drawn just before it: two choices are two endpoints.
  */
-__noinline __u32 least_request(unsigned long long *ctx __arg_ctx, __u64 generation,
-			       struct xlb_cluster *cluster __arg_nonnull)
+__noinline __u32 least_request(__u32 slot, __u64 generation)
 {
-	__u32 n = cluster->endpoint_count, looks = cluster->choices, best, index;
-	bool all = !looks || looks >= n;
 	/* More than any: the first one looked at is better. */
 	__u64 best_load = 1ull << 32, best_weight = 1;
-	struct xlb_blob *head;
-	void *blob = blob_of(REQUEST(ctx), generation, &head);
+	__u32 n, looks, best, index;
+	struct xlb_cluster *cluster;
+	void *blob = cluster_of(slot, generation, &cluster);
+	bool all;
 	int i;
 
-	if (!blob || !n)
+	if (!blob || !cluster->endpoint_count)
 		return XLB_NONE;
+	n = cluster->endpoint_count;
+	looks = cluster->choices;
+	all = !looks || looks >= n;
 	if (all)
 		looks = n;
 	if (looks > XLB_MAX_ENDPOINTS)
 		looks = XLB_MAX_ENDPOINTS;
-	index = best = at_position(ctx, generation, cluster, draw(cluster->total_weight));
+	index = best = at_position(slot, cluster, draw(cluster->total_weight));
+	/* There by its weight, or nowhere: the cluster has changed meanwhile. */
+	if (index >= n)
+		return XLB_NONE;
 	bpf_for(i, 0, looks) {
 		struct xlb_endpoint *endpoint;
 		struct xlb_state *state;
 		__u64 load;
 
-		endpoint = blob_record(blob, head->endpoint_page, cluster->endpoint + index,
-				       struct xlb_endpoint);
+		endpoint = endpoint_at(blob, index);
 		if (!endpoint)
 			break;
 		state = state_of(endpoint->number);
@@ -150,14 +152,13 @@ __noinline __u32 least_request(unsigned long long *ctx __arg_ctx, __u64 generati
 		if (all)
 			index = ((__u64)index + 1) % n;
 		else
-			index = draw_other(ctx, generation, cluster, index);
+			index = draw_other(slot, cluster, index);
 	}
 	return best;
 }
 
 /* The endpoint for a request, as a position in the cluster, or XLB_NONE. */
-static __always_inline __u32 choose_endpoint(unsigned long long *ctx, __u64 generation,
-					     struct xlb_cluster *cluster)
+static __always_inline __u32 choose_endpoint(__u32 slot, struct xlb_cluster *cluster)
 {
 	if (cluster->endpoint_count == 0 || cluster->total_weight == 0)
 		return XLB_NONE;
@@ -165,11 +166,11 @@ static __always_inline __u32 choose_endpoint(unsigned long long *ctx, __u64 gene
 		return 0;
 	switch (cluster->lb) {
 	case XLB_LB_ROUND_ROBIN:
-		return round_robin(ctx, generation, cluster);
+		return round_robin(slot, cluster);
 	case XLB_LB_RANDOM:
-		return at_position(ctx, generation, cluster, draw(cluster->total_weight));
+		return at_position(slot, cluster, draw(cluster->total_weight));
 	case XLB_LB_LEAST_REQUEST:
-		return least_request(ctx, generation, cluster);
+		return least_request(slot, cluster->generation);
 	default:
 		return XLB_NONE;
 	}

@@ -2,12 +2,19 @@
 /*
  * The compiled form of configuration: what xlbctl writes and the BPF programs read.
  *
- * One service is one blob: an array map of 4 KiB pages.  Page 0 is struct
- * xlb_blob; tables and strings follow.  A table is an array of records whose size
- * is a power of two, so that no record crosses a page and the verifier sees every
- * access in bounds by a mask.  A string (up to 4 KiB) never crosses a page.  The
- * blob holds routes, weighted clusters and endpoints together: swapping the one
- * slot that points to it changes all of a service at once.
+ * The routes of a service are a blob: an array map of 4 KiB pages.  Tables and strings
+ * stand in it one behind the other.  A table is an array of records whose size is a power
+ * of two, aligned to it, so that no record crosses a page and the verifier sees every
+ * access in bounds by a mask.  Where a table begins is told in records of its kind from
+ * the beginning of the blob.  A string (up to 4 KiB) never crosses a page.  Swapping the
+ * one slot that points to a blob changes all routes of a service at once.  Small services
+ * of neighbouring slots share one: page 0 begins with struct xlb_group, which says where
+ * each has its struct xlb_blob.
+ *
+ * A cluster with its endpoints is a blob of its own, of smaller pages: an endpoint that
+ * comes or goes rewrites it and nothing else, for all services that use the cluster.
+ * Routes name clusters by their slots.  A cluster that changes together with routes to it
+ * moves to another slot: the new routes lead there, and the old ones never see it.
  *
  * BPF includes this file; xlbctl gets it through bindgen.
  */
@@ -22,15 +29,18 @@
 #ifdef XLB_NEXT_LAYOUT /* for tests of upgrades */
 #define XLB_LAYOUT 1000
 #else
-#define XLB_LAYOUT 5
+#define XLB_LAYOUT 6
 #endif
 
 #define XLB_PAGE_BYTES 4096
+#define XLB_CLUSTER_PAGE_BYTES 1024
 #define XLB_NONE 0xffffffffu
 
 /* Sizes of the fixed maps: the limits that xlbctl states. */
 #define XLB_MAX_SERVICES 16384 /* slots of the outer map: 8 bytes each */
 #define XLB_MAX_VIPS 262144
+#define XLB_MAX_CLUSTERS 131072
+#define XLB_CLUSTER_SLOTS (2 * XLB_MAX_CLUSTERS) /* each may move at once; 8 bytes each */
 #define XLB_MAX_ITEMS 1048576 /* services, routes, clusters, endpoints together */
 #define XLB_MAX_ROUTES 65536 /* in one virtual host */
 #define XLB_MAX_ENDPOINTS 65536 /* in one cluster */
@@ -48,7 +58,16 @@
 #define XLB_STATE_PAGE 1024
 #define XLB_STATS_PAGE 256
 
-/* --- Page 0 ------------------------------------------------------------------ */
+/* --- Services ------------------------------------------------------------------ */
+
+/* Slots n * XLB_GROUP to (n + 1) * XLB_GROUP - 1 may share a blob. */
+#define XLB_GROUP 16
+
+/* At the beginning of a blob. */
+struct xlb_group {
+	__u32 head[XLB_GROUP]; /* by slot % XLB_GROUP: which struct xlb_blob; 0: not in here */
+};
+_Static_assert(sizeof(struct xlb_group) == 64, "read by BPF of the same layout");
 
 #define XLB_BLOB_EXACT_HOST 0x1
 #define XLB_BLOB_SUFFIX_HOST 0x2
@@ -65,27 +84,28 @@ struct xlb_blob {
 	__u32 number; /* of the service */
 	__u64 generation; /* of one load: the applies so far, with this one */
 	__u32 flags; /* XLB_BLOB_* */
-	/* First page of each table. */
-	__u32 index_page; /* struct xlb_index */
-	__u32 vhost_page; /* struct xlb_vhost */
-	__u32 list_page; /* __u32: routes, by position */
-	__u32 route_page; /* struct xlb_route */
-	__u32 condition_page; /* struct xlb_condition */
-	__u32 target_page; /* struct xlb_target */
-	__u32 cluster_page; /* struct xlb_cluster */
-	__u32 endpoint_page; /* struct xlb_endpoint */
+	/* Where each table begins: records of its kind from the beginning of the blob. */
+	__u32 index_base; /* struct xlb_index */
+	__u32 vhost_base; /* struct xlb_vhost */
+	__u32 list_base; /* __u32: routes, by position */
+	__u32 route_base; /* struct xlb_route */
+	__u32 condition_base; /* struct xlb_condition */
+	__u32 target_base; /* struct xlb_target */
+	__u32 needle_base; /* struct xlb_needle, by their numbers */
+	__u32 needle_count; /* with those that are none; 0: there is none */
 	__u32 index_mask; /* entries of the index, less one */
 	__u32 default_vhost; /* of domain "*", or XLB_NONE */
 	__u32 max_suffix_bytes; /* the longest of the "*.suffix" domains, without "*" */
 	__u32 max_prefix_bytes; /* the longest of the "prefix.*" domains, without "*" */
-	__u32 pages;
-	__u32 needle_page; /* struct xlb_needle, by their numbers */
-	__u32 needle_count; /* with those that are none; 0: there is none */
+	__u32 reserved0;
 	__u64 upgrades[XLB_MAX_UPGRADES]; /* as in struct xlb_request; 0: none */
-};
-#ifndef XLB_NEXT_LAYOUT
-_Static_assert(sizeof(struct xlb_blob) == 208, "read by BPF of the same layout");
+#ifdef XLB_NEXT_LAYOUT
+	__u64 reserved1[5];
+#else
+	__u64 reserved1[7];
 #endif
+};
+_Static_assert(sizeof(struct xlb_blob) == 256, "a power of two");
 
 /* --- The index: one open-addressing hash table for hosts and paths ------------- */
 
@@ -189,7 +209,7 @@ _Static_assert(sizeof(struct xlb_condition) == 32, "a power of two");
 /* Weighted clusters of a route: the first whose `cumulative` is above the drawn number. */
 struct xlb_target {
 	__u32 cumulative;
-	__u32 cluster; /* in the cluster table */
+	__u32 cluster; /* slot */
 };
 _Static_assert(sizeof(struct xlb_target) == 8, "a power of two");
 
@@ -201,11 +221,12 @@ enum xlb_lb {
 	XLB_LB_LEAST_REQUEST = 2,
 };
 
+/* At the beginning of a cluster's blob; its endpoints are records XLB_FIRST_ENDPOINT and on. */
 struct xlb_cluster {
+	__u64 generation; /* that wrote it */
 	__u32 number;
 	__u32 lb; /* enum xlb_lb */
 	__u32 choices; /* least_request: 0 = look at all */
-	__u32 endpoint; /* first, in the endpoint table */
 	__u32 endpoint_count; /* only those that may be picked */
 	__u32 total_weight; /* reduced by the weights' greatest common divisor */
 	/* Coprime to total_weight, near total_weight / golden ratio: walking the weights in this
@@ -220,9 +241,10 @@ struct xlb_cluster {
 	__u32 connect_timeout_ms;
 	__u32 max_requests;
 	__u32 pending_timeout_ms;
-	__u32 reserved0;
 };
-_Static_assert(sizeof(struct xlb_cluster) == 64, "a power of two");
+_Static_assert(sizeof(struct xlb_cluster) == 64, "two records of its endpoints");
+
+#define XLB_FIRST_ENDPOINT 2
 
 struct xlb_endpoint {
 	__u8 addr[16]; /* network order; IPv4 as ::ffff:a.b.c.d */

@@ -15,7 +15,7 @@ static __always_inline bool contains(struct xlb_exchange *ex, void *blob, struct
 		struct xlb_needle *needle;
 		int found;
 
-		needle = blob_record(blob, head->needle_page, c->needle, struct xlb_needle);
+		needle = blob_record(blob, head->needle_base, c->needle, struct xlb_needle);
 		found = needle ? bpf_xlb_search(ex, field, blob, needle) : -1;
 		if (found >= 0)
 			return found;
@@ -69,7 +69,7 @@ __noinline int condition_holds(unsigned long long *ctx __arg_ctx, __u64 generati
 
 	if (!blob)
 		return false;
-	c = blob_record(blob, head->condition_page, index, struct xlb_condition);
+	c = blob_record(blob, head->condition_base, index, struct xlb_condition);
 	if (!c)
 		return false;
 	if (c->kind == XLB_CONDITION_PERCENT)

@@ -3,13 +3,22 @@
 #ifndef XLB_MAPS_H
 #define XLB_MAPS_H
 
-/* A service's configuration: see blob.h.  The number of pages differs from map to map. */
+/* The routes of services: see blob.h.  The number of pages differs from map to map. */
 struct xlb_blob_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_INNER_MAP);
 	__uint(max_entries, 1);
 	__uint(key_size, sizeof(__u32));
 	__uint(value_size, XLB_PAGE_BYTES);
+};
+
+/* A cluster: the same of smaller pages. */
+struct xlb_cluster_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, XLB_CLUSTER_PAGE_BYTES);
 };
 
 struct xlb_states_map {
@@ -33,6 +42,14 @@ struct {
 	__type(key, __u32);
 	__array(values, struct xlb_blob_map);
 } services SEC(".maps");
+
+/* By cluster slot, which routes' targets name. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, XLB_CLUSTER_SLOTS);
+	__type(key, __u32);
+	__array(values, struct xlb_cluster_map);
+} clusters SEC(".maps");
 
 /* The applied document and the numbers given out, in one slot; only xlbctl reads it. */
 struct {
@@ -64,10 +81,7 @@ static __always_inline struct xlb_state *state_of(__u32 number)
 	return inner ? bpf_map_lookup_elem(inner, &index) : NULL;
 }
 
-/*
- * Is the number still the item's that a decision of this generation was about?  An item's
- * services are compiled in the generation that numbers it, or later.
- */
+/* Is the number still the item's that a decision of this generation was about? */
 static __always_inline bool is_of(struct xlb_state *state, __u64 generation)
 {
 	return state && state->generation <= generation;

@@ -28,7 +28,7 @@ __noinline int conditions_hold(unsigned long long *ctx __arg_ctx, __u64 generati
 static __always_inline bool route_holds(unsigned long long *ctx, void *blob, struct xlb_blob *head,
 					__u32 index)
 {
-	struct xlb_route *route = blob_record(blob, head->route_page, index, struct xlb_route);
+	struct xlb_route *route = blob_record(blob, head->route_base, index, struct xlb_route);
 
 	if (!route)
 		return false;
@@ -47,7 +47,7 @@ static __always_inline __u32 walk_list(unsigned long long *ctx, void *blob, stru
 	if (count > XLB_MAX_ROUTES)
 		count = XLB_MAX_ROUTES;
 	bpf_for(i, 0, count) {
-		__u32 *route = blob_record(blob, head->list_page, list + i, __u32);
+		__u32 *route = blob_record(blob, head->list_base, list + i, __u32);
 
 		if (!route || *route >= best)
 			break;
@@ -108,13 +108,13 @@ __noinline int want_names(unsigned long long *ctx __arg_ctx, __u64 generation, _
 	if (!blob || count > XLB_MAX_WANTED)
 		return false;
 	bpf_for(i, 0, count) {
-		__u32 *index = blob_record(blob, head->list_page, list + i, __u32);
+		__u32 *index = blob_record(blob, head->list_base, list + i, __u32);
 		struct xlb_condition *c;
 		void *names;
 
 		if (!index)
 			break;
-		c = blob_record(blob, head->condition_page, *index, struct xlb_condition);
+		c = blob_record(blob, head->condition_base, *index, struct xlb_condition);
 		if (!c)
 			break;
 		names = blob_page(blob, c->name_page);
@@ -133,7 +133,7 @@ __noinline int want_names(unsigned long long *ctx __arg_ctx, __u64 generation, _
 static __always_inline __u32 find_route(unsigned long long *ctx, void *blob, struct xlb_blob *head,
 					__u32 vhost)
 {
-	struct xlb_vhost *vh = blob_record(blob, head->vhost_page, vhost, struct xlb_vhost);
+	struct xlb_vhost *vh = blob_record(blob, head->vhost_base, vhost, struct xlb_vhost);
 	__u32 best = XLB_NONE, path_bytes = REQUEST(ctx)->path_bytes;
 
 	if (!vh)

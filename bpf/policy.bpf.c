@@ -8,10 +8,10 @@
  *   pick()   each time that the request is about to be given to another endpoint;
  *   done()   once for each endpoint that was picked, when the exchange has ended.
  *
- * A decision carries the generation of the configuration that it was made in.
- * When route() or pick() finds another one in force, it says XLB_REASON_RETRIED, and the
- * module asks for the whole decision again: a request sees one configuration, never
- * parts of two.
+ * A decision carries the generation of the service's routes that it was made in.
+ * When route() or pick() finds others in force, it says XLB_REASON_RETRIED, and the
+ * module asks for the whole decision again: a request sees one version of the routes, never
+ * parts of two.  The same holds of the cluster while an endpoint of it is chosen.
  */
 #include "vmlinux.h"
 #include <stdbool.h>
@@ -41,7 +41,7 @@ const volatile __u64 epoch = 0;
 const volatile __u64 build = 0;
 
 /*
- * cookie[0]: epoch + generation; cookie[1]: number of the service, LOADED, index of the cluster,
+ * cookie[0]: epoch + generation; cookie[1]: number of the service, LOADED, slot of the cluster,
  * high half first.
  */
 #define PAIR(high, low) (((__u64)(high) << 32) | (__u32)(low))
@@ -49,7 +49,7 @@ const volatile __u64 build = 0;
 #define LOW(pair) ((__u32)(pair) & ~LOADED)
 /* The request is in its endpoint's load. */
 #define LOADED (1u << 31)
-_Static_assert(XLB_MAX_ITEMS <= LOADED, "an index leaves the bit free");
+_Static_assert(XLB_CLUSTER_SLOTS <= LOADED, "a slot leaves the bit free");
 
 static __always_inline void add(__u64 *counter, __u64 n)
 {
@@ -110,9 +110,9 @@ static __always_inline __u16 flags_of(struct xlb_request *req, struct xlb_blob *
 static __always_inline int decide(unsigned long long *ctx, void *blob, struct xlb_blob *head,
 				  struct xlb_decision *dec)
 {
-	struct xlb_cluster *target;
+	struct xlb_cluster *cluster;
 	struct xlb_route *route;
-	__u32 vhost, index, cluster;
+	__u32 vhost, index, slot;
 
 	/* May be of an earlier try. */
 	dec->route = 0;
@@ -125,48 +125,48 @@ static __always_inline int decide(unsigned long long *ctx, void *blob, struct xl
 		return XLB_REASON_NO_ROUTE;
 	if (index == XLB_LATER)
 		return XLB_REASON_RETRIED;
-	route = blob_record(blob, head->route_page, index, struct xlb_route);
+	route = blob_record(blob, head->route_base, index, struct xlb_route);
 	if (!route)
 		return XLB_REASON_NO_ROUTE;
 	dec->route = route->number;
-	cluster = choose_cluster(blob, head, route);
-	if (cluster == XLB_NONE)
-		return XLB_REASON_NO_ENDPOINT;
-	target = blob_record(blob, head->cluster_page, cluster, struct xlb_cluster);
-	if (!target)
+	slot = choose_cluster(blob, head, route);
+	if (slot == XLB_NONE || !cluster_now(slot, &cluster))
 		return XLB_REASON_NO_ENDPOINT;
 
-	dec->cluster = target->number;
+	dec->cluster = cluster->number;
 	dec->cookie[0] = epoch + head->generation;
-	dec->cookie[1] = PAIR(head->number, cluster);
+	dec->cookie[1] = PAIR(head->number, slot);
 	return 0;
 }
 
 /* Picks an endpoint of the cluster that was decided on; 0 or an enum xlb_reason. */
-static __always_inline int pick_endpoint(unsigned long long *ctx, void *blob, struct xlb_blob *head,
+static __always_inline int pick_endpoint(unsigned long long *ctx, struct xlb_blob *head,
 					 struct xlb_decision *dec)
 {
 	struct xlb_request *req = REQUEST(ctx);
+	__u32 position, slot = LOW(dec->cookie[1]);
+	struct xlb_cluster *cluster, *now;
 	struct xlb_endpoint *endpoint;
-	struct xlb_cluster *cluster;
 	struct xlb_stats *stats;
-	__u32 position;
+	void *blob;
 
-	cluster = blob_record(blob, head->cluster_page, LOW(dec->cookie[1]), struct xlb_cluster);
-	if (!cluster)
+	blob = cluster_now(slot, &cluster);
+	if (!blob)
 		goto refuse;
-	position = choose_endpoint(ctx, head->generation, cluster);
-	if (position >= cluster->endpoint_count)
+	position = choose_endpoint(slot, cluster);
+	if (position >= cluster->endpoint_count) {
+		/* Chosen from a cluster that has changed meanwhile? */
+		if (!cluster_of(slot, cluster->generation, &now))
+			return XLB_REASON_RETRIED;
 		goto refuse;
-	endpoint = blob_record(blob, head->endpoint_page, cluster->endpoint + position,
-			       struct xlb_endpoint);
+	}
+	endpoint = endpoint_at(blob, position);
 	if (!endpoint)
 		goto refuse;
 	/* Not again the one that has just failed, where there is another. */
 	if (req->attempt && endpoint->number == dec->endpoint && cluster->endpoint_count > 1) {
 		position = position + 1 < cluster->endpoint_count ? position + 1 : 0;
-		endpoint = blob_record(blob, head->endpoint_page, cluster->endpoint + position,
-				       struct xlb_endpoint);
+		endpoint = endpoint_at(blob, position);
 		if (!endpoint)
 			goto refuse;
 	}
@@ -226,20 +226,19 @@ int BPF_PROG(route, struct xlb_exchange *ex, struct xlb_request *req, struct xlb
 	/* A list that was looked up again after a change ended early. */
 	if (changed(req, head))
 		return XLB_REASON_RETRIED;
-	return pick_endpoint(ctx, blob, head, dec);
+	return pick_endpoint(ctx, head, dec);
 }
 
 SEC("struct_ops/pick")
 int BPF_PROG(pick, struct xlb_exchange *ex, struct xlb_request *req, struct xlb_decision *dec)
 {
 	struct xlb_blob *head;
-	void *blob = blob_now(req, &head);
 
-	if (!blob)
+	if (!blob_now(req, &head))
 		return XLB_REASON_NO_ROUTE;
 	if (dec->cookie[0] != epoch + head->generation)
 		return XLB_REASON_RETRIED;
-	return pick_endpoint(ctx, blob, head, dec);
+	return pick_endpoint(ctx, head, dec);
 }
 
 /* For count(): the number still is that of the item that was decided on. */
@@ -281,16 +280,19 @@ void BPF_PROG(done, struct xlb_exchange *ex, struct xlb_request *req, struct xlb
 
 	if (dec->cookie[0] <= epoch)
 		return;
-	/* What the configuration in force names keeps its number: the common case looks up no state. */
+	/*
+	 * What the routes in force name keeps its number: the common case looks up no state.  An
+	 * endpoint's is given out again only when none that was picked is outstanding.
+	 */
 	if (blob_of(req, generation, &head))
 		generation = NUMBER_HOLDS;
 	if (dec->cookie[1] & LOADED) {
 		struct xlb_state *state = state_of(dec->endpoint);
 
-		if (generation == NUMBER_HOLDS ? !!state : is_of(state, generation))
+		if (state)
 			__sync_fetch_and_add(&state->load, -1);
 	}
-	count(ctx, dec->endpoint, generation);
+	count(ctx, dec->endpoint, NUMBER_HOLDS);
 	count(ctx, dec->cluster, generation);
 	count(ctx, dec->route, generation);
 	count(ctx, HIGH(dec->cookie[1]), generation);

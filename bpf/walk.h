@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Access to the records and strings of a blob.
+ * Access to the records and strings of blobs.
  *
  * The verifier checks a function that is not static once, by the types of its arguments,
  * and a static one anew for each way that leads to it: with loops in loops these are
  * many.  So what has a loop, or much to decide, is not static.  Such a function cannot get
- * a map; it gets the context, and looks the blob up again.  When the configuration was
- * changed meanwhile it finds nothing, and its caller in the end says XLB_REASON_RETRIED.
+ * a map; it gets the context, and looks the blob up again, or the slot of a cluster.  When
+ * the configuration was changed meanwhile it finds nothing, and its caller in the end says
+ * XLB_REASON_RETRIED.
  */
 #ifndef XLB_WALK_H
 #define XLB_WALK_H
@@ -33,23 +34,32 @@ static __always_inline void *blob_at(void *blob, __u32 page, __u32 offset)
 }
 
 /*
- * Record `index` of the table that begins at `page`, or NULL.  Records have a
- * power of two bytes: the mask is what shows the verifier that one is in its page.
+ * Record `index` of the table that begins `base` records behind the beginning of the blob, or
+ * NULL.  Records have a power of two bytes: the mask is what shows the verifier that one is in
+ * its page.
  */
 #define RECORDS_PER_PAGE(type) (XLB_PAGE_BYTES / sizeof(type))
-#define blob_record(blob, page, index, type)                                     \
-	((type *)blob_at(blob, (page) + (__u32)(index) / RECORDS_PER_PAGE(type), \
-			 (__u32)(index) % RECORDS_PER_PAGE(type) * sizeof(type)))
+#define blob_record(blob, base, index, type)                                                  \
+	((type *)blob_at(blob, ((__u32)(base) + (__u32)(index)) / RECORDS_PER_PAGE(type),     \
+			 ((__u32)(base) + (__u32)(index)) % RECORDS_PER_PAGE(type) * sizeof(type)))
 
-/* The configuration in force for the request, and its page 0; or NULL. */
+/* The configuration in force for the request, and what it says of the service; or NULL. */
 static __always_inline void *blob_now(struct xlb_request *req, struct xlb_blob **head)
 {
 	__u32 slot = req->service;
 	void *blob = bpf_map_lookup_elem(&services, &slot);
+	struct xlb_group *group;
+	__u32 at;
 
 	if (!blob)
 		return NULL;
-	*head = blob_page(blob, 0);
+	group = blob_page(blob, 0);
+	if (!group)
+		return NULL;
+	at = group->head[slot % XLB_GROUP];
+	if (!at)
+		return NULL;
+	*head = blob_record(blob, at, 0, struct xlb_blob);
 	return *head ? blob : NULL;
 }
 
@@ -60,6 +70,36 @@ static __always_inline void *blob_of(struct xlb_request *req, __u64 generation,
 	void *blob = blob_now(req, head);
 
 	return blob && (*head)->generation == generation ? blob : NULL;
+}
+
+/* The blob of the cluster in a slot, and its first record; or NULL. */
+static __always_inline void *cluster_now(__u32 slot, struct xlb_cluster **cluster)
+{
+	void *blob = bpf_map_lookup_elem(&clusters, &slot);
+
+	if (!blob)
+		return NULL;
+	*cluster = blob_page(blob, 0);
+	return *cluster ? blob : NULL;
+}
+
+/* The same, but only if it still is the one of `generation`. */
+static __always_inline void *cluster_of(__u32 slot, __u64 generation, struct xlb_cluster **cluster)
+{
+	void *blob = cluster_now(slot, cluster);
+
+	return blob && (*cluster)->generation == generation ? blob : NULL;
+}
+
+#define ENDPOINTS_PER_PAGE (XLB_CLUSTER_PAGE_BYTES / sizeof(struct xlb_endpoint))
+
+/* Endpoint `index` of a cluster's blob, or NULL. */
+static __always_inline struct xlb_endpoint *endpoint_at(void *blob, __u32 index)
+{
+	__u32 record = XLB_FIRST_ENDPOINT + index;
+
+	return blob_at(blob, record / ENDPOINTS_PER_PAGE,
+		       record % ENDPOINTS_PER_PAGE * sizeof(struct xlb_endpoint));
 }
 
 /* Is field[from, from + bytes) the string at page, offset? */
@@ -92,7 +132,7 @@ __noinline __u64 index_find(unsigned long long *ctx __arg_ctx, __u64 generation,
 	bpf_for(probe, 0, XLB_MAX_PROBES) {
 		struct xlb_index *entry;
 
-		entry = blob_record(blob, head->index_page, (home + probe) & head->index_mask,
+		entry = blob_record(blob, head->index_base, (home + probe) & head->index_mask,
 				    struct xlb_index);
 		if (!entry || !entry->scope)
 			break;

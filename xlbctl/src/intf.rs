@@ -80,6 +80,7 @@ macro_rules! pod {
 }
 
 pod!(
+    xlb_group,
     xlb_blob,
     xlb_index,
     xlb_vhost,

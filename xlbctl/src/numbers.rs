@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::config::model::{Config, VirtualHost};
-use crate::intf::{XLB_MAX_ITEMS, XLB_MAX_SERVICES};
+use crate::intf::{XLB_CLUSTER_SLOTS, XLB_MAX_ITEMS, XLB_MAX_SERVICES};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Numbers {
@@ -24,6 +24,27 @@ pub struct Numbers {
     #[serde(default)]
     round: bool,
     free: VecDeque<u32>,
+    #[serde(default)]
+    cluster_slots: BTreeMap<String, u32>,
+    #[serde(default)]
+    next_cluster_slot: u32,
+}
+
+/// What [`Numbers::assign`] must know of the kernel and of what is applied before.
+pub struct Before<'b> {
+    /// Clusters that get another slot than they had.
+    pub moving: HashSet<&'b str>,
+    /// Slots of clusters that no other cluster may get, beside those that clusters had before.
+    pub used: HashSet<u32>,
+}
+
+impl Before<'_> {
+    pub fn nothing() -> Self {
+        Before {
+            moving: HashSet::new(),
+            used: HashSet::new(),
+        }
+    }
 }
 
 /// Of a route: its name, or its place where it has none.
@@ -76,6 +97,15 @@ impl Numbers {
             .map(|(name, _)| name.as_str())
     }
 
+    /// Which slot of the map of clusters is the cluster's; routes name it by this number.
+    pub fn cluster_slot(&self, cluster: &str) -> Option<u32> {
+        self.cluster_slots.get(cluster).copied()
+    }
+
+    pub fn cluster_slots(&self) -> impl Iterator<Item = u32> + '_ {
+        self.cluster_slots.values().copied()
+    }
+
     pub fn slots_go_round(&self) -> bool {
         self.round
     }
@@ -97,6 +127,7 @@ impl Numbers {
     pub fn assign(
         &mut self,
         config: &Config,
+        before: &Before<'_>,
         mut is_idle: impl FnMut(u32) -> bool,
     ) -> Result<Vec<u32>, usize> {
         let keys = keys(config);
@@ -147,6 +178,7 @@ impl Numbers {
         self.free = busy;
 
         self.assign_slots(config);
+        self.assign_cluster_slots(config, before);
         Ok(reused)
     }
 
@@ -166,6 +198,29 @@ impl Numbers {
             used.insert(self.next_slot);
             self.slots.insert(service.name.clone(), self.next_slot);
             self.step_slot();
+        }
+    }
+
+    /// A slot that a cluster had before is no other's yet: routes may still lead to it until all of this is written.
+    fn assign_cluster_slots(&mut self, config: &Config, before: &Before<'_>) {
+        let mut used: HashSet<u32> = self.cluster_slots().collect();
+        used.extend(&before.used);
+        let names: HashSet<&str> = config.clusters.iter().map(|c| c.name.as_str()).collect();
+        self.cluster_slots.retain(|name, _| {
+            names.contains(name.as_str()) && !before.moving.contains(name.as_str())
+        });
+        for cluster in &config.clusters {
+            // Twice as many as clusters can be.
+            if self.cluster_slots.contains_key(&cluster.name)
+                || used.len() >= XLB_CLUSTER_SLOTS as usize
+            {
+                continue;
+            }
+            while !used.insert(self.next_cluster_slot) {
+                self.next_cluster_slot = (self.next_cluster_slot + 1) % XLB_CLUSTER_SLOTS;
+            }
+            let name = cluster.name.clone();
+            self.cluster_slots.insert(name, self.next_cluster_slot);
         }
     }
 
@@ -211,7 +266,11 @@ mod tests {
     fn numbers_stay_and_freed_ones_wait() {
         let mut numbers = Numbers::default();
         numbers
-            .assign(&config("\"127.0.0.1:1\", \"127.0.0.1:2\""), |_| true)
+            .assign(
+                &config("\"127.0.0.1:1\", \"127.0.0.1:2\""),
+                &Before::nothing(),
+                |_| true,
+            )
             .expect("fits");
         let kept = numbers.endpoint("c", "127.0.0.1:2".parse().expect("an address"));
         let freed = numbers.endpoint("c", "127.0.0.1:1".parse().expect("an address"));
@@ -220,7 +279,11 @@ mod tests {
         assert_eq!(numbers.clusters(), HashMap::from([(cluster, "c")]));
 
         numbers
-            .assign(&config("\"127.0.0.1:2\", \"127.0.0.1:3\""), |_| true)
+            .assign(
+                &config("\"127.0.0.1:2\", \"127.0.0.1:3\""),
+                &Before::nothing(),
+                |_| true,
+            )
             .expect("fits");
         assert_eq!(
             numbers.endpoint("c", "127.0.0.1:2".parse().expect("an address")),
@@ -234,9 +297,12 @@ mod tests {
         // Busy: not yet; idle: now, and it is told.
         let mut again = numbers.clone();
         let four = config("\"127.0.0.1:2\", \"127.0.0.1:3\", \"127.0.0.1:4\"");
-        assert_eq!(again.assign(&four, |_| false), Ok(vec![]));
         assert_eq!(
-            numbers.assign(&four, |_| true),
+            again.assign(&four, &Before::nothing(), |_| false),
+            Ok(vec![])
+        );
+        assert_eq!(
+            numbers.assign(&four, &Before::nothing(), |_| true),
             Ok(freed.into_iter().collect())
         );
     }
@@ -244,12 +310,35 @@ mod tests {
     #[test]
     fn slots_go_round() {
         let mut numbers = Numbers::default();
-        numbers.assign(&config(""), |_| true).expect("fits");
+        numbers
+            .assign(&config(""), &Before::nothing(), |_| true)
+            .expect("fits");
         assert_eq!(numbers.slot("s"), Some(0));
-        numbers.assign(&Config::default(), |_| true).expect("fits");
+        numbers
+            .assign(&Config::default(), &Before::nothing(), |_| true)
+            .expect("fits");
         assert_eq!(numbers.slot("s"), None);
-        numbers.assign(&config(""), |_| true).expect("fits");
+        numbers
+            .assign(&config(""), &Before::nothing(), |_| true)
+            .expect("fits");
         assert_eq!(numbers.slot("s"), Some(1));
         assert_eq!(numbers.service_in(1), Some("s"));
+    }
+
+    #[test]
+    fn a_cluster_moves_to_a_slot_that_is_nobodys() {
+        let mut numbers = Numbers::default();
+        let config = config("");
+        let mut assign = |before: Before<'_>| {
+            numbers.assign(&config, &before, |_| true).expect("fits");
+            numbers.cluster_slot("c")
+        };
+        assert_eq!(assign(Before::nothing()), Some(0));
+        assert_eq!(assign(Before::nothing()), Some(0));
+        let before = Before {
+            moving: HashSet::from(["c"]),
+            used: HashSet::from([1, 2]),
+        };
+        assert_eq!(assign(before), Some(3));
     }
 }

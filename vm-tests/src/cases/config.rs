@@ -4,6 +4,8 @@
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,11 @@ pub const SCENARIOS: &[Scenario] = &[
     )
     .within(120),
     Scenario::xlb("config/old_or_new_never_a_mix", old_or_new_never_a_mix).within(120),
+    Scenario::xlb(
+        "config/routes_and_cluster_change_together",
+        routes_and_cluster_change_together,
+    )
+    .within(120),
     Scenario::xlb(
         "config/endpoint_removed_under_load",
         endpoint_removed_under_load,
@@ -181,6 +188,58 @@ fn old_or_new_never_a_mix(ctx: &mut Ctx) -> Result<()> {
         "{changes} changes seen for {applied} applied: some requests saw an old configuration"
     );
     ensure!(changes >= 1, "no change was seen in {applied}");
+    Ok(())
+}
+
+/// Each of two paths is there in one of two configurations, in which the cluster has an endpoint of its own: no path is ever
+/// answered by the other's.
+fn routes_and_cluster_change_together(ctx: &mut Ctx) -> Result<()> {
+    const PATHS: [&str; 2] = ["/a", "/b"];
+    let _backends = [
+        Logging::named(THREE[0], PATHS[0])?,
+        Logging::named(THREE[1], PATHS[1])?,
+    ];
+    let yaml = |which: usize| {
+        shop_yaml(&[THREE[which]], "round_robin", "").replace(
+            "  - cluster: items\n",
+            &format!(
+                "  - {{match: {{path: {{prefix: {}}}}}, cluster: items}}\n",
+                PATHS[which]
+            ),
+        )
+    };
+    ctx.apply(&yaml(0))?;
+    let limit = ctx.secs(20);
+    let done = Arc::new(AtomicBool::new(false));
+    let readers = PATHS.map(|path| {
+        let done = done.clone();
+        thread::spawn(move || -> Result<[usize; 2]> {
+            let mut conn = crate::http::Conn::open(VIP4.parse()?, limit)?;
+            let mut seen = [0, 0];
+            while !done.load(Ordering::Relaxed) {
+                let answer = conn.get(path)?;
+                let is_there = answer.status() == 200;
+                if is_there {
+                    let text = answer.text();
+                    ensure!(text.lines().next() == Some(path), "{path} by {text}");
+                } else {
+                    answer.expect(404)?;
+                }
+                seen[usize::from(is_there)] += 1;
+            }
+            Ok(seen)
+        })
+    });
+    let applied = (1..=10).try_for_each(|number| ctx.apply(&yaml(number % 2)));
+    done.store(true, Ordering::Relaxed);
+    applied?;
+    for reader in readers {
+        let seen = reader.join().map_err(|_| anyhow::anyhow!("reader"))??;
+        ensure!(
+            seen.iter().all(|count| *count > 5),
+            "not there, there: {seen:?}: too few to prove anything"
+        );
+    }
     Ok(())
 }
 

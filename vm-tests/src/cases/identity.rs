@@ -585,7 +585,9 @@ fn opened_ahead(ctx: &mut Ctx) -> Result<()> {
     client.get(vip)?.map_err(|e| anyhow!("{e}"))?;
     // Beside the three that of the request itself, which was not idle when they were counted.
     let before = 4;
-    ctx.until("connections opened ahead", || Ok(server.accepted() >= before))?;
+    ctx.until("connections opened ahead", || {
+        Ok(server.accepted() >= before)
+    })?;
     {
         // From now on a marked one cannot be opened: those that are there must be marked, and do.
         let _rule = nft(ctx, "meta mark 42 tcp flags & (syn | ack) == syn")?;

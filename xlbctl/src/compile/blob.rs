@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The pages of a blob: tables of records, and strings.  See `bpf/blob.h`.
+//! The bytes of a blob: records, tables of them, and strings.  See `bpf/blob.h`.
 
 use std::collections::HashMap;
 
-use crate::intf::{Pod, XLB_PAGE_BYTES};
+use crate::intf::{xlb_group, Pod, XLB_PAGE_BYTES};
 
 pub const PAGE: usize = XLB_PAGE_BYTES as usize;
 
-/// A string in the blob.  `page` counts from the first string page until [`Blob::finish`].
+/// A string of a blob. Until it has its place `page` is its number among [`Strings`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StringAt {
     pub page: u32,
@@ -15,11 +15,11 @@ pub struct StringAt {
     pub bytes: u16,
 }
 
-/// Strings, each once, none across a page.
+/// Strings, each once.
 #[derive(Default)]
 pub struct Strings {
-    pages: Vec<Vec<u8>>,
-    seen: HashMap<Vec<u8>, StringAt>,
+    all: Vec<Vec<u8>>,
+    seen: HashMap<Vec<u8>, u32>,
 }
 
 impl Strings {
@@ -28,86 +28,117 @@ impl Strings {
         if string.len() > PAGE {
             return None;
         }
-        if let Some(at) = self.seen.get(string) {
-            return Some(*at);
-        }
-        if self
-            .pages
-            .last()
-            .is_none_or(|page| page.len() + string.len() > PAGE)
-        {
-            self.pages.push(Vec::with_capacity(PAGE));
-        }
-        let index = self.pages.len() - 1;
-        let page = self.pages.last_mut()?;
-        let at = StringAt {
-            page: u32::try_from(index).ok()?,
-            // An empty string at the very end of a page: any offset in the page will do.
-            offset: u16::try_from(page.len().min(PAGE - 1)).ok()?,
-            bytes: u16::try_from(string.len()).ok()?,
+        let number = match self.seen.get(string) {
+            Some(number) => *number,
+            None => {
+                let number = u32::try_from(self.all.len()).ok()?;
+                self.all.push(string.to_owned());
+                self.seen.insert(string.to_owned(), number);
+                number
+            }
         };
-        page.extend_from_slice(string);
-        self.seen.insert(string.to_owned(), at);
-        Some(at)
+        Some(StringAt {
+            page: number,
+            offset: 0,
+            bytes: u16::try_from(string.len()).ok()?,
+        })
+    }
+
+    /// The string of a number; empty when there is none.
+    pub fn get(&self, number: u32) -> &[u8] {
+        self.all.get(number as usize).map_or(&[], Vec::as_slice)
     }
 }
 
-impl Strings {
-    /// The string there; empty when there is none.
-    pub fn get(&self, page: u32, offset: u16, bytes: u16) -> &[u8] {
-        let page = self.pages.get(page as usize).map_or(&[][..], Vec::as_slice);
-        let from = page.get(offset.into()..).unwrap_or(&[]);
-        from.get(..bytes.into()).unwrap_or(&[])
+/// Where the strings of a blob are, by their numbers.
+pub struct Places(Vec<(u32, u16)>);
+
+impl Places {
+    /// Puts the place of a string where its number is.
+    pub fn put(&self, page: &mut u32, offset: &mut u16) -> Option<()> {
+        (*page, *offset) = *self.0.get(*page as usize)?;
+        Some(())
     }
 }
 
-/// Whole pages, the first of them for the head.
+/// A blob, or the blobs of some services one behind the other.
 pub struct Blob {
-    pages: Vec<u8>,
+    bytes: Vec<u8>,
+    group: xlb_group,
 }
 
 impl Blob {
     pub fn new() -> Blob {
+        let group = xlb_group::default();
         Blob {
-            pages: vec![0; PAGE],
+            bytes: group.bytes().to_vec(),
+            group,
         }
     }
 
-    /// The page that comes next.
-    pub fn next_page(&self) -> u32 {
-        u32::try_from(self.pages.len() / PAGE).unwrap_or(u32::MAX)
+    pub fn len(&self) -> usize {
+        self.bytes.len()
     }
 
-    /// Adds a table; records have a power of two bytes, so they fill pages without a gap.
-    pub fn table<T: Pod>(&mut self, records: &[T]) -> u32 {
-        let page = self.next_page();
+    /// Which `struct xlb_blob` is that of a service.
+    pub fn set_head(&mut self, slot: u32, head: u32) {
+        let place = slot as usize % self.group.head.len();
+        self.group.head[place] = head;
+    }
+
+    /// Adds a table; which record of the blob its first one is.
+    pub fn table<T: Pod>(&mut self, records: &[T]) -> Option<u32> {
+        self.pad(size_of::<T>());
+        let base = self.bytes.len() / size_of::<T>();
         for record in records {
-            self.pages.extend_from_slice(record.bytes());
+            self.bytes.extend_from_slice(record.bytes());
         }
-        self.pad();
-        page
+        u32::try_from(base).ok()
     }
 
-    pub fn strings(&mut self, strings: &Strings) -> u32 {
-        let page = self.next_page();
-        for string_page in &strings.pages {
-            self.pages.extend_from_slice(string_page);
-            self.pad();
+    /// Writes over a record.
+    pub fn set<T: Pod>(&mut self, record: u32, value: &T) {
+        let at = record as usize * size_of::<T>();
+        if let Some(room) = self.bytes.get_mut(at..at + size_of::<T>()) {
+            room.copy_from_slice(value.bytes());
         }
-        page
     }
 
-    fn pad(&mut self) {
-        self.pages
-            .resize(self.pages.len().next_multiple_of(PAGE), 0);
+    /// Adds a table of those that begin with a page; the page.
+    pub fn pages<T: Pod>(&mut self, records: &[T]) -> Option<u32> {
+        self.pad(PAGE);
+        self.table(records)?;
+        let bytes = size_of_val(records);
+        u32::try_from((self.bytes.len() - bytes) / PAGE).ok()
     }
 
-    /// With its head, as the value of each entry of the inner map.
-    pub fn finish(mut self, head: &impl Pod) -> Vec<u8> {
-        let bytes = head.bytes();
-        if let Some(room) = self.pages.get_mut(..bytes.len()) {
-            room.copy_from_slice(bytes);
+    /// Adds the strings, none across a page. An empty one needs no place.
+    pub fn strings(&mut self, strings: &Strings) -> Option<Places> {
+        let mut places = Vec::with_capacity(strings.all.len());
+        for string in &strings.all {
+            if string.is_empty() {
+                places.push((0, 0));
+                continue;
+            }
+            if self.bytes.len() % PAGE + string.len() > PAGE {
+                self.pad(PAGE);
+            }
+            let (page, offset) = (self.bytes.len() / PAGE, self.bytes.len() % PAGE);
+            places.push((u32::try_from(page).ok()?, u16::try_from(offset).ok()?));
+            self.bytes.extend_from_slice(string);
         }
-        self.pages
+        Some(Places(places))
+    }
+
+    fn pad(&mut self, to: usize) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(to), 0);
+    }
+
+    /// The pages, one after the other.
+    pub fn finish(mut self) -> Vec<u8> {
+        let group = self.group;
+        self.set(0, &group);
+        self.pad(PAGE);
+        self.bytes
     }
 }

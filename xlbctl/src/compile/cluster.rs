@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Weights: what `balance.h` needs to pick exactly and smoothly.
+//! From a cluster to its blob, with the weights that `balance.h` needs to pick exactly and smoothly.
 
 use crate::config::model::Cluster;
-use crate::intf::{self, xlb_cluster, xlb_endpoint};
+use crate::intf::{self, xlb_cluster, xlb_endpoint, Pod, XLB_CLUSTER_PAGE_BYTES};
 use crate::numbers::Numbers;
 
 pub fn gcd(a: u64, b: u64) -> u64 {
@@ -28,12 +28,12 @@ pub fn stride(total: u32) -> u32 {
         .unwrap_or(1)
 }
 
-/// The cluster's record and its endpoints' records; `first` is where those will be in their table.
-pub fn records(
-    cluster: &Cluster,
-    numbers: &Numbers,
-    first: u32,
-) -> Option<(xlb_cluster, Vec<xlb_endpoint>)> {
+const _: () = assert!(
+    size_of::<xlb_cluster>() == intf::XLB_FIRST_ENDPOINT as usize * size_of::<xlb_endpoint>()
+);
+
+/// The pages of the cluster's blob, one after the other. `None` as of [`super::Groups::add`].
+pub fn blob(cluster: &Cluster, numbers: &Numbers, generation: u64) -> Option<Vec<u8>> {
     let eligible: Vec<_> = cluster
         .endpoints
         .iter()
@@ -60,10 +60,10 @@ pub fn records(
     // After division by their greatest common divisor, equal weights are 1.
     let equal = endpoints.iter().all(|e| e.weight == 1);
     let record = xlb_cluster {
+        generation,
         number: numbers.cluster(&cluster.name)?,
         lb: cluster.lb.number(),
         choices: cluster.lb_options.choices,
-        endpoint: first,
         endpoint_count: u32::try_from(endpoints.len()).ok()?,
         total_weight: cumulative,
         stride: stride(cumulative),
@@ -75,9 +75,19 @@ pub fn records(
         connect_timeout_ms: cluster.pool.connect_timeout,
         max_requests: cluster.pool.max_requests,
         pending_timeout_ms: cluster.pool.pending_timeout,
-        reserved0: 0,
     };
-    Some((record, endpoints))
+    let mut bytes = record.bytes().to_vec();
+    bytes.reserve_exact(size_of_val(endpoints.as_slice()) + XLB_CLUSTER_PAGE_BYTES as usize);
+    for endpoint in &endpoints {
+        bytes.extend_from_slice(endpoint.bytes());
+    }
+    bytes.resize(
+        bytes
+            .len()
+            .next_multiple_of(XLB_CLUSTER_PAGE_BYTES as usize),
+        0,
+    );
+    Some(bytes)
 }
 
 #[cfg(test)]

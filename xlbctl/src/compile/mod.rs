@@ -7,75 +7,180 @@ mod index;
 mod needles;
 mod routes;
 
-use std::collections::HashMap;
-
 use blob::Blob;
 pub use blob::PAGE;
+pub use cluster::blob as cluster;
 
 use xlb_engine::Protocol;
 
-use crate::config::model::{Cluster, Normalize, Service};
-use crate::intf::{xlb_blob, xlb_needle, XLB_BLOB_FORWARD_NORMAL, XLB_LAYOUT, XLB_MAX_UPGRADES};
+use crate::config::model::{Config, Normalize, Service};
+use crate::intf::{
+    xlb_blob, xlb_group, xlb_needle, Pod, XLB_BLOB_FORWARD_NORMAL, XLB_LAYOUT, XLB_MAX_UPGRADES,
+};
 use crate::numbers::Numbers;
 
-/// The blob of `service`.  `clusters` has all that its routes name, `numbers` all its items.
-///
-/// `None` when something in it is beyond what the layout can count: checks of the
-/// configuration keep everything far below that.
-pub fn service(
-    service: &Service,
-    clusters: &HashMap<&str, &Cluster>,
-    numbers: &Numbers,
-    generation: u64,
-) -> Option<Vec<u8>> {
-    let used = used_clusters(service);
-    let places: HashMap<&str, u32> = (0u32..).zip(&used).map(|(n, name)| (*name, n)).collect();
+/// Services of more bytes have a blob of their own.
+const SMALL_BYTES: usize = 4 * PAGE;
 
-    let mut tables = routes::tables(service, numbers, &|name| places.get(name).copied())?;
-    let mut cluster_table = Vec::new();
-    let mut endpoint_table = Vec::new();
-    for name in &used {
-        let first = u32::try_from(endpoint_table.len()).ok()?;
-        let (record, endpoints) = cluster::records(clusters.get(name)?, numbers, first)?;
-        cluster_table.push(record);
-        endpoint_table.extend(endpoints);
+/// A blob of some services.
+pub struct Shared {
+    pub slots: Vec<u32>,
+    /// Its pages, one after the other.
+    pub blob: Vec<u8>,
+}
+
+/// The blobs of services whose slots are of one group of `XLB_GROUP`.
+pub struct Group<'n> {
+    numbers: &'n Numbers,
+    generation: u64,
+    small: Blob,
+    small_slots: Vec<u32>,
+    is_small_stale: bool,
+    large: Vec<Shared>,
+}
+
+impl<'n> Group<'n> {
+    pub fn new(numbers: &'n Numbers, generation: u64) -> Group<'n> {
+        Group {
+            numbers,
+            generation,
+            small: Blob::new(),
+            small_slots: Vec::new(),
+            is_small_stale: false,
+            large: Vec::new(),
+        }
     }
 
+    /// Adds a service; `is_stale`: it is not in the kernel as it is here. `numbers` has all its items and the clusters
+    /// that its routes name.
+    ///
+    /// `None` when something in it is beyond what the layout can count: checks of the
+    /// configuration keep everything far below that.
+    pub fn add(&mut self, service: &Service, is_stale: bool) -> Option<()> {
+        let slot = self.numbers.slot(&service.name)?;
+        let mut blob = Blob::new();
+        write(&mut blob, service, slot, self.numbers, self.generation)?;
+        if blob.len() > SMALL_BYTES {
+            if is_stale {
+                self.large.push(Shared {
+                    slots: vec![slot],
+                    blob: blob.finish(),
+                });
+            }
+            return Some(());
+        }
+        if self.small_slots.is_empty() {
+            self.small = blob;
+        } else {
+            write(
+                &mut self.small,
+                service,
+                slot,
+                self.numbers,
+                self.generation,
+            )?;
+        }
+        self.small_slots.push(slot);
+        self.is_small_stale |= is_stale;
+        Some(())
+    }
+
+    /// What is to be written.
+    pub fn finish(self) -> Vec<Shared> {
+        let mut all = self.large;
+        if self.is_small_stale {
+            all.push(Shared {
+                slots: self.small_slots,
+                blob: self.small.finish(),
+            });
+        }
+        all
+    }
+}
+
+/// One service, in slot 0, and all clusters, as they would be in the kernel.
+pub struct Compiled {
+    pub service: Vec<u8>,
+    /// By slot.
+    pub clusters: Vec<(u32, Vec<u8>)>,
+}
+
+impl Compiled {
+    /// `None` as of [`Group::add`].
+    pub fn new(
+        config: &Config,
+        service: &Service,
+        numbers: &Numbers,
+        generation: u64,
+    ) -> Option<Compiled> {
+        let clusters = config.clusters.iter().map(|c| {
+            let slot = numbers.cluster_slot(&c.name)?;
+            Some((slot, cluster(c, numbers, generation)?))
+        });
+        let mut blob = Blob::new();
+        write(&mut blob, service, 0, numbers, generation)?;
+        Some(Compiled {
+            service: blob.finish(),
+            clusters: clusters.collect::<Option<_>>()?,
+        })
+    }
+
+    /// What its blob says of the service.
+    pub fn head(&self) -> Option<xlb_blob> {
+        let [head, ..] = xlb_group::from_bytes(&self.service)?.head;
+        self.record(head, 0)
+    }
+
+    /// A record of a table of the service.
+    pub fn record<T: Pod>(&self, base: u32, index: usize) -> Option<T> {
+        let at = (base as usize).checked_add(index)?;
+        T::from_bytes(self.service.get(at.checked_mul(size_of::<T>())?..)?)
+    }
+}
+
+/// Adds a service to a blob.
+fn write(
+    blob: &mut Blob,
+    service: &Service,
+    slot: u32,
+    numbers: &Numbers,
+    generation: u64,
+) -> Option<()> {
+    let mut tables = routes::tables(service, numbers)?;
     let normalize = match service.normalize {
         Normalize::Match => 0,
         Normalize::Forward => XLB_BLOB_FORWARD_NORMAL,
     };
-    let mut blob = Blob::new();
+    let place = blob.table(&[xlb_blob::default()])?;
+    blob.set_head(slot, place);
     let mut head = xlb_blob {
         layout: XLB_LAYOUT,
         generation,
         number: numbers.service(&service.name)?,
         flags: tables.flags | normalize,
         upgrades: upgrades(service)?,
-        vhost_page: blob.table(&tables.vhosts),
-        list_page: blob.table(&tables.lists),
-        route_page: blob.table(&tables.routes),
-        target_page: blob.table(&tables.targets),
-        cluster_page: blob.table(&cluster_table),
-        endpoint_page: blob.table(&endpoint_table),
+        vhost_base: blob.table(&tables.vhosts)?,
+        route_base: blob.table(&tables.routes)?,
+        list_base: blob.table(&tables.lists)?,
+        target_base: blob.table(&tables.targets)?,
         default_vhost: tables.default_vhost,
         max_suffix_bytes: tables.max_suffix_bytes,
         max_prefix_bytes: tables.max_prefix_bytes,
         ..xlb_blob::default()
     };
-    let first_string = blob.strings(&tables.strings);
+    let places = blob.strings(&tables.strings)?;
     for condition in &mut tables.conditions {
-        condition.name_page += first_string;
-        condition.value_page += first_string;
+        places.put(&mut condition.name_page, &mut condition.name_offset)?;
+        places.put(&mut condition.value_page, &mut condition.value_offset)?;
     }
     for entry in &mut tables.index {
-        entry.string_page += first_string;
+        places.put(&mut entry.string_page, &mut entry.string_offset)?;
     }
     let automata = &tables.automata;
     if !tables.needles.is_empty() {
         head.needle_count = u32::try_from(automata.shorter.len()).ok()?;
-        let state_page = blob.table(&automata.states);
-        let shorter_page = blob.table(&automata.shorter);
+        let state_page = blob.pages(&automata.states)?;
+        let shorter_page = blob.pages(&automata.shorter)?;
         let mut needles = vec![xlb_needle::default(); automata.shorter.len()];
         for needle in &tables.needles {
             *needles.get_mut(needle.needle as usize)? = xlb_needle {
@@ -86,14 +191,14 @@ pub fn service(
                 ..*needle
             };
         }
-        head.needle_page = blob.table(&needles);
+        head.needle_base = blob.table(&needles)?;
     }
-    head.condition_page = blob.table(&tables.conditions);
+    head.condition_base = blob.table(&tables.conditions)?;
     let index = index::build(&tables.index)?;
     head.index_mask = u32::try_from(index.len() - 1).ok()?;
-    head.index_page = blob.table(&index);
-    head.pages = blob.next_page();
-    Some(blob.finish(&head))
+    head.index_base = blob.table(&index)?;
+    blob.set(place, &head);
+    Some(())
 }
 
 /// As the module hashes what a request asks for.
@@ -103,23 +208,6 @@ fn upgrades(service: &Service) -> Option<[u64; XLB_MAX_UPGRADES as usize]> {
         *hashes.get_mut(n)? = Protocol::from_value(name.as_bytes())?.hash();
     }
     Some(hashes)
-}
-
-/// In the order of their first use, each once.
-fn used_clusters(service: &Service) -> Vec<&str> {
-    let mut seen = HashMap::new();
-    let mut used = Vec::new();
-    let targets = service
-        .virtual_hosts
-        .iter()
-        .flat_map(|host| &host.routes)
-        .flat_map(|route| &route.clusters);
-    for target in targets {
-        if seen.insert(target.name.as_str(), ()).is_none() {
-            used.push(target.name.as_str());
-        }
-    }
-    used
 }
 
 #[cfg(test)]

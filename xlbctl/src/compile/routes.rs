@@ -12,7 +12,7 @@ use crate::intf::{
 };
 use crate::numbers::Numbers;
 
-/// All tables of a service but clusters and endpoints.
+/// All tables of a service. Strings are named by their numbers, as [`Strings`] gives them.
 #[derive(Default)]
 pub struct Tables {
     pub strings: Strings,
@@ -30,12 +30,7 @@ pub struct Tables {
     pub max_prefix_bytes: u32,
 }
 
-/// `cluster_index` gives the place of a cluster in the cluster table.
-pub fn tables(
-    service: &Service,
-    numbers: &Numbers,
-    cluster_index: &dyn Fn(&str) -> Option<u32>,
-) -> Option<Tables> {
+pub fn tables(service: &Service, numbers: &Numbers) -> Option<Tables> {
     let mut tables = Tables {
         default_vhost: XLB_NONE,
         ..Tables::default()
@@ -48,7 +43,7 @@ pub fn tables(
         let first = u32::try_from(tables.routes.len()).ok()?;
         for (r, route) in host.routes.iter().enumerate() {
             let number = numbers.route(&service.name, host, r)?;
-            tables.route(route, number, cluster_index)?;
+            tables.route(route, number, numbers)?;
         }
         tables.vhost(host, v, first)?;
     }
@@ -79,8 +74,8 @@ struct Named {
 #[derive(Default)]
 struct Asked {
     count: usize,
-    /// By where the name is: the first condition that has it.
-    names: BTreeMap<(u32, u16, u16), u32>,
+    /// By the name's number: the first condition that has it.
+    names: BTreeMap<u32, u32>,
 }
 
 impl Tables {
@@ -117,12 +112,7 @@ impl Tables {
         Some(())
     }
 
-    fn route(
-        &mut self,
-        route: &Route,
-        number: u32,
-        cluster_index: &dyn Fn(&str) -> Option<u32>,
-    ) -> Option<()> {
+    fn route(&mut self, route: &Route, number: u32, numbers: &Numbers) -> Option<()> {
         let condition = count(self.conditions.len())?;
         self.conditions(&route.matches)?;
         let target = count(self.targets.len())?;
@@ -131,7 +121,7 @@ impl Tables {
             total = total.checked_add(weighted.weight)?;
             self.targets.push(xlb_target {
                 cumulative: total,
-                cluster: cluster_index(&weighted.name)?,
+                cluster: numbers.cluster_slot(&weighted.name)?,
             });
         }
         self.routes.push(xlb_route {
@@ -211,10 +201,9 @@ impl Tables {
             for index in route.condition..route.condition + route.condition_count {
                 let c = &self.conditions[index as usize];
                 if c.name_bytes > 0 {
-                    let name = (c.name_page, c.name_offset, c.name_bytes);
                     let asked = places.entry(c.place).or_default();
                     asked.count += 1;
-                    asked.names.entry(name).or_insert(index);
+                    asked.names.entry(c.name_page).or_insert(index);
                 }
             }
         }
@@ -234,17 +223,16 @@ impl Tables {
     /// Makes one search of those for `contains` in one value, which routes of a virtual host ask for more than once.
     /// Whether there is such.
     fn search_together(&mut self, routes: std::ops::Range<u32>) -> Option<bool> {
-        // By where the value is: the conditions on it, by what they look for.
-        type Sought = BTreeMap<(u32, u16, u16), Vec<usize>>;
-        let mut places: BTreeMap<(u8, u32, u16, u16), Sought> = BTreeMap::new();
+        // By the place and name of the value: the conditions on it, by what they look for.
+        type Sought = BTreeMap<u32, Vec<usize>>;
+        let mut places: BTreeMap<(u8, u32), Sought> = BTreeMap::new();
         for route in &self.routes[routes.start as usize..routes.end as usize] {
             for index in route.condition..route.condition + route.condition_count {
                 let c = &self.conditions[index as usize];
                 if u32::from(c.kind) == intf::XLB_CONDITION_CONTAINS && c.value_bytes > 0 {
-                    let place = (c.place, c.name_page, c.name_offset, c.name_bytes);
-                    let value = (c.value_page, c.value_offset, c.value_bytes);
-                    let sought = places.entry(place).or_default();
-                    sought.entry(value).or_default().push(index as usize);
+                    let sought = places.entry((c.place, c.name_page)).or_default();
+                    let conditions = sought.entry(c.value_page).or_default();
+                    conditions.push(index as usize);
                 }
             }
         }
@@ -253,11 +241,8 @@ impl Tables {
             if sought.values().flatten().count() < 2 {
                 continue;
             }
-            let strings = &self.strings;
-            let strings: Vec<&[u8]> = sought
-                .keys()
-                .map(|(page, offset, bytes)| strings.get(*page, *offset, *bytes))
-                .collect();
+            let strings = sought.keys().map(|number| self.strings.get(*number));
+            let strings: Vec<&[u8]> = strings.collect();
             // Beyond what the kernel keeps for a request: each for itself.
             let Some(search) = self.automata.add(&strings) else {
                 break;

@@ -211,6 +211,15 @@ pub fn references(config: &Config, issues: &Issues) {
             )
         });
     }
+    if config.clusters.len() > intf::XLB_MAX_CLUSTERS as usize {
+        add(issues, vec![key("clusters")], || {
+            format!(
+                "{} clusters; the limit is {}",
+                config.clusters.len(),
+                intf::XLB_MAX_CLUSTERS
+            )
+        });
+    }
     if owners.len() > intf::XLB_MAX_VIPS as usize {
         add(issues, vec![key("services")], || {
             format!("{} VIPs; the limit is {}", owners.len(), intf::XLB_MAX_VIPS)

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Bringing a configuration into the maps.
 //!
-//! The order makes each step safe on its own: pages for counters; blobs, all
-//! slots in few operations; new VIPs; only then old VIPs go, and the slots of removed services
-//! are cleared, after which their sockets' next requests find no route.  The document is written before as `pending`, so
-//! that an apply after one that was cut off writes everything again.
+//! The order makes each step safe on its own: pages for counters; the document, as `pending`, so that an apply after one that
+//! was cut off writes everything again; clusters; the routes of services, all slots in few operations; new VIPs; only then old
+//! VIPs go, and the slots of what is gone are cleared: of services, after which their sockets' next requests find no route,
+//! and of clusters, to which no route leads any more.
+//!
+//! A cluster that has changed is written over in its slot, and its services are not touched. Where routes to it change in the
+//! same apply, it is written to another slot, which the new routes name: old routes never lead to the new cluster, nor new
+//! ones to the old. All services with a route to it are written then.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -15,19 +19,22 @@ use super::counts::Reader;
 use super::ctl::Ctl;
 use super::{cgroup, programs, raw};
 use crate::compile;
+use crate::config::merge::Named;
 use crate::config::model::{Cluster, Config, Service};
 use crate::document::Document;
 use crate::error::Error;
 use crate::intf::{
-    self, xlb_cgroup_key, xlb_state, xlb_stats, xlb_vip, xlb_vip_key, Pod, XLB_STATE_PAGE,
-    XLB_STATS_PAGE,
+    self, xlb_cgroup_key, xlb_state, xlb_stats, xlb_vip, xlb_vip_key, Pod, XLB_GROUP,
+    XLB_STATE_PAGE, XLB_STATS_PAGE,
 };
+use crate::numbers::Before;
 
 /// Blobs whose slots are swapped in one operation: each takes a file descriptor until then.
 const SWAP_BATCH: usize = 256;
 
 pub struct Maps {
     services: MapHandle,
+    clusters: MapHandle,
     document: MapHandle,
     states: MapHandle,
     stats: MapHandle,
@@ -41,6 +48,7 @@ impl Maps {
         let map = |name| raw::open(&programs::pin(name));
         Ok(Maps {
             services: map("services")?,
+            clusters: map("clusters")?,
             document: map("document")?,
             states: map("states")?,
             stats: map("stats")?,
@@ -50,24 +58,41 @@ impl Maps {
         })
     }
 
-    /// Maps of a policy that is about to replace the loaded one; all others are taken over from it.
-    pub fn of_new(services: MapHandle, document: MapHandle) -> Result<Maps, Error> {
+    /// With the maps of a policy of another layout, which is about to replace the loaded one; all others are taken over from
+    /// that.
+    pub fn of_layout(
+        services: MapHandle,
+        clusters: MapHandle,
+        document: MapHandle,
+    ) -> Result<Maps, Error> {
+        let map = |name| raw::open(&programs::pin(name));
         Ok(Maps {
             services,
+            clusters,
             document,
-            ..Maps::open()?
+            states: map("states")?,
+            stats: map("stats")?,
+            vips: map("vips")?,
+            cgroups: map("cgroups")?,
+            connects: map("connects")?,
         })
     }
 
     /// Writes all of a document that was applied, for a policy of another layout.
     pub fn fill(&self, old: &Document) -> Result<(), Error> {
-        let new = Document {
+        let mut new = Document {
             layout: intf::XLB_LAYOUT,
             generation: old.generation + 1,
             pending: false,
             ..old.clone()
         };
-        self.swap_blobs(&Document::default(), &new)?;
+        // All items have their numbers; a layout may number more kinds of them.
+        new.numbers
+            .assign(&new.config, &Before::nothing(), |_| false)
+            .map_err(too_many)?;
+        let nothing = Document::default();
+        self.write_clusters(&nothing, &new)?;
+        self.write_services(&nothing, &new)?;
         self.write_document(&new)
     }
 
@@ -79,7 +104,7 @@ impl Maps {
     }
 
     fn write_document(&self, document: &Document) -> Result<(), Error> {
-        let map = raw::pages("xlb_document", &document.encode()?)?;
+        let map = raw::pages("xlb_document", raw::PAGE, &document.encode()?)?;
         raw::swap(&self.document, &[(0, &map)])
     }
 
@@ -113,23 +138,27 @@ impl Maps {
         // What a configuration in force names no more is picked no more: the kernel has waited for its programs when the
         // slots were swapped. So this only falls while it is read.
         let mut reader = Reader::new(self);
+        let before = Before {
+            moving: moving_clusters(old, &new.config),
+            // An apply that was cut off may have left any.
+            used: match old.pending {
+                true => raw::used_slots(&self.clusters).into_iter().collect(),
+                false => HashSet::new(),
+            },
+        };
         let reused = new
             .numbers
-            .assign(&new.config, |number| {
+            .assign(&new.config, &before, |number| {
                 reader.counts(Some(number)).outstanding() == 0
             })
-            .map_err(|count| {
-                Error::usage(format!(
-                    "{count} services, routes, clusters and endpoints; the limit is {} together",
-                    intf::XLB_MAX_ITEMS - 1
-                ))
-            })?;
+            .map_err(too_many)?;
         self.grow(new.numbers.end())?;
         self.clear(&reused, new.generation)?;
 
         self.write_document(&new)?;
         end_former_sockets(old, &new, ctl)?;
-        self.swap_blobs(old, &new)?;
+        self.write_clusters(old, &new)?;
+        self.write_services(old, &new)?;
         self.write_vips(&new)?;
         self.remove_vips(&new)?;
         self.clear_slots(old, &new)?;
@@ -182,32 +211,61 @@ impl Maps {
         Ok(())
     }
 
-    fn swap_blobs(&self, old: &Document, new: &Document) -> Result<(), Error> {
-        let clusters: HashMap<&str, &Cluster> = new
-            .config
-            .clusters
-            .iter()
-            .map(|c| (c.name.as_str(), c))
-            .collect();
-        let stale: Vec<&Service> = stale_services(old, new);
+    fn write_clusters(&self, old: &Document, new: &Document) -> Result<(), Error> {
+        let stale: Vec<&Cluster> = stale_clusters(old, new);
         for batch in stale.chunks(SWAP_BATCH) {
             let mut maps = Vec::new();
-            for service in batch {
-                let beyond = || {
-                    Error::system(format!(
-                        "service {} is too large for its tables",
-                        service.name
-                    ))
-                };
-                let slot = new.numbers.slot(&service.name).ok_or_else(beyond)?;
-                let blob = compile::service(service, &clusters, &new.numbers, new.generation)
-                    .ok_or_else(beyond)?;
-                maps.push((slot, raw::pages("xlb_service", &blob)?));
+            for cluster in batch {
+                let beyond = || too_large("cluster", &cluster.name);
+                let slot = new.numbers.cluster_slot(&cluster.name);
+                let slot = slot.ok_or_else(beyond)?;
+                let blob = compile::cluster(cluster, &new.numbers, new.generation);
+                let blob = blob.ok_or_else(beyond)?;
+                maps.push((slot, raw::pages("xlb_cluster", raw::CLUSTER_PAGE, &blob)?));
             }
             let slots: Vec<_> = maps.iter().map(|(slot, map)| (*slot, map)).collect();
-            raw::swap(&self.services, &slots)?;
+            raw::swap(&self.clusters, &slots)?;
         }
         Ok(())
+    }
+
+    fn write_services(&self, old: &Document, new: &Document) -> Result<(), Error> {
+        let stale = stale_services(old, new);
+        let mut groups: BTreeMap<u32, Vec<&Service>> = BTreeMap::new();
+        let group_of = |service: &Service| Some(new.numbers.slot(&service.name)? / XLB_GROUP);
+        let wanted: HashSet<u32> = stale.iter().filter_map(|s| group_of(s)).collect();
+        for service in &new.config.services {
+            let beyond = || too_large("service", &service.name);
+            let group = group_of(service).ok_or_else(beyond)?;
+            if wanted.contains(&group) {
+                groups.entry(group).or_default().push(service);
+            }
+        }
+        let stale: HashSet<&str> = stale.iter().map(|s| s.name.as_str()).collect();
+        let mut maps = Vec::new();
+        for services in groups.into_values() {
+            let mut group = compile::Group::new(&new.numbers, new.generation);
+            for service in services {
+                let added = group.add(service, stale.contains(service.name.as_str()));
+                added.ok_or_else(|| too_large("service", &service.name))?;
+            }
+            for shared in group.finish() {
+                let map = raw::pages("xlb_service", raw::PAGE, &shared.blob)?;
+                maps.push((shared.slots, map));
+            }
+            if maps.len() >= SWAP_BATCH {
+                self.swap_services(&std::mem::take(&mut maps))?;
+            }
+        }
+        self.swap_services(&maps)
+    }
+
+    fn swap_services(&self, maps: &[(Vec<u32>, MapHandle)]) -> Result<(), Error> {
+        let slots: Vec<_> = maps
+            .iter()
+            .flat_map(|(slots, map)| slots.iter().map(move |slot| (*slot, map)))
+            .collect();
+        raw::swap(&self.services, &slots)
     }
 
     fn write_vips(&self, new: &Document) -> Result<(), Error> {
@@ -233,21 +291,45 @@ impl Maps {
         remove_others::<xlb_cgroup_key>(&self.cgroups, &wanted)
     }
 
-    /// Clears the slots of services that are gone.  An apply that was cut off may have left any.
+    /// Clears the slots of what is gone. An apply that was cut off may have left any.
     fn clear_slots(&self, old: &Document, new: &Document) -> Result<(), Error> {
         let kept: HashSet<u32> = new.numbers.slots().collect();
-        let candidates: Vec<u32> = if old.pending {
-            (0..intf::XLB_MAX_SERVICES).collect()
-        } else {
-            old.numbers.slots().collect()
-        };
-        for slot in candidates.iter().filter(|slot| !kept.contains(slot)) {
-            if raw::get::<u32>(&self.services, slot).is_some() {
-                raw::remove(&self.services, slot)?;
-            }
-        }
-        Ok(())
+        clear_slots(&self.services, old.pending, old.numbers.slots(), &kept)?;
+        let kept: HashSet<u32> = new.numbers.cluster_slots().collect();
+        clear_slots(
+            &self.clusters,
+            old.pending,
+            old.numbers.cluster_slots(),
+            &kept,
+        )
     }
+}
+
+fn clear_slots(
+    map: &MapHandle,
+    all: bool,
+    candidates: impl Iterator<Item = u32>,
+    kept: &HashSet<u32>,
+) -> Result<(), Error> {
+    let candidates = match all {
+        true => raw::used_slots(map),
+        false => candidates.collect(),
+    };
+    for slot in candidates.iter().filter(|slot| !kept.contains(slot)) {
+        raw::remove(map, slot)?;
+    }
+    Ok(())
+}
+
+fn too_large(kind: &str, name: &str) -> Error {
+    Error::system(format!("{kind} {name} is too large for its tables"))
+}
+
+fn too_many(count: usize) -> Error {
+    Error::usage(format!(
+        "{count} services, routes, clusters and endpoints; the limit is {} together",
+        intf::XLB_MAX_ITEMS - 1
+    ))
 }
 
 /// A slot that a new service gets may have been another's: sockets of that one, which may
@@ -301,50 +383,78 @@ fn resolve_cgroups(config: &Config) -> Result<BTreeMap<String, u64>, Error> {
     }
 }
 
+fn by_name<'c, T: Named>(items: &'c [T]) -> HashMap<&'c str, &'c T> {
+    items.iter().map(|item| (item.name(), item)).collect()
+}
+
+/// The clusters that a service's routes name.
+fn targets(service: &Service) -> impl Iterator<Item = &str> {
+    let routes = service.virtual_hosts.iter().flat_map(|host| &host.routes);
+    let targets = routes.flat_map(|route| &route.clusters);
+    targets.map(|target| target.name.as_str())
+}
+
+/// Those that change together with routes to them; after an apply that was cut off, all.
+fn moving_clusters<'n>(old: &Document, new: &'n Config) -> HashSet<&'n str> {
+    let before = by_name(&old.config.clusters);
+    let changed = new
+        .clusters
+        .iter()
+        .filter(|c| old.pending || before.get(c.name.as_str()) != Some(c))
+        .map(|c| c.name.as_str());
+    let mut changed: HashSet<&str> = changed.collect();
+    if old.pending || changed.is_empty() {
+        return changed;
+    }
+    let after = by_name(&new.services);
+    let before = by_name(&old.config.services);
+    // What a service led to, or leads to.
+    let of_changed = |services: &HashMap<&str, &Service>, other: &HashMap<&str, &Service>| {
+        let changed = services
+            .iter()
+            .filter(|(name, service)| other.get(*name) != Some(service));
+        let names = changed.flat_map(|(_, service)| targets(service));
+        names.map(str::to_owned).collect::<HashSet<String>>()
+    };
+    let with_routes: HashSet<String> = &of_changed(&before, &after) | &of_changed(&after, &before);
+    changed.retain(|name| with_routes.contains(*name));
+    changed
+}
+
+/// Clusters whose blob is not what it would be now.
+fn stale_clusters<'n>(old: &Document, new: &'n Document) -> Vec<&'n Cluster> {
+    let before = by_name(&old.config.clusters);
+    let is_stale = |cluster: &&Cluster| {
+        let name = cluster.name.as_str();
+        old.pending
+            || before.get(name) != Some(cluster)
+            || old.numbers.cluster_slot(name) != new.numbers.cluster_slot(name)
+    };
+    new.config.clusters.iter().filter(is_stale).collect()
+}
+
 /// Services whose blob is not what it would be now.
 fn stale_services<'n>(old: &Document, new: &'n Document) -> Vec<&'n Service> {
-    let before: HashMap<&str, &Service> = old
-        .config
-        .services
-        .iter()
-        .map(|s| (s.name.as_str(), s))
-        .collect();
-    let clusters: HashMap<&str, &Cluster> = old
+    let before = by_name(&old.config.services);
+    let has_moved =
+        |cluster: &str| old.numbers.cluster_slot(cluster) != new.numbers.cluster_slot(cluster);
+    let moved: HashSet<&str> = new
         .config
         .clusters
         .iter()
-        .map(|c| (c.name.as_str(), c))
-        .collect();
-    let changed: HashSet<&str> = new
-        .config
-        .clusters
-        .iter()
-        .filter(|c| clusters.get(c.name.as_str()) != Some(c))
         .map(|c| c.name.as_str())
+        .filter(|name| has_moved(name))
         .collect();
-    new.config
-        .services
-        .iter()
-        .filter(|service| {
-            old.pending
-                || before.get(service.name.as_str()) != Some(service)
-                || service
-                    .virtual_hosts
-                    .iter()
-                    .flat_map(|host| &host.routes)
-                    .flat_map(|route| &route.clusters)
-                    .any(|target| changed.contains(target.name.as_str()))
-        })
-        .collect()
+    let is_stale = |service: &&Service| {
+        old.pending
+            || before.get(service.name.as_str()) != Some(service)
+            || (!moved.is_empty() && targets(service).any(|name| moved.contains(name)))
+    };
+    new.config.services.iter().filter(is_stale).collect()
 }
 
 fn wanted_vips(document: &Document) -> Vec<(xlb_vip_key, xlb_vip)> {
-    let clusters: HashMap<&str, &Cluster> = document
-        .config
-        .clusters
-        .iter()
-        .map(|c| (c.name.as_str(), c))
-        .collect();
+    let clusters = by_name(&document.config.clusters);
     let mut vips = Vec::new();
     for service in &document.config.services {
         let Some(slot) = document.numbers.slot(&service.name) else {
@@ -480,7 +590,10 @@ mod tests {
                 ..Document::default()
             };
             let config = document.config.clone();
-            document.numbers.assign(&config, |_| true).expect("fits");
+            document
+                .numbers
+                .assign(&config, &Before::nothing(), |_| true)
+                .expect("fits");
             let vips = wanted_vips(&document);
             assert_eq!(vips.len(), 1);
             assert_eq!(vips[0].1.flags, flags, "{text}");

@@ -132,6 +132,7 @@ fn load_all() -> Result<(), Error> {
     let maps = &mut policy.maps;
     for (name, map) in [
         ("services", &mut maps.services),
+        ("clusters", &mut maps.clusters),
         ("document", &mut maps.document),
         ("states", &mut maps.states),
         ("stats", &mut maps.stats),

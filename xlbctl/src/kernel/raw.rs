@@ -7,9 +7,12 @@ use std::path::Path;
 use libbpf_rs::{libbpf_sys, MapCore, MapFlags, MapHandle, MapType};
 
 use crate::error::{Context, Error};
-use crate::intf::{Pod, XLB_PAGE_BYTES};
+use crate::intf::{Pod, XLB_CLUSTER_PAGE_BYTES, XLB_PAGE_BYTES};
 
-const PAGE: usize = XLB_PAGE_BYTES as usize;
+/// Bytes of a page of services and of the document.
+pub const PAGE: usize = XLB_PAGE_BYTES as usize;
+/// Bytes of a page of a cluster.
+pub const CLUSTER_PAGE: usize = XLB_CLUSTER_PAGE_BYTES as usize;
 
 pub fn open(path: &Path) -> Result<MapHandle, Error> {
     MapHandle::from_pinned_path(path).context(path.display())
@@ -65,6 +68,13 @@ pub fn inner(outer: &impl MapCore, slot: u32) -> Option<MapHandle> {
     MapHandle::from_map_id(id).ok()
 }
 
+/// Slots of an outer map that have an inner one.
+pub fn used_slots(outer: &impl MapCore) -> Vec<u32> {
+    let keys = outer.keys().filter_map(|key| u32::from_bytes(&key));
+    keys.filter(|slot| get::<u32>(outer, slot).is_some())
+        .collect()
+}
+
 fn create(
     kind: MapType,
     name: &str,
@@ -89,18 +99,18 @@ fn create(
     .context(format!("cannot create map {name}"))
 }
 
-/// An inner map of pages that holds `bytes`.
-pub fn pages(name: &str, bytes: &[u8]) -> Result<MapHandle, Error> {
-    let count = bytes.len().div_ceil(PAGE).max(1);
+/// An inner map of pages of so many bytes that holds `bytes`.
+pub fn pages(name: &str, page_bytes: usize, bytes: &[u8]) -> Result<MapHandle, Error> {
+    let count = bytes.len().div_ceil(page_bytes).max(1);
     let map = create(
         MapType::Array,
         name,
-        PAGE,
+        page_bytes,
         count,
         libbpf_sys::BPF_F_INNER_MAP,
     )?;
     let mut whole = bytes.to_vec();
-    whole.resize(count * PAGE, 0);
+    whole.resize(count * page_bytes, 0);
     let keys: Vec<u8> = (0u32..).take(count).flat_map(u32::to_ne_bytes).collect();
     let entries = u32::try_from(count).unwrap_or(u32::MAX);
     map.update_batch(&keys, &whole, entries, MapFlags::ANY, MapFlags::ANY)

@@ -25,7 +25,7 @@ use crate::error::{Context, Error};
 use crate::intf::XLB_LAYOUT;
 
 /// Maps whose contents are of one layout.
-const OF_LAYOUT: [&str; 2] = ["services", "document"];
+const OF_LAYOUT: [&str; 3] = ["services", "clusters", "document"];
 
 /// Where a map is pinned until it takes the place of the old one.
 fn new_pin(name: &str) -> PathBuf {
@@ -53,6 +53,7 @@ pub fn run() -> Result<(), Error> {
     if same {
         reuse.extend([
             ("services", &mut maps.services),
+            ("clusters", &mut maps.clusters),
             ("document", &mut maps.document),
         ]);
     }
@@ -73,13 +74,13 @@ pub fn run() -> Result<(), Error> {
 
     let mut pins = Vec::new();
     if !same {
-        let maps = Maps::of_new(
-            MapHandle::try_from(&policy.maps.services).context("map services")?,
-            MapHandle::try_from(&policy.maps.document).context("map document")?,
-        )?;
-        maps.fill(&old)?;
+        let maps = &policy.maps;
+        let [services, clusters, document] = [&maps.services, &maps.clusters, &maps.document]
+            .map(|map| MapHandle::try_from(map).context("a map of the new policy"));
+        Maps::of_layout(services?, clusters?, document?)?.fill(&old)?;
         pins.extend([
             ("services", &mut policy.maps.services),
+            ("clusters", &mut policy.maps.clusters),
             ("document", &mut policy.maps.document),
         ]);
     }

@@ -9,9 +9,10 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::*;
+use crate::compile::Compiled;
 use crate::config::model::*;
 use crate::matcher::{self, Request};
-use crate::numbers::Numbers;
+use crate::numbers::{Before, Numbers};
 use crate::verbs::why::Routed;
 
 /// Xorshift.
@@ -518,17 +519,19 @@ fn given(picked: u32, mut answer: Answer) -> Answer {
 
 struct Applied {
     config: Config,
-    blob: Vec<u8>,
+    compiled: Compiled,
 }
 
 fn applied(random: &mut Random, numbers: &mut Numbers, generation: u64) -> Applied {
     let config = config(random);
-    numbers.assign(&config, |_| true).expect("few");
-    let clusters = config.clusters.iter().map(|c| (c.name.as_str(), c));
-    let clusters: HashMap<&str, &Cluster> = clusters.collect();
-    let blob = crate::compile::service(&config.services[0], &clusters, numbers, generation);
+    let before = Before {
+        moving: config.clusters.iter().map(|c| c.name.as_str()).collect(),
+        ..Before::nothing()
+    };
+    numbers.assign(&config, &before, |_| true).expect("few");
+    let compiled = Compiled::new(&config, &config.services[0], numbers, generation);
     Applied {
-        blob: blob.expect("compiles"),
+        compiled: compiled.expect("compiles"),
         config,
     }
 }
@@ -550,7 +553,7 @@ fn round(seed: u64, seen: &mut Seen) {
     let old = applied(random, &mut numbers, 1);
     let old_numbers = numbers.clone();
     let new = applied(random, &mut numbers, 2);
-    let mut policy = Policy::new(&old.blob, numbers.end());
+    let mut policy = Policy::new(&old.compiled, numbers.end());
     let mut ends = Vec::new();
     for n in 0..REQUESTS {
         let sent = request(random);
@@ -571,9 +574,9 @@ fn round(seed: u64, seen: &mut Seen) {
         let changes = random.chance(15);
         if changes {
             let looks = u32::try_from(random.below(50)).expect("few");
-            policy.change_after(looks, &new.blob);
+            policy.change_after(looks, &new.compiled);
         } else {
-            policy.change_after(u32::MAX, &new.blob);
+            policy.change_after(u32::MAX, &new.compiled);
         }
         let mut asked = Asked::new(&head);
         if random.chance(30) {

@@ -5,11 +5,12 @@
 //! that is not there: each such lookup is counted as a stray one, which tests want none of.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::ptr;
 
 use super::head::SLOT;
-use crate::compile::PAGE;
+use crate::compile::Compiled;
 use crate::intf::*;
 
 /// An array map: values of one size, one after the other.
@@ -32,9 +33,10 @@ impl Array {
         }
     }
 
-    fn of_blob(blob: &[u8]) -> Array {
-        assert_eq!(blob.len() % PAGE, 0);
-        let array = Array::new(blob.len() / PAGE, PAGE);
+    fn of_blob(blob: &[u8], page_bytes: u32) -> Array {
+        let page_bytes = page_bytes as usize;
+        assert_eq!(blob.len() % page_bytes, 0);
+        let array = Array::new(blob.len() / page_bytes, page_bytes);
         for (to, from) in array.words.iter().zip(blob.chunks_exact(size_of::<u64>())) {
             let mut word = [0; size_of::<u64>()];
             word.copy_from_slice(from);
@@ -80,10 +82,21 @@ impl Array {
     }
 }
 
+/// The inner maps of one outer map, by slot.
+type Inner = BTreeMap<u32, Array>;
+
+fn clusters_of(compiled: &Compiled) -> Inner {
+    let array = |blob| Array::of_blob(blob, XLB_CLUSTER_PAGE_BYTES);
+    let slots = compiled.clusters.iter();
+    slots.map(|(slot, blob)| (*slot, array(blob))).collect()
+}
+
 /// A service's configuration and what the policy keeps of it.
 pub struct Policy {
     /// Of the service; one is in force.
     blobs: Vec<Array>,
+    /// Those of a slot in a later one take the place of those before, from when it is in force.
+    cluster_blobs: Vec<Inner>,
     in_force: Cell<usize>,
     states: Vec<Array>,
     stats: Vec<Array>,
@@ -93,11 +106,15 @@ pub struct Policy {
     /// After so many looks at which configuration is in force, the next one is.
     #[cfg(test)]
     change_after: Cell<u32>,
+    /// Only clusters change then, and looks at them count.
+    #[cfg(test)]
+    are_clusters_alone: Cell<bool>,
 }
 
 // The maps, by whose addresses the programs name them.
 extern "C" {
     static services: u8;
+    static clusters: u8;
     static states: u8;
     static stats: u8;
 }
@@ -117,14 +134,15 @@ pub unsafe fn current<'p>() -> &'p Policy {
 }
 
 impl Policy {
-    /// `end` is one more than the highest number in the blob. All draws are 0.
-    pub fn new(blob: &[u8], end: u32) -> Policy {
+    /// `end` is one more than the highest number. All draws are 0.
+    pub fn new(compiled: &Compiled, end: u32) -> Policy {
         let pages = |of: u32, bytes: usize| {
             let page = || Array::new(of as usize, bytes);
             (0..end.div_ceil(of)).map(|_| page()).collect()
         };
         Policy {
-            blobs: vec![Array::of_blob(blob)],
+            blobs: vec![Array::of_blob(&compiled.service, XLB_PAGE_BYTES)],
+            cluster_blobs: vec![clusters_of(compiled)],
             in_force: Cell::new(0),
             states: pages(XLB_STATE_PAGE, size_of::<xlb_state>()),
             stats: pages(XLB_STATS_PAGE, size_of::<xlb_stats>()),
@@ -132,6 +150,8 @@ impl Policy {
             strays: Cell::new(0),
             #[cfg(test)]
             change_after: Cell::new(u32::MAX),
+            #[cfg(test)]
+            are_clusters_alone: Cell::new(false),
         }
     }
 
@@ -160,6 +180,8 @@ impl Policy {
         let inner = |array: &Array| ptr::from_ref(array).cast_mut().cast();
         if map == (&raw const services).cast() {
             (key == SLOT).then(|| inner(self.now()))
+        } else if map == (&raw const clusters).cast() {
+            self.cluster(key).map(inner)
         } else if map == (&raw const states).cast() {
             self.states.get(key as usize).map(inner)
         } else if map == (&raw const stats).cast() {
@@ -171,7 +193,9 @@ impl Policy {
 
     /// The map that a program has got from an outer one. A pointer to anything else would be a fault in the kernel.
     pub(super) fn array(&self, map: *const c_void) -> &Array {
-        let all = self.blobs.iter().chain(&self.states).chain(&self.stats);
+        let of_clusters = self.cluster_blobs.iter().flat_map(BTreeMap::values);
+        let all = self.blobs.iter().chain(of_clusters);
+        let all = all.chain(&self.states).chain(&self.stats);
         let mut all = all.filter(|array| ptr::from_ref(*array).cast() == map);
         all.next().expect("a program looks into one of its maps")
     }
@@ -179,14 +203,38 @@ impl Policy {
     /// The configuration in force.
     fn now(&self) -> &Array {
         #[cfg(test)]
+        if !self.are_clusters_alone.get() {
+            self.look();
+        }
+        &self.blobs[self.in_force.get().min(self.blobs.len() - 1)]
+    }
+
+    /// That of a slot. Routes that are not in force any more still find theirs.
+    fn cluster(&self, slot: u32) -> Option<&Array> {
+        #[cfg(test)]
+        if self.are_clusters_alone.get() {
+            self.look();
+        }
+        let until = self.in_force.get();
+        let mut newest = self.cluster_blobs[..=until].iter().rev();
+        let found = newest.find_map(|inner| inner.get(&slot));
+        found.or_else(|| {
+            self.cluster_blobs[until..]
+                .iter()
+                .find_map(|inner| inner.get(&slot))
+        })
+    }
+
+    /// A program looks which configuration is in force.
+    #[cfg(test)]
+    fn look(&self) {
         match self.change_after.get().checked_sub(1) {
             None => {
-                self.in_force.set(self.blobs.len() - 1);
+                self.in_force.set(self.cluster_blobs.len() - 1);
                 self.change_after.set(u32::MAX);
             }
             Some(left) => self.change_after.set(left),
         }
-        &self.blobs[self.in_force.get()]
     }
 }
 
@@ -197,12 +245,23 @@ impl Policy {
         *self.draws.get_mut() = Box::new(draws);
     }
 
-    /// Another configuration, which comes into force when a program has looked so many times which one is.
-    pub fn change_after(&mut self, looks: u32, blob: &[u8]) {
+    /// Another configuration, which comes into force when a program has looked so many times which one is. What it changes
+    /// together with routes is in other slots.
+    pub fn change_after(&mut self, looks: u32, compiled: &Compiled) {
+        self.change_clusters_after(looks, compiled);
+        self.blobs
+            .push(Array::of_blob(&compiled.service, XLB_PAGE_BYTES));
+        self.are_clusters_alone.set(false);
+    }
+
+    /// The same of clusters alone, in the slots that they have, when a program has looked so many times for one.
+    pub fn change_clusters_after(&mut self, looks: u32, compiled: &Compiled) {
         self.blobs.truncate(1);
-        self.blobs.push(Array::of_blob(blob));
+        self.cluster_blobs.truncate(1);
+        self.cluster_blobs.push(clusters_of(compiled));
         self.in_force.set(0);
         self.change_after.set(looks);
+        self.are_clusters_alone.set(true);
     }
 
     /// Lookups of what is not there, since the last time.
@@ -210,10 +269,9 @@ impl Policy {
         self.strays.take()
     }
 
-    /// Lookups of pages of the blob, since the last time.
-    pub fn lookups(&self, pages: std::ops::Range<u32>) -> u32 {
-        let counts = &self.blobs[0].lookups[pages.start as usize..pages.end as usize];
-        counts.iter().map(Cell::take).sum()
+    /// Lookups of pages of the service, since the last time.
+    pub fn lookups(&self) -> u32 {
+        self.blobs[0].lookups.iter().map(Cell::take).sum()
     }
 
     /// Counters of an item.

@@ -5,7 +5,7 @@
 //! a [`View`] of the request), and the way in which the module calls. A request is a real head ([`Head`]), framed by the engine.
 //!
 //! ```ignore
-//! let policy = Policy::new(&blob, numbers.end());
+//! let policy = Policy::new(&compiled, numbers.end());
 //! let head = Head::new("GET", "/v2?a=1", &[("Host", "shop.example")])?;
 //! let decision = policy.route(&mut Asked::new(&head));
 //! ```

@@ -2,19 +2,25 @@
 //! The policy over time: endpoints that fail, requests that end, configurations that change.
 
 use super::*;
-use crate::config;
-use crate::numbers::Numbers;
+use crate::compile::Compiled;
+use crate::config::{self, model::Config};
+use crate::numbers::{Before, Numbers};
 
-/// The blob of the one service of a file.
-fn compile(numbers: &mut Numbers, generation: u64, text: &str) -> Vec<u8> {
+/// The one service of a file, whose clusters are in other slots than before.
+fn compile(numbers: &mut Numbers, generation: u64, text: &str) -> Compiled {
+    let config = parse(text);
+    let before = Before {
+        moving: config.clusters.iter().map(|c| c.name.as_str()).collect(),
+        ..Before::nothing()
+    };
+    numbers.assign(&config, &before, |_| true).expect("few");
+    Compiled::new(&config, &config.services[0], numbers, generation).expect("compiles")
+}
+
+fn parse(text: &str) -> Config {
     let source = config::parse("test", text.to_owned()).expect("parses");
     source.check(&source.config).expect("valid");
-    let config = source.config;
-    numbers.assign(&config, |_| true).expect("few");
-    let clusters = config.clusters.iter().map(|c| (c.name.as_str(), c));
-    let clusters = clusters.collect();
-    let service = &config.services[0];
-    crate::compile::service(service, &clusters, numbers, generation).expect("compiles")
+    source.config
 }
 
 fn one_cluster(lb: &str, endpoints: u32) -> String {
@@ -37,8 +43,8 @@ fn an_endpoint_that_failed_is_not_picked_again_at_once() {
     for lb in ["round_robin", "random", "least_request"] {
         for count in [2, 3] {
             let mut numbers = Numbers::default();
-            let blob = compile(&mut numbers, 1, &one_cluster(lb, count));
-            let policy = Policy::new(&blob, numbers.end());
+            let compiled = compile(&mut numbers, 1, &one_cluster(lb, count));
+            let policy = Policy::new(&compiled, numbers.end());
             let head = head();
             let mut asked = Asked::new(&head);
             let Decision {
@@ -63,8 +69,8 @@ fn an_endpoint_that_failed_is_not_picked_again_at_once() {
 #[test]
 fn the_least_loaded_of_all_is_picked_and_load_ends() {
     let mut numbers = Numbers::default();
-    let blob = compile(&mut numbers, 1, &one_cluster("least_request", 3));
-    let policy = Policy::new(&blob, numbers.end());
+    let compiled = compile(&mut numbers, 1, &one_cluster("least_request", 3));
+    let policy = Policy::new(&compiled, numbers.end());
     let head = head();
     let mut asked = Asked::new(&head);
     let mut route = || policy.route(&mut asked).decision;
@@ -130,6 +136,47 @@ fn a_request_sees_one_configuration() {
         seen[usize::from(decision.port) - 1] += 1;
     }
     assert!(seen[0] > 5 && seen[1] > 5, "{seen:?}");
-    // An endpoint of the configuration that is no more: there is none, and the policy must see that.
-    assert!(policy.strays() > 0);
+}
+
+/// The same of a cluster that changes alone, in its slot: an endpoint is picked from what it was, or from what it is.
+#[test]
+fn a_request_sees_one_version_of_a_cluster() {
+    for lb in ["round_robin", "random", "least_request"] {
+        let file = |ports: std::ops::Range<u32>| {
+            let endpoints = ports.map(|port| {
+                format!(
+                    "{{address: \"127.0.0.1:{port}\", weight: {}}}",
+                    1 + port % 3
+                )
+            });
+            format!(
+                "version: 1\nservices:\n- {{name: s, listen: [\"10.0.0.1:80\"], routes: [{{cluster: c}}]}}\n\
+                 clusters:\n- {{name: c, lb: {lb}, lb_options: {{choices: 3}}, endpoints: [{}]}}\n",
+                endpoints.collect::<Vec<_>>().join(", ")
+            )
+        };
+        let mut numbers = Numbers::default();
+        let mut apply = |generation, text: &str| {
+            let config = parse(text);
+            let before = Before::nothing();
+            numbers.assign(&config, &before, |_| false).expect("few");
+            Compiled::new(&config, &config.services[0], &numbers, generation).expect("compiles")
+        };
+        // The last of the old one is beyond the end of the new one.
+        let (old, new) = (apply(1, &file(1..40)), apply(2, &file(50..52)));
+        let mut policy = Policy::new(&old, numbers.end());
+        policy.set_draws(|| u32::MAX);
+        let head = head();
+        let mut seen = [0, 0];
+        for looks in 0..20 {
+            policy.change_clusters_after(looks, &new);
+            let Decision { reason, decision } = policy.route(&mut Asked::new(&head));
+            assert_eq!(reason, XLB_REASON_OK, "{lb} after {looks}");
+            let is_new = decision.port >= 50;
+            let of_its_own = policy.stats(decision.endpoint).picked > 0;
+            assert!(of_its_own && decision.port < 52, "{lb} after {looks}");
+            seen[usize::from(is_new)] += 1;
+        }
+        assert!(seen[0] > 1 && seen[1] > 1, "{lb}: {seen:?}");
+    }
 }

@@ -4,15 +4,13 @@
 //! One run of it says which route serves. Why the routes above do not is asked a condition at a time: what is in the table of
 //! conditions there; a path, a method and a domain, which are none, by a service that has nothing else.
 
-use std::collections::HashMap;
-
-use crate::compile::{self, PAGE};
+use crate::compile;
 use crate::config::model::{
     Config, Match, NamedMatch, PathMatch, Route, Service, ValueMatch, VirtualHost,
 };
 use crate::error::Error;
-use crate::intf::{xlb_blob, xlb_route, Pod, XLB_DECISION_FORWARD_NORMAL, XLB_REASON_NO_ROUTE};
-use crate::numbers::Numbers;
+use crate::intf::{xlb_route, XLB_DECISION_FORWARD_NORMAL, XLB_REASON_NO_ROUTE};
+use crate::numbers::{Before, Numbers};
 use crate::policy::{Asked, Decision, Head, Policy};
 
 pub struct Routed<'c> {
@@ -25,24 +23,22 @@ pub struct Routed<'c> {
 
 struct Compiled {
     numbers: Numbers,
-    blob: Vec<u8>,
+    service: compile::Compiled,
     policy: Policy,
 }
 
 impl Compiled {
     fn new(config: &Config, service: &Service) -> Result<Compiled, Error> {
         let mut numbers = Numbers::default();
-        let clusters = config.clusters.iter().map(|c| (c.name.as_str(), c));
-        let clusters: HashMap<&str, _> = clusters.collect();
-        let is_numbered = numbers.assign(config, |_| true).is_ok();
-        let blob = compile::service(service, &clusters, &numbers, 1).filter(|_| is_numbered);
-        let blob = blob.ok_or_else(|| {
+        let numbered = numbers.assign(config, &Before::nothing(), |_| true).ok();
+        let compiled = numbered.and_then(|_| compile::Compiled::new(config, service, &numbers, 1));
+        let compiled = compiled.ok_or_else(|| {
             Error::usage(format!("service {}: too large to be applied", service.name))
         })?;
-        let policy = Policy::new(&blob, numbers.end());
+        let policy = Policy::new(&compiled, numbers.end());
         Ok(Compiled {
             numbers,
-            blob,
+            service: compiled,
             policy,
         })
     }
@@ -195,10 +191,12 @@ impl<'c> Routed<'c> {
 
     /// A route by its place among all of the service, which is also that in the table.
     fn record(&self, place: usize) -> Result<xlb_route, Error> {
-        let blob = &self.compiled.blob;
-        let at = |head: xlb_blob| head.route_page as usize * PAGE + place * size_of::<xlb_route>();
-        xlb_blob::from_bytes(blob)
-            .and_then(|head| xlb_route::from_bytes(blob.get(at(head)..)?))
+        let service = &self.compiled.service;
+        let record = service
+            .head()
+            .map(|head| service.record(head.route_base, place));
+        record
+            .flatten()
             .ok_or_else(|| Error::system("a route is not in its table: this is a bug of xlbctl"))
     }
 }
