@@ -7,7 +7,7 @@ export KERNEL CPUS MEM ICOUNT DEBUG NOMODULE TIMEOUT ARGS APPEND V XLB_CACHE FIL
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup kmod bpf xlbctl demo test unit vm-test vm-shell vm-run lint fmt doc clean \
-	install test-all test-debug test-kcsan bench bench-locks
+	install test-all test-debug test-kcsan bench bench-config bench-locks
 
 help:
 	@echo 'XLB: a layer-7 load balancer in the Linux kernel'
@@ -25,6 +25,7 @@ help:
 	@echo '  test-debug       vm-test on a kernel with KASAN, lockdep, kmemleak (built once, cached)'
 	@echo '  test-kcsan       the concurrent scenarios on a kernel with KCSAN, which finds data races (built once, cached)'
 	@echo '  bench            requests per virtual second: direct, XLB, haproxy; QUICK=1 for a short one'
+	@echo '  bench-config     part of bench, not of a short one: time and memory of large configurations'
 	@echo '  bench-locks      part of bench, not of a short one: how often a request takes each lock, on the debug kernel'
 	@echo '  vm-run           SCRIPT=path/to/x.sh runs it in the machine, in its own folder (/case there,'
 	@echo '                   writable); ARGS="..." are given to it.  Exit: the status of the script; 97 when'
@@ -76,8 +77,12 @@ bench:
 	@$(env) build kmod xlbctl
 	@ICOUNT=1 $(env) vm-run vm-tests/bench/bench.sh
 ifeq ($(QUICK),)
-	@$(MAKE) --no-print-directory bench-locks
+	@$(MAKE) --no-print-directory bench-config bench-locks
 endif
+
+bench-config:
+	@$(env) build kmod xlbctl
+	@ICOUNT=1 $(env) vm-run vm-tests/bench/config.sh
 
 bench-locks:
 	@DEBUG=1 $(env) build kmod xlbctl

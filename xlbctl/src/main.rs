@@ -13,6 +13,7 @@ mod matcher;
 mod numbers;
 mod output;
 mod policy;
+mod store;
 mod verbs;
 
 use std::process::ExitCode;

@@ -4,43 +4,61 @@
 //! Counters and balancing state live in the kernel under a number.  An item keeps its
 //! number over changes of the configuration, so it keeps its counters too.  A number
 //! that has become free waits in a queue: requests that began under it may still end.
+//!
+//! Those of routes and endpoints stand in the order in which a configuration has these; so numbers belong to one.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::net::SocketAddr;
+use std::hash::Hash;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::model::{Config, VirtualHost};
+use crate::config::merge::by_name;
+use crate::config::model::{Config, Service, VirtualHost};
 use crate::intf::{XLB_CLUSTER_SLOTS, XLB_MAX_ITEMS, XLB_MAX_SERVICES};
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Numbers {
-    items: BTreeMap<String, u32>,
-    slots: BTreeMap<String, u32>,
+    pub services: BTreeMap<String, Item>,
+    pub clusters: BTreeMap<String, Item>,
+    pub supply: Supply,
+}
+
+/// Those of a service and its routes, or of a cluster and its endpoints.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Item {
+    pub number: u32,
+    /// Which slot of the outer map is its own: sockets carry that of their service, routes name that of a cluster.
+    pub slot: u32,
+    /// Of its routes, one virtual host's after the other's; or of its endpoints.
+    pub parts: Vec<u32>,
+}
+
+/// What is given out next.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Supply {
     /// Every number below was given out at some time; 0 never is.
     next: u32,
     next_slot: u32,
     /// Every slot was given out at some time: a slot given out now was another's.
-    #[serde(default)]
     round: bool,
-    free: VecDeque<u32>,
-    #[serde(default)]
-    cluster_slots: BTreeMap<String, u32>,
-    #[serde(default)]
     next_cluster_slot: u32,
+    free: VecDeque<u32>,
 }
 
 /// What [`Numbers::assign`] must know of the kernel and of what is applied before.
 pub struct Before<'b> {
+    /// That the numbers are of.
+    pub config: &'b Config,
     /// Clusters that get another slot than they had.
     pub moving: HashSet<&'b str>,
     /// Slots of clusters that no other cluster may get, beside those that clusters had before.
     pub used: HashSet<u32>,
 }
 
-impl Before<'_> {
-    pub fn nothing() -> Self {
+impl<'b> Before<'b> {
+    pub fn of(config: &'b Config) -> Self {
         Before {
+            config,
             moving: HashSet::new(),
             used: HashSet::new(),
         }
@@ -56,67 +74,148 @@ pub fn route_key(host: &VirtualHost, route: usize) -> String {
     }
 }
 
-impl Numbers {
-    fn get(&self, key: &str) -> Option<u32> {
-        self.items.get(key).copied()
+fn route_keys(service: &Service) -> impl Iterator<Item = String> + '_ {
+    let hosts = service.virtual_hosts.iter();
+    hosts.flat_map(|host| (0..host.routes.len()).map(|route| route_key(host, route)))
+}
+
+/// Gives out numbers.
+struct Giver<'s, F> {
+    supply: &'s mut Supply,
+    reusable: VecDeque<u32>,
+    busy: VecDeque<u32>,
+    /// That had another meaning before.
+    reused: Vec<u32>,
+    /// Whether a freed number has no requests under way.
+    is_idle: F,
+}
+
+impl<F: FnMut(u32) -> bool> Giver<'_, F> {
+    fn give(&mut self) -> Option<u32> {
+        while let Some(number) = self.reusable.pop_front() {
+            if (self.is_idle)(number) {
+                self.reused.push(number);
+                return Some(number);
+            }
+            self.busy.push_back(number);
+        }
+        let number = self.supply.next.max(1);
+        if number >= XLB_MAX_ITEMS {
+            return None;
+        }
+        self.supply.next = number + 1;
+        Some(number)
     }
 
+    /// Numbers for parts of which some were there before; what is not there any more is freed.
+    fn carry<K: Eq + Hash>(
+        &mut self,
+        old: impl IntoIterator<Item = (K, u32)>,
+        new: impl IntoIterator<Item = K>,
+    ) -> Option<Vec<u32>> {
+        // Most stand where they stood, but for one that was taken out, put in or replaced.
+        let mut old = old.into_iter().peekable();
+        let mut new = new.into_iter().peekable();
+        let mut passed: Vec<(K, u32)> = Vec::new();
+        let mut added: Vec<(usize, K)> = Vec::new();
+        let mut numbers = Vec::new();
+        while let Some(key) = new.next() {
+            if let Some((_, number)) = old.next_if(|(was, _)| *was == key) {
+                numbers.push(number);
+                continue;
+            }
+            let is_put_in =
+                matches!((old.peek(), new.peek()), (Some((was, _)), Some(next)) if was == next);
+            if !is_put_in {
+                passed.extend(old.next());
+                if let Some((_, number)) = old.next_if(|(was, _)| *was == key) {
+                    numbers.push(number);
+                    continue;
+                }
+            }
+            added.push((numbers.len(), key));
+            numbers.push(0);
+        }
+        passed.extend(old);
+        let mut passed: HashMap<K, u32> = passed.into_iter().collect();
+        for (at, key) in added {
+            let number = match passed.remove(&key) {
+                Some(number) => number,
+                None => self.give()?,
+            };
+            *numbers.get_mut(at)? = number;
+        }
+        let mut freed: Vec<u32> = passed.into_values().collect();
+        freed.sort_unstable();
+        self.supply.free.extend(freed);
+        Some(numbers)
+    }
+
+    fn free(&mut self, items: BTreeMap<String, Item>) {
+        for item in items.into_values() {
+            self.supply.free.push_back(item.number);
+            self.supply.free.extend(item.parts);
+        }
+    }
+}
+
+impl Numbers {
     pub fn service(&self, name: &str) -> Option<u32> {
-        self.get(&format!("service|{name}"))
+        self.services.get(name).map(|item| item.number)
     }
 
     pub fn cluster(&self, name: &str) -> Option<u32> {
-        self.get(&format!("cluster|{name}"))
+        self.clusters.get(name).map(|item| item.number)
     }
 
     /// Names of all clusters, by number.
-    pub fn clusters(&self) -> HashMap<u32, &str> {
-        self.items
-            .iter()
-            .filter_map(|(key, number)| Some((*number, key.strip_prefix("cluster|")?)))
+    pub fn cluster_names(&self) -> HashMap<u32, &str> {
+        let items = self.clusters.iter();
+        items
+            .map(|(name, item)| (item.number, name.as_str()))
             .collect()
     }
 
-    pub fn endpoint(&self, cluster: &str, address: SocketAddr) -> Option<u32> {
-        self.get(&format!("endpoint|{cluster}|{address}"))
+    /// Of the endpoints of a cluster, in its order.
+    pub fn endpoints(&self, cluster: &str) -> &[u32] {
+        self.clusters.get(cluster).map_or(&[], |item| &item.parts)
     }
 
-    pub fn route(&self, service: &str, host: &VirtualHost, route: usize) -> Option<u32> {
-        self.get(&format!("route|{service}|{}", route_key(host, route)))
+    /// Of the routes of a service, one virtual host's after the other's.
+    pub fn routes(&self, service: &str) -> &[u32] {
+        self.services.get(service).map_or(&[], |item| &item.parts)
     }
 
-    /// Which slot of the outer map is the service's; sockets carry this number.
     pub fn slot(&self, service: &str) -> Option<u32> {
-        self.slots.get(service).copied()
+        self.services.get(service).map(|item| item.slot)
     }
 
     pub fn service_in(&self, slot: u32) -> Option<&str> {
-        self.slots
+        self.services
             .iter()
-            .find(|(_, s)| **s == slot)
+            .find(|(_, item)| item.slot == slot)
             .map(|(name, _)| name.as_str())
     }
 
-    /// Which slot of the map of clusters is the cluster's; routes name it by this number.
     pub fn cluster_slot(&self, cluster: &str) -> Option<u32> {
-        self.cluster_slots.get(cluster).copied()
+        self.clusters.get(cluster).map(|item| item.slot)
     }
 
     pub fn cluster_slots(&self) -> impl Iterator<Item = u32> + '_ {
-        self.cluster_slots.values().copied()
+        self.clusters.values().map(|item| item.slot)
     }
 
     pub fn slots_go_round(&self) -> bool {
-        self.round
+        self.supply.round
     }
 
     pub fn slots(&self) -> impl Iterator<Item = u32> + '_ {
-        self.slots.values().copied()
+        self.services.values().map(|item| item.slot)
     }
 
     /// One more than the highest number in use or to be used again.
     pub fn end(&self) -> u32 {
-        self.next
+        self.supply.next
     }
 
     /// Gives numbers to all of `config` and takes those of what is not in it.
@@ -128,125 +227,161 @@ impl Numbers {
         &mut self,
         config: &Config,
         before: &Before<'_>,
-        mut is_idle: impl FnMut(u32) -> bool,
+        is_idle: impl FnMut(u32) -> bool,
     ) -> Result<Vec<u32>, usize> {
-        let keys = keys(config);
-        let gone: Vec<String> = {
-            let wanted: HashSet<&str> = keys.iter().map(String::as_str).collect();
-            self.items
-                .keys()
-                .filter(|key| !wanted.contains(key.as_str()))
-                .cloned()
-                .collect()
-        };
+        self.assign_numbers(config, before, is_idle)
+            .ok_or_else(|| count(config))
+    }
+
+    fn assign_numbers(
+        &mut self,
+        config: &Config,
+        before: &Before<'_>,
+        is_idle: impl FnMut(u32) -> bool,
+    ) -> Option<Vec<u32>> {
+        let mut slots = Slots::of(self, before);
         // What is freed now goes behind: it is not given out before all freed earlier.
-        let mut reusable = std::mem::take(&mut self.free);
-        for key in gone {
-            self.free.extend(self.items.remove(&key));
-        }
-
-        let mut reused = Vec::new();
-        let mut busy = VecDeque::new();
-        let total = keys.len();
-        for key in keys {
-            if self.items.contains_key(&key) {
-                continue;
-            }
-            let recycled = loop {
-                match reusable.pop_front() {
-                    Some(number) if is_idle(number) => break Some(number),
-                    Some(number) => busy.push_back(number),
-                    None => break None,
-                }
-            };
-            let number = match recycled {
-                Some(number) => {
-                    reused.push(number);
-                    number
-                }
-                None if self.next.max(1) < XLB_MAX_ITEMS => {
-                    let number = self.next.max(1);
-                    self.next = number + 1;
-                    number
-                }
-                None => return Err(total),
-            };
-            self.items.insert(key, number);
-        }
-        busy.append(&mut reusable);
-        busy.append(&mut self.free);
-        self.free = busy;
-
-        self.assign_slots(config);
-        self.assign_cluster_slots(config, before);
-        Ok(reused)
-    }
-
-    /// Slots go round, so that a slot is used again as late as possible: a socket of the
-    /// service that had it may live.  Configurations have fewer services than there are slots.
-    fn assign_slots(&mut self, config: &Config) {
-        let names: HashSet<&str> = config.services.iter().map(|s| s.name.as_str()).collect();
-        self.slots.retain(|name, _| names.contains(name.as_str()));
-        let mut used: HashSet<u32> = self.slots.values().copied().collect();
+        let reusable = std::mem::take(&mut self.supply.free);
+        let mut giver = Giver {
+            supply: &mut self.supply,
+            reusable,
+            busy: VecDeque::new(),
+            reused: Vec::new(),
+            is_idle,
+        };
+        let mut services = std::mem::take(&mut self.services);
+        let old_services = by_name(&before.config.services);
         for service in &config.services {
-            if self.slots.contains_key(&service.name) || used.len() >= XLB_MAX_SERVICES as usize {
-                continue;
-            }
-            while used.contains(&self.next_slot) {
-                self.step_slot();
-            }
-            used.insert(self.next_slot);
-            self.slots.insert(service.name.clone(), self.next_slot);
-            self.step_slot();
+            let was = services.remove(&service.name);
+            let parts = match (was.as_ref(), old_services.get(service.name.as_str())) {
+                (Some(was), Some(old)) if *old == service => was.parts.clone(),
+                (Some(was), Some(old)) => {
+                    let old = route_keys(old).zip(was.parts.iter().copied());
+                    giver.carry(old, route_keys(service))?
+                }
+                _ => giver.carry([], route_keys(service))?,
+            };
+            let (number, slot) = match was {
+                Some(was) => (was.number, was.slot),
+                None => (giver.give()?, slots.next_service(giver.supply)?),
+            };
+            let item = Item {
+                number,
+                slot,
+                parts,
+            };
+            self.services.insert(service.name.clone(), item);
         }
-    }
+        giver.free(services);
 
-    /// A slot that a cluster had before is no other's yet: routes may still lead to it until all of this is written.
-    fn assign_cluster_slots(&mut self, config: &Config, before: &Before<'_>) {
-        let mut used: HashSet<u32> = self.cluster_slots().collect();
-        used.extend(&before.used);
-        let names: HashSet<&str> = config.clusters.iter().map(|c| c.name.as_str()).collect();
-        self.cluster_slots.retain(|name, _| {
-            names.contains(name.as_str()) && !before.moving.contains(name.as_str())
-        });
+        let mut clusters = std::mem::take(&mut self.clusters);
+        let old_clusters = by_name(&before.config.clusters);
         for cluster in &config.clusters {
-            // Twice as many as clusters can be.
-            if self.cluster_slots.contains_key(&cluster.name)
-                || used.len() >= XLB_CLUSTER_SLOTS as usize
-            {
-                continue;
-            }
-            while !used.insert(self.next_cluster_slot) {
-                self.next_cluster_slot = (self.next_cluster_slot + 1) % XLB_CLUSTER_SLOTS;
-            }
-            let name = cluster.name.clone();
-            self.cluster_slots.insert(name, self.next_cluster_slot);
+            let was = clusters.remove(&cluster.name);
+            let addresses = cluster.endpoints.iter().map(|e| e.address);
+            let parts = match (was.as_ref(), old_clusters.get(cluster.name.as_str())) {
+                (Some(was), Some(old)) if *old == cluster => was.parts.clone(),
+                (Some(was), Some(old)) => {
+                    let old = old.endpoints.iter().map(|e| e.address);
+                    giver.carry(old.zip(was.parts.iter().copied()), addresses)?
+                }
+                _ => giver.carry([], addresses)?,
+            };
+            let slot = match &was {
+                Some(was) if !before.moving.contains(cluster.name.as_str()) => was.slot,
+                _ => slots.next_cluster(giver.supply)?,
+            };
+            let number = match was {
+                Some(was) => was.number,
+                None => giver.give()?,
+            };
+            let item = Item {
+                number,
+                slot,
+                parts,
+            };
+            self.clusters.insert(cluster.name.clone(), item);
         }
-    }
+        giver.free(clusters);
 
-    fn step_slot(&mut self) {
-        self.next_slot = (self.next_slot + 1) % XLB_MAX_SERVICES;
-        self.round |= self.next_slot == 0;
+        let Giver {
+            supply,
+            mut reusable,
+            mut busy,
+            reused,
+            ..
+        } = giver;
+        busy.append(&mut reusable);
+        busy.append(&mut supply.free);
+        supply.free = busy;
+        Some(reused)
     }
 }
 
-fn keys(config: &Config) -> Vec<String> {
-    let mut keys = Vec::new();
-    for service in &config.services {
-        keys.push(format!("service|{}", service.name));
-        for host in &service.virtual_hosts {
-            for route in 0..host.routes.len() {
-                keys.push(format!("route|{}|{}", service.name, route_key(host, route)));
-            }
+#[cfg(test)]
+impl Numbers {
+    /// Of a route, by the place of its virtual host and its own.
+    pub fn route(&self, service: &Service, host: usize, route: usize) -> u32 {
+        let hosts = service.virtual_hosts[..host].iter();
+        let before: usize = hosts.map(|host| host.routes.len()).sum();
+        self.routes(&service.name)[before + route]
+    }
+}
+
+/// Slots that cannot be given out.
+struct Slots {
+    services: HashSet<u32>,
+    /// Those that clusters had before, too: routes may still lead there until all of this is written.
+    clusters: HashSet<u32>,
+}
+
+impl Slots {
+    fn of(numbers: &Numbers, before: &Before<'_>) -> Slots {
+        let mut clusters: HashSet<u32> = numbers.cluster_slots().collect();
+        clusters.extend(&before.used);
+        Slots {
+            services: numbers.slots().collect(),
+            clusters,
         }
     }
-    for cluster in &config.clusters {
-        keys.push(format!("cluster|{}", cluster.name));
-        for endpoint in &cluster.endpoints {
-            keys.push(format!("endpoint|{}|{}", cluster.name, endpoint.address));
+
+    /// They go round, so that a slot is used again as late as possible: a socket of the
+    /// service that had it may live.  Configurations have fewer services than there are slots.
+    fn next_service(&mut self, supply: &mut Supply) -> Option<u32> {
+        next(
+            &mut self.services,
+            &mut supply.next_slot,
+            XLB_MAX_SERVICES,
+            &mut supply.round,
+        )
+    }
+
+    /// There are twice as many as clusters can be.
+    fn next_cluster(&mut self, supply: &mut Supply) -> Option<u32> {
+        let next_slot = &mut supply.next_cluster_slot;
+        next(&mut self.clusters, next_slot, XLB_CLUSTER_SLOTS, &mut false)
+    }
+}
+
+/// The next one that is not used; `round` is set when the first one comes again.
+fn next(used: &mut HashSet<u32>, at: &mut u32, end: u32, round: &mut bool) -> Option<u32> {
+    for _ in 0..end {
+        let slot = *at;
+        *at = (*at + 1) % end;
+        *round |= *at == 0;
+        if used.insert(slot) {
+            return Some(slot);
         }
     }
-    keys
+    None
+}
+
+/// Of all items.
+fn count(config: &Config) -> usize {
+    let hosts = config.services.iter().flat_map(|s| &s.virtual_hosts);
+    let routes: usize = hosts.map(|host| host.routes.len()).sum();
+    let endpoints: usize = config.clusters.iter().map(|c| c.endpoints.len()).sum();
+    config.services.len() + routes + config.clusters.len() + endpoints
 }
 
 #[cfg(test)]
@@ -262,82 +397,113 @@ mod tests {
         config::parse("test", text).expect("parses").config
     }
 
+    fn ports(ports: &[u32]) -> Config {
+        let endpoints = ports.iter().map(|port| format!("\"127.0.0.1:{port}\""));
+        config(&endpoints.collect::<Vec<_>>().join(", "))
+    }
+
     #[test]
     fn numbers_stay_and_freed_ones_wait() {
         let mut numbers = Numbers::default();
+        let first = ports(&[1, 2]);
+        let nothing = Config::default();
         numbers
-            .assign(
-                &config("\"127.0.0.1:1\", \"127.0.0.1:2\""),
-                &Before::nothing(),
-                |_| true,
-            )
+            .assign(&first, &Before::of(&nothing), |_| true)
             .expect("fits");
-        let kept = numbers.endpoint("c", "127.0.0.1:2".parse().expect("an address"));
-        let freed = numbers.endpoint("c", "127.0.0.1:1".parse().expect("an address"));
-        assert!(kept.is_some() && freed.is_some() && kept != freed);
+        let &[freed, kept] = numbers.endpoints("c") else {
+            panic!("two");
+        };
+        assert_ne!(kept, freed);
         let cluster = numbers.cluster("c").expect("numbered");
-        assert_eq!(numbers.clusters(), HashMap::from([(cluster, "c")]));
+        assert_eq!(numbers.cluster_names(), HashMap::from([(cluster, "c")]));
 
+        let second = ports(&[2, 3]);
         numbers
-            .assign(
-                &config("\"127.0.0.1:2\", \"127.0.0.1:3\""),
-                &Before::nothing(),
-                |_| true,
-            )
+            .assign(&second, &Before::of(&first), |_| true)
             .expect("fits");
-        assert_eq!(
-            numbers.endpoint("c", "127.0.0.1:2".parse().expect("an address")),
-            kept
-        );
-        assert_ne!(
-            numbers.endpoint("c", "127.0.0.1:3".parse().expect("an address")),
-            freed
-        );
+        let &[two, three] = numbers.endpoints("c") else {
+            panic!("two");
+        };
+        assert_eq!(two, kept);
+        assert_ne!(three, freed);
 
         // Busy: not yet; idle: now, and it is told.
         let mut again = numbers.clone();
-        let four = config("\"127.0.0.1:2\", \"127.0.0.1:3\", \"127.0.0.1:4\"");
-        assert_eq!(
-            again.assign(&four, &Before::nothing(), |_| false),
-            Ok(vec![])
-        );
-        assert_eq!(
-            numbers.assign(&four, &Before::nothing(), |_| true),
-            Ok(freed.into_iter().collect())
-        );
+        let third = ports(&[2, 3, 4]);
+        let before = Before::of(&second);
+        assert_eq!(again.assign(&third, &before, |_| false), Ok(vec![]));
+        assert_eq!(numbers.assign(&third, &before, |_| true), Ok(vec![freed]));
+        assert_eq!(numbers.endpoints("c"), [two, three, freed]);
+    }
+
+    #[test]
+    fn what_is_there_keeps_its_number_wherever_it_stands() {
+        let orders: [&[u32]; 8] = [
+            &[1, 2, 3, 4],
+            &[1, 3, 4],
+            &[5, 1, 3, 4],
+            &[4, 3, 1, 5],
+            &[],
+            &[4, 1],
+            &[1, 6, 7, 4],
+            &[7, 4, 1],
+        ];
+        let mut numbers = Numbers::default();
+        let mut before = Config::default();
+        for order in orders {
+            let of = |config: &Config, numbers: &Numbers| -> HashMap<u16, u32> {
+                let endpoints = config.clusters.iter().flat_map(|c| &c.endpoints);
+                let ports = endpoints.map(|e| e.address.port());
+                ports.zip(numbers.endpoints("c").iter().copied()).collect()
+            };
+            let was = of(&before, &numbers);
+            let config = ports(order);
+            numbers
+                .assign(&config, &Before::of(&before), |_| true)
+                .expect("fits");
+            let is = of(&config, &numbers);
+            assert_eq!(is.len(), order.len());
+            let distinct: HashSet<u32> = is.values().copied().collect();
+            assert_eq!(distinct.len(), order.len(), "{order:?}: {is:?}");
+            for (port, number) in &is {
+                assert!(was.get(port).is_none_or(|was| was == number), "{order:?}");
+            }
+            before = config;
+        }
     }
 
     #[test]
     fn slots_go_round() {
         let mut numbers = Numbers::default();
-        numbers
-            .assign(&config(""), &Before::nothing(), |_| true)
-            .expect("fits");
-        assert_eq!(numbers.slot("s"), Some(0));
-        numbers
-            .assign(&Config::default(), &Before::nothing(), |_| true)
-            .expect("fits");
-        assert_eq!(numbers.slot("s"), None);
-        numbers
-            .assign(&config(""), &Before::nothing(), |_| true)
-            .expect("fits");
-        assert_eq!(numbers.slot("s"), Some(1));
-        assert_eq!(numbers.service_in(1), Some("s"));
+        let (one, nothing) = (config(""), Config::default());
+        let mut apply = |from: &Config, to: &Config| {
+            numbers
+                .assign(to, &Before::of(from), |_| true)
+                .expect("fits");
+            numbers.clone()
+        };
+        assert_eq!(apply(&nothing, &one).slot("s"), Some(0));
+        assert_eq!(apply(&one, &nothing).slot("s"), None);
+        let last = apply(&nothing, &one);
+        assert_eq!(last.slot("s"), Some(1));
+        assert_eq!(last.service_in(1), Some("s"));
     }
 
     #[test]
     fn a_cluster_moves_to_a_slot_that_is_nobodys() {
         let mut numbers = Numbers::default();
         let config = config("");
+        let nothing = Config::default();
         let mut assign = |before: Before<'_>| {
             numbers.assign(&config, &before, |_| true).expect("fits");
             numbers.cluster_slot("c")
         };
-        assert_eq!(assign(Before::nothing()), Some(0));
-        assert_eq!(assign(Before::nothing()), Some(0));
+        assert_eq!(assign(Before::of(&nothing)), Some(0));
+        assert_eq!(assign(Before::of(&config)), Some(0));
         let before = Before {
             moving: HashSet::from(["c"]),
             used: HashSet::from([1, 2]),
+            ..Before::of(&config)
         };
         assert_eq!(assign(before), Some(3));
     }

@@ -34,23 +34,23 @@ const _: () = assert!(
 
 /// The pages of the cluster's blob, one after the other. `None` as of [`super::Groups::add`].
 pub fn blob(cluster: &Cluster, numbers: &Numbers, generation: u64) -> Option<Vec<u8>> {
-    let eligible: Vec<_> = cluster
-        .endpoints
-        .iter()
-        .filter(|e| e.is_eligible())
+    let endpoints = cluster.endpoints.iter();
+    let eligible: Vec<_> = endpoints
+        .zip(numbers.endpoints(&cluster.name))
+        .filter(|(e, _)| e.is_eligible())
         .collect();
     let divisor = eligible
         .iter()
-        .fold(0, |d, e| gcd(d, u64::from(e.weight)))
+        .fold(0, |d, (e, _)| gcd(d, u64::from(e.weight)))
         .max(1);
     let mut cumulative = 0u32;
     let mut endpoints = Vec::with_capacity(eligible.len());
-    for endpoint in &eligible {
+    for (endpoint, number) in &eligible {
         let weight = u32::try_from(u64::from(endpoint.weight) / divisor).ok()?;
         cumulative = cumulative.checked_add(weight)?;
         endpoints.push(xlb_endpoint {
             addr: intf::mapped(endpoint.address.ip()),
-            number: numbers.endpoint(&cluster.name, endpoint.address)?,
+            number: **number,
             weight,
             cumulative,
             port: endpoint.address.port(),

@@ -35,14 +35,15 @@ pub fn tables(service: &Service, numbers: &Numbers) -> Option<Tables> {
         default_vhost: XLB_NONE,
         ..Tables::default()
     };
+    let mut route_numbers = numbers.routes(&service.name).iter();
     for (v, host) in service.virtual_hosts.iter().enumerate() {
         let v = u32::try_from(v).ok()?;
         for domain in &host.domains {
             tables.domain(domain, v)?;
         }
         let first = u32::try_from(tables.routes.len()).ok()?;
-        for (r, route) in host.routes.iter().enumerate() {
-            let number = numbers.route(&service.name, host, r)?;
+        for route in &host.routes {
+            let number = *route_numbers.next()?;
             tables.route(route, number, numbers)?;
         }
         tables.vhost(host, v, first)?;

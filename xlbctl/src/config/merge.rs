@@ -24,6 +24,10 @@ impl Named for Cluster {
     }
 }
 
+pub fn by_name<T: Named>(items: &[T]) -> HashMap<&str, &T> {
+    items.iter().map(|item| (item.name(), item)).collect()
+}
+
 /// The file's items replace those of the same name; others stay, unless `prune`.
 pub fn apply(applied: &Config, file: &Config, prune: bool) -> Config {
     if prune {
@@ -36,7 +40,7 @@ pub fn apply(applied: &Config, file: &Config, prune: bool) -> Config {
 }
 
 fn merged<T: Named>(applied: &[T], file: &[T]) -> Vec<T> {
-    let mut new: HashMap<&str, &T> = file.iter().map(|item| (item.name(), item)).collect();
+    let mut new = by_name(file);
     let mut all: Vec<T> = applied
         .iter()
         .map(|item| new.remove(item.name()).unwrap_or(item).clone())
@@ -58,7 +62,7 @@ pub fn delete(applied: &Config, file: &Config) -> Config {
 }
 
 fn without<T: Named>(applied: &[T], file: &[T]) -> Vec<T> {
-    let gone: HashMap<&str, &T> = file.iter().map(|item| (item.name(), item)).collect();
+    let gone = by_name(file);
     applied
         .iter()
         .filter(|item| !gone.contains_key(item.name()))
@@ -95,7 +99,7 @@ impl Change {
 
 impl ListChange {
     fn between<T: Named>(old: &[T], new: &[T]) -> ListChange {
-        let mut before: HashMap<&str, &T> = old.iter().map(|item| (item.name(), item)).collect();
+        let mut before = by_name(old);
         let mut change = ListChange::default();
         for item in new {
             match before.remove(item.name()) {

@@ -19,7 +19,7 @@ use super::counts::Reader;
 use super::ctl::Ctl;
 use super::{cgroup, programs, raw};
 use crate::compile;
-use crate::config::merge::Named;
+use crate::config::merge::by_name;
 use crate::config::model::{Cluster, Config, Service};
 use crate::document::Document;
 use crate::error::Error;
@@ -28,6 +28,7 @@ use crate::intf::{
     XLB_STATE_PAGE, XLB_STATS_PAGE,
 };
 use crate::numbers::Before;
+use crate::store::{self, Part, Stored, Writer};
 
 /// Blobs whose slots are swapped in one operation: each takes a file descriptor until then.
 const SWAP_BATCH: usize = 256;
@@ -80,32 +81,39 @@ impl Maps {
 
     /// Writes all of a document that was applied, for a policy of another layout.
     pub fn fill(&self, old: &Document) -> Result<(), Error> {
-        let mut new = Document {
+        let new = Document {
             layout: intf::XLB_LAYOUT,
             generation: old.generation + 1,
             pending: false,
             ..old.clone()
         };
-        // All items have their numbers; a layout may number more kinds of them.
-        new.numbers
-            .assign(&new.config, &Before::nothing(), |_| false)
-            .map_err(too_many)?;
         let nothing = Document::default();
         self.write_clusters(&nothing, &new)?;
         self.write_services(&nothing, &new)?;
-        self.write_document(&new)
+        self.keep(&Writer::whole(&new)?).map(|_| ())
     }
 
-    pub fn document(&self) -> Result<Document, Error> {
+    /// What is applied.
+    pub fn stored(&self) -> Result<Stored, Error> {
         match raw::inner(&self.document, 0) {
-            Some(map) => Document::decode(&raw::read_pages(&map)?),
-            None => Ok(Document::default()),
+            Some(map) => Stored::read(raw::read_pages(&map)?),
+            None => Ok(Stored::default()),
         }
     }
 
-    fn write_document(&self, document: &Document) -> Result<(), Error> {
-        let map = raw::pages("xlb_document", raw::PAGE, &document.encode()?)?;
-        raw::swap(&self.document, &[(0, &map)])
+    /// Another one for each apply; `None` before the first.
+    pub fn stored_id(&self) -> Option<u32> {
+        raw::get(&self.document, &0u32)
+    }
+
+    pub fn document(&self) -> Result<Document, Error> {
+        self.stored()?.document()
+    }
+
+    fn keep(&self, bytes: &[u8]) -> Result<MapHandle, Error> {
+        let map = raw::pages("xlb_document", raw::PAGE, bytes)?;
+        raw::swap(&self.document, &[(0, &map)])?;
+        Ok(map)
     }
 
     /// Pages of counters by page number; opened once, for there is one for 256 items.
@@ -124,8 +132,9 @@ impl Maps {
             .collect()
     }
 
-    /// Makes `config` the one in force.  `old` is what was applied before.
-    pub fn commit(&self, old: &Document, config: Config, ctl: &Ctl) -> Result<Document, Error> {
+    /// Makes `config` the one in force.  `part` is what was applied before, or what of it changes.
+    pub fn commit(&self, part: &Part<'_>, config: Config, ctl: &Ctl) -> Result<Document, Error> {
+        let old = &part.document;
         let cgroups = resolve_cgroups(&config)?;
         let mut new = Document {
             generation: old.generation + 1,
@@ -139,6 +148,7 @@ impl Maps {
         // slots were swapped. So this only falls while it is read.
         let mut reader = Reader::new(self);
         let before = Before {
+            config: &old.config,
             moving: moving_clusters(old, &new.config),
             // An apply that was cut off may have left any.
             used: match old.pending {
@@ -152,33 +162,43 @@ impl Maps {
                 reader.counts(Some(number)).outstanding() == 0
             })
             .map_err(too_many)?;
-        self.grow(new.numbers.end())?;
+        self.grow(old.numbers.end(), new.numbers.end())?;
         self.clear(&reused, new.generation)?;
 
-        self.write_document(&new)?;
+        let mut bytes = part.write(&new)?;
+        let kept = self.keep(&bytes)?;
         end_former_sockets(old, &new, ctl)?;
         self.write_clusters(old, &new)?;
         self.write_services(old, &new)?;
-        self.write_vips(&new)?;
-        self.remove_vips(&new)?;
+        let (vips, cgroups) = (Entries::of_vips, Entries::of_cgroups);
+        cgroups(&new).add(&self.cgroups, old.pending, &cgroups(old))?;
+        vips(&new).add(&self.vips, old.pending, &vips(old))?;
+        vips(&new).remove_others(&self.vips, old.pending, &vips(old))?;
+        cgroups(&new).remove_others(&self.cgroups, old.pending, &cgroups(old))?;
         self.clear_slots(old, &new)?;
-        for endpoint in retired_endpoints(&old.config, &new.config) {
+        let mut retired = retired_endpoints(&old.config, &new.config);
+        part.without_used(&mut retired)?;
+        for endpoint in retired {
             ctl.close_idle(endpoint)?;
         }
         new.pending = false;
-        self.write_document(&new)?;
+        bytes.resize(bytes.len().max(raw::PAGE), 0);
+        if let Some(page) = bytes.get_mut(..raw::PAGE) {
+            store::end_pending(page);
+            raw::set(&kept, &0u32, page)?;
+        }
         Ok(new)
     }
 
-    /// Pages of state and counters for numbers below `end`.
-    fn grow(&self, end: u32) -> Result<(), Error> {
-        for page in 0..end.div_ceil(XLB_STATE_PAGE) {
+    /// Pages of state and counters for numbers below `end`; those below `before` have theirs.
+    fn grow(&self, before: u32, end: u32) -> Result<(), Error> {
+        for page in before / XLB_STATE_PAGE..end.div_ceil(XLB_STATE_PAGE) {
             if raw::get::<u32>(&self.states, &page).is_none() {
                 let map = raw::records::<xlb_state>("xlb_states", XLB_STATE_PAGE, false)?;
                 raw::swap(&self.states, &[(page, &map)])?;
             }
         }
-        for page in 0..end.div_ceil(XLB_STATS_PAGE) {
+        for page in before / XLB_STATS_PAGE..end.div_ceil(XLB_STATS_PAGE) {
             if raw::get::<u32>(&self.stats, &page).is_none() {
                 let map = raw::records::<xlb_stats>("xlb_stats", XLB_STATS_PAGE, true)?;
                 raw::swap(&self.stats, &[(page, &map)])?;
@@ -268,29 +288,6 @@ impl Maps {
         raw::swap(&self.services, &slots)
     }
 
-    fn write_vips(&self, new: &Document) -> Result<(), Error> {
-        for (key, _) in wanted_cgroups(new) {
-            raw::set(&self.cgroups, &key, &[1])?;
-        }
-        for (key, value) in wanted_vips(new) {
-            raw::set(&self.vips, &key, value.bytes())?;
-        }
-        Ok(())
-    }
-
-    fn remove_vips(&self, new: &Document) -> Result<(), Error> {
-        let wanted: HashSet<Vec<u8>> = wanted_vips(new)
-            .iter()
-            .map(|(key, _)| key.bytes().to_vec())
-            .collect();
-        remove_others::<xlb_vip_key>(&self.vips, &wanted)?;
-        let wanted: HashSet<Vec<u8>> = wanted_cgroups(new)
-            .iter()
-            .map(|(key, ())| key.bytes().to_vec())
-            .collect();
-        remove_others::<xlb_cgroup_key>(&self.cgroups, &wanted)
-    }
-
     /// Clears the slots of what is gone. An apply that was cut off may have left any.
     fn clear_slots(&self, old: &Document, new: &Document) -> Result<(), Error> {
         let kept: HashSet<u32> = new.numbers.slots().collect();
@@ -345,12 +342,50 @@ fn end_former_sockets(old: &Document, new: &Document, ctl: &Ctl) -> Result<(), E
     Ok(())
 }
 
-fn remove_others<K: Pod>(map: &MapHandle, wanted: &HashSet<Vec<u8>>) -> Result<(), Error> {
-    let gone: Vec<Vec<u8>> = map.keys().filter(|key| !wanted.contains(key)).collect();
-    for key in gone.iter().filter_map(|key| K::from_bytes(key)) {
-        raw::remove(map, &key)?;
+/// What is in a hash map, key and value in bytes.
+struct Entries(HashMap<Vec<u8>, Vec<u8>>);
+
+impl Entries {
+    fn of<K: Pod>(entries: impl IntoIterator<Item = (K, Vec<u8>)>) -> Entries {
+        let entries = entries.into_iter();
+        Entries(
+            entries
+                .map(|(key, value)| (key.bytes().to_vec(), value))
+                .collect(),
+        )
     }
-    Ok(())
+
+    fn of_vips(document: &Document) -> Entries {
+        let vips = wanted_vips(document).into_iter();
+        Entries::of(vips.map(|(key, vip)| (key, vip.bytes().to_vec())))
+    }
+
+    fn of_cgroups(document: &Document) -> Entries {
+        let keys = wanted_cgroups(document).into_iter();
+        Entries::of(keys.map(|key| (key, vec![1])))
+    }
+
+    /// Writes those that are not in the map, which has `old`, or `all`: what it has is not known.
+    fn add(&self, map: &MapHandle, all: bool, old: &Entries) -> Result<(), Error> {
+        for (key, value) in &self.0 {
+            if all || old.0.get(key) != Some(value) {
+                raw::set_bytes(map, key, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what is none of these.
+    fn remove_others(&self, map: &MapHandle, all: bool, old: &Entries) -> Result<(), Error> {
+        let there: Vec<Vec<u8>> = match all {
+            true => map.keys().collect(),
+            false => old.0.keys().cloned().collect(),
+        };
+        for key in there.iter().filter(|key| !self.0.contains_key(*key)) {
+            raw::remove_bytes(map, key)?;
+        }
+        Ok(())
+    }
 }
 
 /// A cgroup that does not exist cannot be served.
@@ -381,10 +416,6 @@ fn resolve_cgroups(config: &Config) -> Result<BTreeMap<String, u64>, Error> {
     } else {
         Err(Error::Config(missing))
     }
-}
-
-fn by_name<'c, T: Named>(items: &'c [T]) -> HashMap<&'c str, &'c T> {
-    items.iter().map(|item| (item.name(), item)).collect()
 }
 
 /// The clusters that a service's routes name.
@@ -513,7 +544,7 @@ fn vip_key(vip: SocketAddr) -> xlb_vip_key {
     }
 }
 
-fn wanted_cgroups(document: &Document) -> Vec<(xlb_cgroup_key, ())> {
+fn wanted_cgroups(document: &Document) -> Vec<xlb_cgroup_key> {
     let mut keys = Vec::new();
     for service in &document.config.services {
         let Some(slot) = document.numbers.slot(&service.name) else {
@@ -524,21 +555,18 @@ fn wanted_cgroups(document: &Document) -> Vec<(xlb_cgroup_key, ())> {
             .iter()
             .filter_map(|path| document.cgroups.get(path))
         {
-            keys.push((
-                xlb_cgroup_key {
-                    cgroup_id: *cgroup_id,
-                    service: slot,
-                    reserved0: 0,
-                },
-                (),
-            ));
+            keys.push(xlb_cgroup_key {
+                cgroup_id: *cgroup_id,
+                service: slot,
+                reserved0: 0,
+            });
         }
     }
     keys
 }
 
 /// Addresses that got requests before and get none any more.
-fn retired_endpoints(old: &Config, new: &Config) -> Vec<SocketAddr> {
+fn retired_endpoints(old: &Config, new: &Config) -> HashSet<SocketAddr> {
     let eligible = |config: &Config| -> HashSet<SocketAddr> {
         config
             .clusters
@@ -592,7 +620,7 @@ mod tests {
             let config = document.config.clone();
             document
                 .numbers
-                .assign(&config, &Before::nothing(), |_| true)
+                .assign(&config, &Before::of(&Config::default()), |_| true)
                 .expect("fits");
             let vips = wanted_vips(&document);
             assert_eq!(vips.len(), 1);

@@ -19,13 +19,22 @@ pub fn open(path: &Path) -> Result<MapHandle, Error> {
 }
 
 pub fn set(map: &impl MapCore, key: &impl Pod, value: &[u8]) -> Result<(), Error> {
-    map.update(key.bytes(), value, MapFlags::ANY)
+    set_bytes(map, key.bytes(), value)
+}
+
+pub fn set_bytes(map: &impl MapCore, key: &[u8], value: &[u8]) -> Result<(), Error> {
+    map.update(key, value, MapFlags::ANY)
         .context(format!("cannot write map {}", map.name().to_string_lossy()))
 }
 
 /// Absence is no error.
 pub fn remove(map: &impl MapCore, key: &impl Pod) -> Result<(), Error> {
-    match map.delete(key.bytes()) {
+    remove_bytes(map, key.bytes())
+}
+
+/// Absence is no error.
+pub fn remove_bytes(map: &impl MapCore, key: &[u8]) -> Result<(), Error> {
+    match map.delete(key) {
         Err(err) if err.kind() != libbpf_rs::ErrorKind::NotFound => Err(err).context(format!(
             "cannot delete from map {}",
             map.name().to_string_lossy()

@@ -20,9 +20,9 @@ use nix::errno::Errno;
 use super::commit::Maps;
 use super::programs::{self, pin};
 use super::raw;
-use crate::document::Document;
 use crate::error::{Context, Error};
 use crate::intf::XLB_LAYOUT;
+use crate::store::Stored;
 
 /// Maps whose contents are of one layout.
 const OF_LAYOUT: [&str; 3] = ["services", "clusters", "document"];
@@ -43,8 +43,12 @@ pub fn is_unfinished() -> bool {
 /// Puts this xlbctl's programs in place of those that are loaded.
 pub fn run() -> Result<(), Error> {
     super::quiet_libbpf();
-    let old = document()?;
-    let same = old.layout == XLB_LAYOUT && !is_unfinished();
+    // Of whatever layout.
+    let old = match raw::inner(&raw::open(&pin("document"))?, 0) {
+        Some(map) => Stored::read(raw::read_pages(&map)?)?,
+        None => Stored::default(),
+    };
+    let same = old.layout() == XLB_LAYOUT && !is_unfinished();
     forget_new_pins()?;
 
     let mut open = programs::open_policy(programs::loaded()?.epoch)?;
@@ -77,7 +81,7 @@ pub fn run() -> Result<(), Error> {
         let maps = &policy.maps;
         let [services, clusters, document] = [&maps.services, &maps.clusters, &maps.document]
             .map(|map| MapHandle::try_from(map).context("a map of the new policy"));
-        Maps::of_layout(services?, clusters?, document?)?.fill(&old)?;
+        Maps::of_layout(services?, clusters?, document?)?.fill(&old.whole()?)?;
         pins.extend([
             ("services", &mut policy.maps.services),
             ("clusters", &mut policy.maps.clusters),
@@ -110,14 +114,6 @@ pub fn run() -> Result<(), Error> {
 fn take_over(name: &str, map: &mut OpenMapMut<'_>) -> Result<(), Error> {
     map.reuse_pinned_map(pin(name))
         .context(format!("cannot take over map {name}"))
-}
-
-/// What is applied, in whatever layout.
-fn document() -> Result<Document, Error> {
-    match raw::inner(&raw::open(&pin("document"))?, 0) {
-        Some(map) => Document::decode_any(&raw::read_pages(&map)?),
-        None => Ok(Document::default()),
-    }
 }
 
 fn forget_new_pins() -> Result<(), Error> {

@@ -5,7 +5,6 @@
 //! so many seconds. Words are few, so that much collides; requests are written in odd ways that mean the same, and
 //! what they mean is known from how they were made, not from taking them apart.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::*;
@@ -475,31 +474,33 @@ fn expected(config: &Config, numbers: &Numbers, sent: &Sent) -> Answer {
     let Some(host) = matcher::virtual_host(service, &request.host) else {
         return answer;
     };
+    let mut hosts = service.virtual_hosts.iter();
+    let place = hosts
+        .position(|other| std::ptr::eq(other, host))
+        .expect("one of them");
     let Some(route) = matcher::route(host, request) else {
         return answer;
     };
     answer.reason = XLB_REASON_NO_ENDPOINT;
-    answer.route = numbers.route("s", host, route).expect("numbered");
+    answer.route = numbers.route(service, place, route);
     let Some(target) = matcher::target(&host.routes[route].clusters, request) else {
         return answer;
     };
     answer.cluster = numbers.cluster(&target.name).expect("numbered");
     let mut clusters = config.clusters.iter();
     let cluster = clusters.find(|c| c.name == target.name).expect("there");
-    let eligible = cluster.endpoints.iter().filter(|e| e.is_eligible());
-    let eligible: Vec<&Endpoint> = eligible.collect();
-    let number = |e: &Endpoint| {
-        numbers
-            .endpoint(&cluster.name, e.address)
-            .expect("numbered")
-    };
+    let endpoints = cluster
+        .endpoints
+        .iter()
+        .zip(numbers.endpoints(&cluster.name));
+    let eligible: Vec<_> = endpoints.filter(|(e, _)| e.is_eligible()).collect();
     if !eligible.is_empty() {
         answer.reason = XLB_REASON_OK;
-        answer.endpoints = eligible.iter().map(|e| number(e)).collect();
+        answer.endpoints = eligible.iter().map(|(_, number)| **number).collect();
     }
     if cluster.lb == Lb::Random && eligible.len() > 1 {
-        let weights = eligible.iter().map(|e| Target {
-            name: number(e).to_string(),
+        let weights = eligible.iter().map(|(e, number)| Target {
+            name: number.to_string(),
             weight: e.weight,
         });
         let weights: Vec<Target> = weights.collect();
@@ -522,11 +523,11 @@ struct Applied {
     compiled: Compiled,
 }
 
-fn applied(random: &mut Random, numbers: &mut Numbers, generation: u64) -> Applied {
+fn applied(random: &mut Random, numbers: &mut Numbers, old: &Config, generation: u64) -> Applied {
     let config = config(random);
     let before = Before {
         moving: config.clusters.iter().map(|c| c.name.as_str()).collect(),
-        ..Before::nothing()
+        ..Before::of(old)
     };
     numbers.assign(&config, &before, |_| true).expect("few");
     let compiled = Compiled::new(&config, &config.services[0], numbers, generation);
@@ -550,9 +551,9 @@ fn round(seed: u64, seen: &mut Seen) {
     let mut random = Random::new(seed);
     let random = &mut random;
     let mut numbers = Numbers::default();
-    let old = applied(random, &mut numbers, 1);
+    let old = applied(random, &mut numbers, &Config::default(), 1);
     let old_numbers = numbers.clone();
-    let new = applied(random, &mut numbers, 2);
+    let new = applied(random, &mut numbers, &old.config, 2);
     let mut policy = Policy::new(&old.compiled, numbers.end());
     let mut ends = Vec::new();
     for n in 0..REQUESTS {

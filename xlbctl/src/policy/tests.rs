@@ -6,15 +6,33 @@ use crate::compile::Compiled;
 use crate::config::{self, model::Config};
 use crate::numbers::{Before, Numbers};
 
-/// The one service of a file, whose clusters are in other slots than before.
-fn compile(numbers: &mut Numbers, generation: u64, text: &str) -> Compiled {
-    let config = parse(text);
-    let before = Before {
-        moving: config.clusters.iter().map(|c| c.name.as_str()).collect(),
-        ..Before::nothing()
-    };
-    numbers.assign(&config, &before, |_| true).expect("few");
-    Compiled::new(&config, &config.services[0], numbers, generation).expect("compiles")
+#[derive(Default)]
+struct Applied {
+    config: Config,
+    numbers: Numbers,
+    generation: u64,
+}
+
+impl Applied {
+    /// The one service of a file.
+    fn apply(&mut self, text: &str, do_clusters_move: bool) -> Compiled {
+        let config = parse(text);
+        let mut before = Before::of(&self.config);
+        if do_clusters_move {
+            before.moving = config.clusters.iter().map(|c| c.name.as_str()).collect();
+        }
+        let assigned = self.numbers.assign(&config, &before, |_| false);
+        assigned.expect("few");
+        self.generation += 1;
+        self.config = config;
+        let service = &self.config.services[0];
+        Compiled::new(&self.config, service, &self.numbers, self.generation).expect("compiles")
+    }
+
+    fn first(text: &str) -> (Compiled, Numbers) {
+        let mut applied = Applied::default();
+        (applied.apply(text, false), applied.numbers)
+    }
 }
 
 fn parse(text: &str) -> Config {
@@ -42,8 +60,7 @@ fn head() -> Head {
 fn an_endpoint_that_failed_is_not_picked_again_at_once() {
     for lb in ["round_robin", "random", "least_request"] {
         for count in [2, 3] {
-            let mut numbers = Numbers::default();
-            let compiled = compile(&mut numbers, 1, &one_cluster(lb, count));
+            let (compiled, numbers) = Applied::first(&one_cluster(lb, count));
             let policy = Policy::new(&compiled, numbers.end());
             let head = head();
             let mut asked = Asked::new(&head);
@@ -68,8 +85,7 @@ fn an_endpoint_that_failed_is_not_picked_again_at_once() {
 
 #[test]
 fn the_least_loaded_of_all_is_picked_and_load_ends() {
-    let mut numbers = Numbers::default();
-    let compiled = compile(&mut numbers, 1, &one_cluster("least_request", 3));
+    let (compiled, numbers) = Applied::first(&one_cluster("least_request", 3));
     let policy = Policy::new(&compiled, numbers.end());
     let head = head();
     let mut asked = Asked::new(&head);
@@ -117,10 +133,10 @@ fn a_request_sees_one_configuration() {
              {{address: \"127.0.0.2:{port}\", weight: 3}}]}}\n"
         )
     };
-    let mut numbers = Numbers::default();
-    let old = compile(&mut numbers, 1, &file("a.example", "x-a", 1));
-    let new = compile(&mut numbers, 2, &file("example", "x-b", 2));
-    let mut policy = Policy::new(&old, numbers.end());
+    let mut applied = Applied::default();
+    let old = applied.apply(&file("a.example", "x-a", 1), true);
+    let new = applied.apply(&file("example", "x-b", 2), true);
+    let mut policy = Policy::new(&old, applied.numbers.end());
     let fields = [("Host", "b.a.example"), ("X-A", "a"), ("X-B", "a")];
     let head = Head::new("GET", "/x/y?q=b", &fields).expect("a request");
     let mut seen = [0, 0];
@@ -155,16 +171,11 @@ fn a_request_sees_one_version_of_a_cluster() {
                 endpoints.collect::<Vec<_>>().join(", ")
             )
         };
-        let mut numbers = Numbers::default();
-        let mut apply = |generation, text: &str| {
-            let config = parse(text);
-            let before = Before::nothing();
-            numbers.assign(&config, &before, |_| false).expect("few");
-            Compiled::new(&config, &config.services[0], &numbers, generation).expect("compiles")
-        };
+        let mut applied = Applied::default();
         // The last of the old one is beyond the end of the new one.
-        let (old, new) = (apply(1, &file(1..40)), apply(2, &file(50..52)));
-        let mut policy = Policy::new(&old, numbers.end());
+        let old = applied.apply(&file(1..40), false);
+        let new = applied.apply(&file(50..52), false);
+        let mut policy = Policy::new(&old, applied.numbers.end());
         policy.set_draws(|| u32::MAX);
         let head = head();
         let mut seen = [0, 0];

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `xlbctl delete -f FILE` and `xlbctl delete --all`
 
-use super::applied;
 use super::apply::describe;
+use super::loaded;
 use crate::cli::Delete;
 use crate::config::merge::{self, Change};
 use crate::config::{self, model::Config};
@@ -18,7 +18,10 @@ pub fn run(args: &Delete) -> Result<(), Error> {
         return Err(Error::System(problem));
     }
     let _lock = Lock::take(&args.wait)?;
-    let (maps, old) = applied()?;
+    let maps = loaded()?;
+    let stored = maps.stored()?;
+    let part = stored.all()?;
+    let old = &part.document;
     let rest = match &source {
         Some(source) => {
             let rest = merge::delete(&old.config, &source.config);
@@ -28,6 +31,6 @@ pub fn run(args: &Delete) -> Result<(), Error> {
         None => Config::default(),
     };
     let change = Change::between(&old.config, &rest);
-    maps.commit(&old, rest, &Ctl::open()?)?;
+    maps.commit(&part, rest, &Ctl::open()?)?;
     output::print(&describe(&change))
 }

@@ -283,9 +283,9 @@ impl EndpointRow {
 fn endpoints(document: &Document, reader: &mut Reader<'_>) -> Vec<EndpointRow> {
     let mut rows = Vec::new();
     for cluster in &document.config.clusters {
-        for endpoint in &cluster.endpoints {
-            let number = document.numbers.endpoint(&cluster.name, endpoint.address);
-            let counts = reader.counts(number);
+        let numbers = document.numbers.endpoints(&cluster.name);
+        for (endpoint, number) in cluster.endpoints.iter().zip(numbers) {
+            let counts = reader.counts(Some(*number));
             rows.push(EndpointRow {
                 cluster: cluster.name.clone(),
                 endpoint: endpoint.address,
@@ -344,7 +344,7 @@ pub fn cgroup_name(paths: &HashMap<u64, String>, id: u64) -> String {
 
 fn pools(pools: &[xlb_pool_info], document: &Document) -> Vec<PoolRow> {
     let paths = cgroup::paths();
-    let clusters = document.numbers.clusters();
+    let clusters = document.numbers.cluster_names();
     pools
         .iter()
         .map(|pool| PoolRow {

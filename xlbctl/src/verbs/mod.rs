@@ -21,13 +21,17 @@ use crate::kernel::{preflight, programs};
 
 /// The loaded maps and what is applied; an error that says why there is nothing.
 fn applied() -> Result<(Maps, Document), Error> {
+    let maps = loaded()?;
+    let document = maps.document()?;
+    Ok((maps, document))
+}
+
+fn loaded() -> Result<Maps, Error> {
     ready_to_look()?;
     if !programs::are_loaded() {
         return Err(Error::system("nothing is loaded: run xlbctl apply -f FILE"));
     }
-    let maps = Maps::open()?;
-    let document = maps.document()?;
-    Ok((maps, document))
+    Maps::open()
 }
 
 /// Rights and module, for verbs that only look.

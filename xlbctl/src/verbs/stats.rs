@@ -97,13 +97,14 @@ fn rows(document: &Document, reader: &mut Reader<'_>) -> Vec<Row> {
         });
     }
     for service in &document.config.services {
+        let mut routes = numbers.routes(&service.name).iter();
         for host in &service.virtual_hosts {
             for r in 0..host.routes.len() {
                 rows.push(Row {
                     service: Some(service.name.clone()),
                     domain: host.domains.first().cloned(),
                     route: Some(route_name(&route_key(host, r))),
-                    counts: reader.counts(numbers.route(&service.name, host, r)),
+                    counts: reader.counts(routes.next().copied()),
                     ..empty("route")
                 });
             }
@@ -117,8 +118,12 @@ fn rows(document: &Document, reader: &mut Reader<'_>) -> Vec<Row> {
         });
     }
     for cluster in &document.config.clusters {
-        for endpoint in &cluster.endpoints {
-            let counts = reader.counts(numbers.endpoint(&cluster.name, endpoint.address));
+        for (endpoint, number) in cluster
+            .endpoints
+            .iter()
+            .zip(numbers.endpoints(&cluster.name))
+        {
+            let counts = reader.counts(Some(*number));
             rows.push(Row {
                 cluster: Some(cluster.name.clone()),
                 endpoint: Some(endpoint.address.to_string()),

@@ -30,7 +30,9 @@ struct Compiled {
 impl Compiled {
     fn new(config: &Config, service: &Service) -> Result<Compiled, Error> {
         let mut numbers = Numbers::default();
-        let numbered = numbers.assign(config, &Before::nothing(), |_| true).ok();
+        let numbered = numbers
+            .assign(config, &Before::of(&Config::default()), |_| true)
+            .ok();
         let compiled = numbered.and_then(|_| compile::Compiled::new(config, service, &numbers, 1));
         let compiled = compiled.ok_or_else(|| {
             Error::usage(format!("service {}: too large to be applied", service.name))
@@ -91,10 +93,18 @@ impl<'c> Routed<'c> {
     /// The route of that virtual host that serves.
     pub fn route(&self, host: &VirtualHost) -> Option<usize> {
         let Decision { reason, decision } = &self.decision;
-        let numbers = &self.compiled.numbers;
-        let is_it =
-            |route: &usize| numbers.route(&self.service.name, host, *route) == Some(decision.route);
-        (0..host.routes.len()).find(|route| *reason != XLB_REASON_NO_ROUTE && is_it(route))
+        let numbers = self.compiled.numbers.routes(&self.service.name);
+        let numbers = numbers.iter().skip(self.first_route(host));
+        let mut numbers = numbers.take(host.routes.len());
+        let found = numbers.position(|number| *number == decision.route);
+        found.filter(|_| *reason != XLB_REASON_NO_ROUTE)
+    }
+
+    /// Where the routes of a virtual host begin among all of the service.
+    fn first_route(&self, host: &VirtualHost) -> usize {
+        let hosts = self.service.virtual_hosts.iter();
+        let before = hosts.take_while(|other| other.domains != host.domains);
+        before.map(|other| other.routes.len()).sum()
     }
 
     /// The request is forwarded with its path in normal form.
@@ -104,9 +114,7 @@ impl<'c> Routed<'c> {
 
     /// Why a route of that virtual host does not match, or `None` when all of its conditions hold.
     pub fn refusal(&mut self, host: &VirtualHost, route: usize) -> Result<Option<String>, Error> {
-        let hosts = self.service.virtual_hosts.iter();
-        let before = hosts.take_while(|other| other.domains != host.domains);
-        let first: usize = before.map(|other| other.routes.len()).sum();
+        let first = self.first_route(host);
         let matches = &host.routes[route].matches;
         if let Some(path) = &matches.path {
             let alone = Match {
