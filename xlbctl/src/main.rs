@@ -13,6 +13,8 @@ mod matcher;
 mod numbers;
 mod output;
 mod policy;
+#[cfg(test)]
+mod random;
 mod store;
 mod verbs;
 

@@ -106,7 +106,7 @@ pub fn within(config: &Config, issues: &Issues) {
                 )
             });
         }
-        let mut addresses = HashSet::new();
+        let mut addresses = HashSet::with_capacity(cluster.endpoints.len());
         for (e, endpoint) in cluster.endpoints.iter().enumerate() {
             if !addresses.insert(endpoint.address) {
                 add(issues, at(vec![key("endpoints"), Step::Index(e)]), || {

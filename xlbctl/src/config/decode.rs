@@ -275,23 +275,23 @@ impl<'a> Field<'a> {
         let Value::Map(entries) = &self.node.value else {
             return self.expected("a mapping");
         };
-        let mut first: HashMap<&str, At> = HashMap::new();
+        // By index in `known`.
+        let mut first: Vec<Option<At>> = vec![None; known.len()];
         for entry in entries {
             let key = entry.key.as_str();
-            if !known.contains(&key) {
-                self.wrong_key(entry, || {
+            let index = known.iter().position(|word| *word == key);
+            match index.and_then(|index| first.get_mut(index)) {
+                None => self.wrong_key(entry, || {
                     let hint = match closest(key, known) {
                         Some(word) => format!("did you mean {word}?"),
                         None => format!("known here: {}", known.join(", ")),
                     };
                     format!("unknown field; {hint}")
-                });
-            } else if let Some(at) = first.get(key) {
-                self.wrong_key(entry, || {
+                }),
+                Some(Some(at)) => self.wrong_key(entry, || {
                     format!("given twice, first in line {}: keep one", at.line)
-                });
-            } else {
-                first.insert(key, entry.at);
+                }),
+                Some(first) => *first = Some(entry.at),
             }
         }
         Some(Object { field: self })

@@ -13,6 +13,7 @@ pub mod node;
 
 mod cluster;
 mod excerpt;
+mod json;
 mod service;
 mod yaml;
 

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use super::json;
 use super::yaml::{Event, Events, Head};
 
 /// Line and column, from 1.
@@ -98,12 +99,20 @@ pub enum Step {
 pub type ParseError = (At, String);
 
 /// A configuration needs ten; the parser takes time with the square of the depth.
-const MAX_DEPTH: usize = 1000;
+pub(super) const MAX_DEPTH: usize = 1000;
 /// Values that aliases may add: a file of a few lines could mean more than there is memory.
 const MAX_ALIASED: usize = 1_000_000;
 
 /// The documents of a file that are not empty, each with its index.
 pub fn parse(text: &str) -> Result<Vec<(usize, Node)>, ParseError> {
+    match json::parse(text) {
+        Some(root) => Ok(vec![(0, root)]),
+        None => parse_yaml(text),
+    }
+}
+
+/// As [`parse`], all by libyaml.
+pub(super) fn parse_yaml(text: &str) -> Result<Vec<(usize, Node)>, ParseError> {
     let start = At { line: 1, column: 1 };
     if let Some(at) = too_deep(text) {
         return Err((
@@ -336,7 +345,7 @@ fn scalar(text: String, plain: bool, tag: Option<&str>, at: At) -> Result<Value,
     })
 }
 
-fn number(text: &str) -> Option<Value> {
+pub(super) fn number(text: &str) -> Option<Value> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return None;

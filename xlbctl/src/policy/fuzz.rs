@@ -12,40 +12,8 @@ use crate::compile::Compiled;
 use crate::config::model::*;
 use crate::matcher::{self, Request};
 use crate::numbers::{Before, Numbers};
+use crate::random::Random;
 use crate::verbs::why::Routed;
-
-/// Xorshift.
-struct Random(u64);
-
-impl Random {
-    /// Neighbouring seeds give different draws at once.
-    fn new(seed: u64) -> Random {
-        Random(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn next(&mut self) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 32) as u32
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        ((u64::from(self.next()) * n as u64) >> 32) as usize
-    }
-
-    fn one<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
-        of[self.below(of.len())]
-    }
-
-    fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-
-    fn some<T>(&mut self, most: usize, mut make: impl FnMut(&mut Random) -> T) -> Vec<T> {
-        (0..self.below(most + 1)).map(|_| make(self)).collect()
-    }
-}
 
 const LABELS: [&str; 6] = ["a", "b", "ab", "v2", "v2x", "example"];
 /// In normal form.
