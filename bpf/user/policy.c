@@ -4,7 +4,7 @@
  *
  * `xlbctl explain` asks it, and so do tests: there is no second text of what a route
  * matches.  The headers beside this file stand in for libbpf's; maps, random numbers and the
- * module's kfuncs are in xlbctl/src/policy/.  What only the verifier asks for is empty here.
+ * module's kfuncs are in control/src/policy/.  What only the verifier asks for is empty here.
  */
 /* For relocations, which user space has none of. */
 #define preserve_access_index

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::decode::parse_duration_ms;
+use xlb_control::config::decode::parse_duration_ms;
 
 /// Configures XLB, the layer-7 load balancer in the Linux kernel.
 ///

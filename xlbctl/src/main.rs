@@ -2,20 +2,7 @@
 //! xlbctl: configures XLB and shows what it does.  See `xlbctl help`.
 
 mod cli;
-mod compile;
-mod config;
-mod document;
-mod error;
-mod intf;
-mod kernel;
-#[cfg(test)]
-mod matcher;
-mod numbers;
 mod output;
-mod policy;
-#[cfg(test)]
-mod random;
-mod store;
 mod verbs;
 
 use std::process::ExitCode;

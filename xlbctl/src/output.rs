@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::cli::Output;
-use crate::error::{Context, Error};
+use xlb_control::error::{Context, Error};
 
 /// Writes to standard output; a reader that has gone away is no error.
 pub fn print(text: &str) -> Result<(), Error> {

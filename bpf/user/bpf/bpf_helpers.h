@@ -18,7 +18,7 @@
 
 #define bpf_for(i, start, end) for ((i) = (start); (i) < (int)(end); (i)++)
 
-/* In Rust, xlbctl/src/policy/; and not by these names, of which libbpf has one. */
+/* In Rust, control/src/policy/; and not by these names, of which libbpf has one. */
 #define bpf_map_lookup_elem xlb_user_lookup
 #define bpf_get_prandom_u32 xlb_user_draw
 void *xlb_user_lookup(void *map, const void *key);

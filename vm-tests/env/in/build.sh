@@ -147,7 +147,7 @@ do_lint_format() {
 	say "clang-format"
 	c_files | xargs -0r clang-format --dry-run -Werror
 	say "rustfmt"
-	find kmod bpf xlbctl vm-tests -name '*.rs' -print0 | xargs -0r rustfmt --edition 2021 --check
+	find kmod bpf control xlbctl vm-tests -name '*.rs' -print0 | xargs -0r rustfmt --edition 2021 --check
 }
 do_lint_rust() {
 	[ -f Cargo.toml ] || return 0

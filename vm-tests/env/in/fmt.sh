@@ -6,4 +6,4 @@ if [ "$(id -u)" != "$(stat -c %u /xlb/repo)" ]; then
 fi
 cd /xlb/repo
 find kmod bpf \( -name '*.c' -o -name '*.h' \) ! -name 'vmlinux*.h' -print0 | xargs -0r clang-format -i
-find kmod bpf xlbctl vm-tests -name '*.rs' ! -path '*/target/*' -print0 | xargs -0r rustfmt --edition 2021
+find kmod bpf control xlbctl vm-tests -name '*.rs' ! -path '*/target/*' -print0 | xargs -0r rustfmt --edition 2021

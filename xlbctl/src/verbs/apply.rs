@@ -5,17 +5,16 @@ use serde::Serialize;
 
 use super::load::ensure_ready;
 use crate::cli::Apply;
-use crate::config::merge::{self, Change, ListChange};
-use crate::config::model::{Cluster, Config};
-use crate::config::{self, Source};
-use crate::document::Document;
-use crate::error::Error;
-use crate::kernel::commit::Maps;
-use crate::kernel::ctl::Ctl;
-use crate::kernel::lock::Lock;
-use crate::kernel::{preflight, programs, upgrade};
 use crate::output;
-use crate::store::{Part, Stored};
+use xlb_control::config::merge::{Change, ListChange};
+use xlb_control::config::{self, model::Config};
+use xlb_control::document::Document;
+use xlb_control::error::Error;
+use xlb_control::kernel::commit::Maps;
+use xlb_control::kernel::ctl::Ctl;
+use xlb_control::kernel::lock::Lock;
+use xlb_control::kernel::{programs, upgrade};
+use xlb_control::plan::{self, Applied, Plan};
 
 #[derive(Serialize)]
 struct Report<'c> {
@@ -25,63 +24,12 @@ struct Report<'c> {
     change: &'c Change,
 }
 
-/// What an apply would do.
-struct Plan<'s> {
-    part: Part<'s>,
-    /// That becomes of the part.
-    config: Config,
-    change: Change,
-}
-
-impl<'s> Plan<'s> {
-    fn new(stored: &'s Stored, source: &Source, prune: bool) -> Result<Plan<'s>, Error> {
-        let part = match clusters_alone(stored, source, prune)? {
-            Some(part) => part,
-            None => stored.all()?,
-        };
-        let config = merge::apply(&part.document.config, &source.config, prune);
-        source.check(&config)?;
-        Ok(Plan {
-            change: Change::between(&part.document.config, &config),
-            part,
-            config,
-        })
-    }
-}
-
-/// The clusters of the file, when what it says of them is nobody else's business: nothing else of what is applied must be
-/// looked at then.
-fn clusters_alone<'s>(
-    stored: &'s Stored,
-    source: &Source,
-    prune: bool,
-) -> Result<Option<Part<'s>>, Error> {
-    let config = &source.config;
-    if prune || stored.is_pending() || !config.services.is_empty() {
-        return Ok(None);
-    }
-    let clusters = merge::by_name(&config.clusters);
-    let Some(part) = stored.clusters(&clusters.keys().copied().collect())? else {
-        return Ok(None);
-    };
-    // Whether a service has an endpoint at all is told at its VIPs.
-    let has_endpoints = |cluster: &Cluster| cluster.endpoints.iter().any(|e| e.is_eligible());
-    let mut before = part.document.config.clusters.iter();
-    let is_as_full = before.all(|before| {
-        let after = clusters.get(before.name.as_str());
-        after.is_some_and(|after| has_endpoints(after) == has_endpoints(before))
-    });
-    let endpoints = config.clusters.iter().flat_map(|c| &c.endpoints);
-    let is_alone = is_as_full && !stored.has_vip(&endpoints.map(|e| e.address).collect())?;
-    Ok(is_alone.then_some(part))
-}
-
 pub fn run(args: &Apply) -> Result<(), Error> {
     let source = config::read(&args.file.file)?;
     // What is wrong with the file is told even where the machine is not ready.
-    let (id, stored) = applied()?;
-    let mut plan = Plan::new(&stored, &source, args.prune)?;
-    if args.dry_run && !is_loaded() {
+    let applied = Applied::read()?;
+    let mut plan = Plan::new(&applied.stored, &source, args.prune)?;
+    if args.dry_run && !plan::is_loaded() {
         // Nothing to compare with: as on a machine where nothing is applied.
         return report(
             args,
@@ -90,19 +38,18 @@ pub fn run(args: &Apply) -> Result<(), Error> {
         );
     }
     ensure_ready()?;
-    let _lock = Lock::take(&args.wait)?;
-    let loaded = is_loaded();
+    let _lock = Lock::take(args.wait.timeout)?;
+    let loaded = plan::is_loaded();
     if loaded && !args.dry_run && upgrade::is_unfinished() {
         upgrade::run()?;
     }
     // Again, if another xlbctl has changed it before the lock.
-    let now =
-        match loaded && id.is_some() && Maps::open()?.stored_id() == id && !stored.is_pending() {
-            true => None,
-            false => Some(applied()?.1),
-        };
+    let now = match applied.is_still()? {
+        true => None,
+        false => Some(Applied::read()?),
+    };
     if let Some(now) = &now {
-        plan = Plan::new(now, &source, args.prune)?;
+        plan = Plan::new(&now.stored, &source, args.prune)?;
     }
     let Plan {
         part,
@@ -127,19 +74,6 @@ pub fn run(args: &Apply) -> Result<(), Error> {
         }
     })?;
     report(args, &new, &change)
-}
-
-fn is_loaded() -> bool {
-    preflight::permission().is_none() && programs::are_loaded()
-}
-
-/// What is applied, and by which apply.
-fn applied() -> Result<(Option<u32>, Stored), Error> {
-    if !is_loaded() {
-        return Ok((None, Stored::default()));
-    }
-    let maps = Maps::open()?;
-    Ok((maps.stored_id(), maps.stored()?))
 }
 
 fn report(args: &Apply, document: &Document, change: &Change) -> Result<(), Error> {

@@ -4,20 +4,20 @@
 use super::apply::describe;
 use super::loaded;
 use crate::cli::Delete;
-use crate::config::merge::{self, Change};
-use crate::config::{self, model::Config};
-use crate::error::Error;
-use crate::kernel::ctl::Ctl;
-use crate::kernel::lock::Lock;
-use crate::kernel::preflight;
 use crate::output;
+use xlb_control::config::merge::{self, Change};
+use xlb_control::config::{self, model::Config};
+use xlb_control::error::Error;
+use xlb_control::kernel::ctl::Ctl;
+use xlb_control::kernel::lock::Lock;
+use xlb_control::kernel::preflight;
 
 pub fn run(args: &Delete) -> Result<(), Error> {
     let source = args.what.file.as_deref().map(config::read).transpose()?;
     if let Some(problem) = preflight::permission() {
         return Err(Error::System(problem));
     }
-    let _lock = Lock::take(&args.wait)?;
+    let _lock = Lock::take(args.wait.timeout)?;
     let maps = loaded()?;
     let stored = maps.stored()?;
     let part = stored.all()?;

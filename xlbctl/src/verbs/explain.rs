@@ -8,14 +8,14 @@ use xlb_engine::Reason;
 
 use super::applied;
 use super::get::{match_text, route_name};
-use super::why::Routed;
 use crate::cli::Explain;
-use crate::config::model::{Config, Service, VirtualHost};
-use crate::config::{self};
-use crate::error::Error;
-use crate::numbers::route_key;
 use crate::output;
-use crate::policy::Head;
+use xlb_control::config::model::{Config, Service, VirtualHost};
+use xlb_control::config::{self};
+use xlb_control::error::Error;
+use xlb_control::numbers::route_key;
+use xlb_control::policy::Head;
+use xlb_control::why::Routed;
 
 #[derive(Serialize)]
 struct Answer {

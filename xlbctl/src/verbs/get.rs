@@ -8,16 +8,16 @@ use serde::Serialize;
 
 use super::{applied, ready_to_look};
 use crate::cli::{Get, Kind};
-use crate::config::model::{Match, Method, PathMatch, ValueMatch};
-use crate::document::Document;
-use crate::error::Error;
-use crate::intf::{self, unmapped, xlb_pool_info, xlb_socket_info};
-use crate::kernel::cgroup;
-use crate::kernel::counts::Reader;
-use crate::kernel::ctl::Ctl;
-use crate::numbers::route_key;
 use crate::output::{emit, or_dash, table};
 use crate::verbs::identity::{usual_congestion, Identity};
+use xlb_control::config::model::{Match, Method, PathMatch};
+use xlb_control::document::Document;
+use xlb_control::error::Error;
+use xlb_control::intf::{self, unmapped, xlb_pool_info, xlb_socket_info};
+use xlb_control::kernel::cgroup;
+use xlb_control::kernel::counts::Reader;
+use xlb_control::kernel::ctl::Ctl;
+use xlb_control::numbers::route_key;
 
 pub fn run(args: &Get) -> Result<(), Error> {
     let output = args.format.output;
@@ -239,15 +239,7 @@ pub fn match_text(matches: &Match) -> String {
         .iter()
         .flat_map(|(kind, list)| list.iter().map(move |r| (kind, r)))
     {
-        let name = &rule.name;
-        parts.push(match &rule.value {
-            ValueMatch::Exact(value) => format!("{kind}{name}={value}"),
-            ValueMatch::Prefix(value) => format!("{kind}{name}={value}*"),
-            ValueMatch::Suffix(value) => format!("{kind}{name}=*{value}"),
-            ValueMatch::Contains(value) => format!("{kind}{name}=*{value}*"),
-            ValueMatch::Present(true) => format!("{kind}{name} present"),
-            ValueMatch::Present(false) => format!("{kind}{name} absent"),
-        });
+        parts.push(format!("{kind}{}{}", rule.name, rule.value.shown()));
     }
     if let Some(percent) = matches.percent {
         parts.push(format!("{percent}%"));

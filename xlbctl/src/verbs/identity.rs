@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 
 use serde::Serialize;
 
-use crate::intf::{unmapped, xlb_pool_info};
+use xlb_control::intf::{unmapped, xlb_pool_info};
 
 /// As struct xlb_pool_info has it; what a client has not set is left out of the text.
 #[derive(Serialize)]

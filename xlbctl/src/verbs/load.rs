@@ -2,15 +2,15 @@
 //! `xlbctl load`
 
 use crate::cli::Wait;
-use crate::error::Error;
-use crate::kernel::ctl::Ctl;
-use crate::kernel::lock::Lock;
-use crate::kernel::{preflight, programs, upgrade};
 use crate::output;
+use xlb_control::error::Error;
+use xlb_control::kernel::ctl::Ctl;
+use xlb_control::kernel::lock::Lock;
+use xlb_control::kernel::{preflight, programs, upgrade};
 
 pub fn run(args: &Wait) -> Result<(), Error> {
     ensure_ready()?;
-    let _lock = Lock::take(args)?;
+    let _lock = Lock::take(args.timeout)?;
     // The module's ABI first: its answer is clearer than the verifier's.
     Ctl::open()?.info()?;
     if programs::are_loaded() {

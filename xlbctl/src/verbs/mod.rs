@@ -12,12 +12,11 @@ pub mod stats;
 pub mod status;
 pub mod unload;
 pub mod validate;
-pub mod why;
 
-use crate::document::Document;
-use crate::error::Error;
-use crate::kernel::commit::Maps;
-use crate::kernel::{preflight, programs};
+use xlb_control::document::Document;
+use xlb_control::error::Error;
+use xlb_control::kernel::commit::Maps;
+use xlb_control::kernel::{preflight, programs};
 
 /// The loaded maps and what is applied; an error that says why there is nothing.
 fn applied() -> Result<(Maps, Document), Error> {

@@ -10,9 +10,9 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::get::{cgroup_name, command, state_name};
-use crate::intf::{xlb_socket_info, XLB_SOCKET_CLOSING, XLB_SOCKET_PLAIN};
-use crate::kernel::cgroup;
 use crate::output::or_dash;
+use xlb_control::intf::{xlb_socket_info, XLB_SOCKET_CLOSING, XLB_SOCKET_PLAIN};
+use xlb_control::kernel::cgroup;
 
 #[derive(Serialize)]
 pub struct Pin {

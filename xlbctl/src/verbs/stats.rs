@@ -10,13 +10,13 @@ use serde::Serialize;
 use super::applied;
 use super::get::route_name;
 use crate::cli::{Output, Stats, StatsOutput};
-use crate::document::Document;
-use crate::error::Error;
-use crate::intf::{self, STATS};
-use crate::kernel::counts::{Counts, Reader};
-use crate::kernel::ctl::{self, Ctl};
-use crate::numbers::route_key;
 use crate::output::{emit, print, table};
+use xlb_control::document::Document;
+use xlb_control::error::Error;
+use xlb_control::intf::{self, STATS};
+use xlb_control::kernel::counts::{Counts, Reader};
+use xlb_control::kernel::ctl::{self, Ctl};
+use xlb_control::numbers::route_key;
 
 /// One item's counters.  Which labels are set tells what it is.
 #[derive(Serialize)]

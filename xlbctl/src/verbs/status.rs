@@ -9,13 +9,13 @@ use serde::Serialize;
 
 use super::pins::{lines, pins, Pin};
 use crate::cli::Format;
-use crate::document::Document;
-use crate::error::Error;
-use crate::intf::{self, xlb_info, Reason, REASONS};
-use crate::kernel::commit::Maps;
-use crate::kernel::ctl::{Count, Counts, Ctl};
-use crate::kernel::{cgroup, lock, preflight, programs};
 use crate::output;
+use xlb_control::document::Document;
+use xlb_control::error::Error;
+use xlb_control::intf::{self, xlb_info, Reason, REASONS};
+use xlb_control::kernel::commit::Maps;
+use xlb_control::kernel::ctl::{Count, Counts, Ctl};
+use xlb_control::kernel::{cgroup, lock, preflight, programs};
 
 #[derive(Default, Serialize)]
 struct Status {

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::pins::{lines, pins};
 use crate::cli::Unload;
-use crate::error::Error;
-use crate::intf::xlb_socket_info;
-use crate::kernel::ctl::Ctl;
-use crate::kernel::lock::Lock;
-use crate::kernel::{preflight, programs};
 use crate::output;
+use xlb_control::error::Error;
+use xlb_control::intf::xlb_socket_info;
+use xlb_control::kernel::ctl::Ctl;
+use xlb_control::kernel::lock::Lock;
+use xlb_control::kernel::{preflight, programs};
 
 /// A grace period of RCU tasks takes tens of milliseconds, more where the machine is emulated.
 const GRACE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -27,7 +27,7 @@ pub fn run(args: &Unload) -> Result<(), Error> {
     if let Some(problem) = preflight::permission() {
         return Err(Error::System(problem));
     }
-    let _lock = Lock::take(&args.wait)?;
+    let _lock = Lock::take(args.wait.timeout)?;
     let loaded = programs::dir().exists();
     let mut pinned = Vec::new();
     // Without the module there are no sockets, only pins to remove.

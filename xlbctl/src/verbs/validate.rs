@@ -2,9 +2,9 @@
 //! `xlbctl validate -f FILE`
 
 use crate::cli::File;
-use crate::config;
-use crate::error::Error;
 use crate::output;
+use xlb_control::config;
+use xlb_control::error::Error;
 
 pub fn run(args: &File) -> Result<(), Error> {
     let source = config::read(&args.file)?;

@@ -163,6 +163,52 @@ pub enum ValueMatch {
     Present(bool),
 }
 
+impl ValueMatch {
+    /// Those that compare with a text, each with its word in a file.
+    pub const OF_TEXT: [(&'static str, fn(String) -> ValueMatch); 4] = [
+        ("exact", ValueMatch::Exact),
+        ("prefix", ValueMatch::Prefix),
+        ("suffix", ValueMatch::Suffix),
+        ("contains", ValueMatch::Contains),
+    ];
+
+    /// Its number in `bpf/blob.h`, and the text.
+    pub fn condition(&self) -> (u32, &str) {
+        match self {
+            ValueMatch::Exact(text) => (intf::XLB_CONDITION_EXACT, text),
+            ValueMatch::Prefix(text) => (intf::XLB_CONDITION_PREFIX, text),
+            ValueMatch::Suffix(text) => (intf::XLB_CONDITION_SUFFIX, text),
+            ValueMatch::Contains(text) => (intf::XLB_CONDITION_CONTAINS, text),
+            ValueMatch::Present(true) => (intf::XLB_CONDITION_PRESENT, ""),
+            ValueMatch::Present(false) => (intf::XLB_CONDITION_ABSENT, ""),
+        }
+    }
+
+    /// As lists show it, behind a name.
+    pub fn shown(&self) -> String {
+        match self {
+            ValueMatch::Exact(text) => format!("={text}"),
+            ValueMatch::Prefix(text) => format!("={text}*"),
+            ValueMatch::Suffix(text) => format!("=*{text}"),
+            ValueMatch::Contains(text) => format!("=*{text}*"),
+            ValueMatch::Present(true) => " present".to_owned(),
+            ValueMatch::Present(false) => " absent".to_owned(),
+        }
+    }
+
+    /// What a value is that is there and does not match; for `present: true`, what one is that does not.
+    pub fn refusal(&self) -> String {
+        match self {
+            ValueMatch::Exact(text) => format!("is not \"{text}\""),
+            ValueMatch::Prefix(text) => format!("does not begin with \"{text}\""),
+            ValueMatch::Suffix(text) => format!("does not end with \"{text}\""),
+            ValueMatch::Contains(text) => format!("does not contain \"{text}\""),
+            ValueMatch::Present(true) => "is absent".to_owned(),
+            ValueMatch::Present(false) => "is present".to_owned(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cluster {
     pub name: String,

@@ -165,14 +165,10 @@ impl<'c> Routed<'c> {
     }
 
     fn value_refusal(&self, kind: Kind, rule: &NamedMatch) -> Result<String, Error> {
-        let what = match &rule.value {
-            ValueMatch::Present(true) => return Ok("is absent".to_owned()),
-            ValueMatch::Present(false) => return Ok("is present".to_owned()),
-            ValueMatch::Exact(value) => format!("is not \"{value}\""),
-            ValueMatch::Prefix(value) => format!("does not begin with \"{value}\""),
-            ValueMatch::Suffix(value) => format!("does not end with \"{value}\""),
-            ValueMatch::Contains(value) => format!("does not contain \"{value}\""),
-        };
+        let what = rule.value.refusal();
+        if matches!(rule.value, ValueMatch::Present(_)) {
+            return Ok(what);
+        }
         let present = kind.alone(NamedMatch {
             name: rule.name.clone(),
             value: ValueMatch::Present(true),

@@ -212,12 +212,15 @@ fn several_documents_are_one() {
 
 #[test]
 fn what_is_printed_can_be_applied() {
-    let source = parse("f", include_str!("../../tests/data/shop.yaml").to_owned()).expect("parses");
+    let source = parse(
+        "f",
+        include_str!("../../../xlbctl/tests/data/shop.yaml").to_owned(),
+    )
+    .expect("parses");
     source.check(&source.config).expect("valid");
-    let text = format!(
-        "version: 1\n{}",
-        crate::output::yaml(&source.config).expect("YAML")
-    );
+    let value = serde_json::to_value(&source.config).expect("JSON");
+    let yaml = serde_yaml::to_string(&value).expect("YAML");
+    let text = format!("version: 1\n{yaml}");
     let again = parse("printed", text.clone()).expect("parses");
     again.check(&again.config).expect(&text);
     assert_eq!(again.config, source.config);

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::cli::Wait;
 use crate::config::decode::visible;
 use crate::error::{Context, Error};
 
@@ -25,9 +24,9 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Waits for another xlbctl to end, as long as `wait` says; says for whom.
-    pub fn take(wait: &Wait) -> Result<Lock, Error> {
-        Lock::take_file(path(), wait.timeout, &mut |message| eprintln!("{message}"))
+    /// Waits for another xlbctl to end, so long at most; says for whom.
+    pub fn take(timeout: Option<Duration>) -> Result<Lock, Error> {
+        Lock::take_file(path(), timeout, &mut |message| eprintln!("{message}"))
     }
 
     fn take_file(

@@ -13,7 +13,7 @@ use crate::config::model::*;
 use crate::matcher::{self, Request};
 use crate::numbers::{Before, Numbers};
 use crate::random::Random;
-use crate::verbs::why::Routed;
+use crate::why::Routed;
 
 const LABELS: [&str; 6] = ["a", "b", "ab", "v2", "v2x", "example"];
 /// In normal form.

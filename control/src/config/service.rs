@@ -347,13 +347,12 @@ fn value_match(object: &Object<'_, '_>) -> Option<ValueMatch> {
         return None;
     };
     let field = object.get(kind)?;
-    match kind {
-        "exact" => names::value(field).map(ValueMatch::Exact),
-        "prefix" => names::value(field).map(ValueMatch::Prefix),
-        "suffix" => names::value(field).map(ValueMatch::Suffix),
-        "contains" => names::value(field).map(ValueMatch::Contains),
-        "present" => field.flag().map(ValueMatch::Present),
-        _ => {
+    if kind == "present" {
+        return field.flag().map(ValueMatch::Present);
+    }
+    match ValueMatch::OF_TEXT.iter().find(|(word, _)| *word == kind) {
+        Some((_, of)) => names::value(field).map(of),
+        None => {
             field.unsupported(kind);
             None
         }

@@ -168,16 +168,9 @@ impl Tables {
     }
 
     fn condition(&mut self, place: u32, name: &str, value: &ValueMatch) -> Option<()> {
-        let (kind, value) = match value {
-            ValueMatch::Exact(value) => (intf::XLB_CONDITION_EXACT, value.as_bytes()),
-            ValueMatch::Prefix(value) => (intf::XLB_CONDITION_PREFIX, value.as_bytes()),
-            ValueMatch::Suffix(value) => (intf::XLB_CONDITION_SUFFIX, value.as_bytes()),
-            ValueMatch::Contains(value) => (intf::XLB_CONDITION_CONTAINS, value.as_bytes()),
-            ValueMatch::Present(true) => (intf::XLB_CONDITION_PRESENT, &b""[..]),
-            ValueMatch::Present(false) => (intf::XLB_CONDITION_ABSENT, &b""[..]),
-        };
+        let (kind, value) = value.condition();
         let name = self.strings.add(name.as_bytes())?;
-        let at = self.strings.add(value)?;
+        let at = self.strings.add(value.as_bytes())?;
         self.conditions.push(xlb_condition {
             kind: small(kind)?,
             place: small(place)?,
