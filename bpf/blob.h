@@ -29,7 +29,7 @@
 #ifdef XLB_NEXT_LAYOUT /* for tests of upgrades */
 #define XLB_LAYOUT 1000
 #else
-#define XLB_LAYOUT 6
+#define XLB_LAYOUT 7
 #endif
 
 #define XLB_PAGE_BYTES 4096
@@ -289,6 +289,11 @@ enum xlb_connect_count {
 	XLB_CONNECT_NO_MEMORY = 4, /* refused: ENOMEM */
 	XLB_CONNECT_COUNTS = 5,
 };
+
+/* Slots of the map that has the applied document. */
+#define XLB_DOCUMENT_APPLIED 0
+#define XLB_DOCUMENT_PENDING 1 /* the same, from the beginning of its apply to the end */
+#define XLB_DOCUMENT_SLOTS 2
 
 /* State shared by all CPUs, by number. */
 struct xlb_state {

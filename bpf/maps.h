@@ -51,12 +51,20 @@ struct {
 	__array(values, struct xlb_cluster_map);
 } clusters SEC(".maps");
 
-/* The applied document and the numbers given out, in one slot; only xlbctl reads it. */
+/* The applied document, which only xlbctl reads: it maps the pages. */
+struct xlb_document_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_INNER_MAP | BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, XLB_PAGE_BYTES);
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 1);
+	__uint(max_entries, XLB_DOCUMENT_SLOTS);
 	__type(key, __u32);
-	__array(values, struct xlb_blob_map);
+	__array(values, struct xlb_document_map);
 } document SEC(".maps");
 
 struct {

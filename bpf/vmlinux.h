@@ -33,6 +33,7 @@ enum bpf_map_type {
 enum {
 	BPF_F_NO_PREALLOC = 1U << 0,
 	/* An inner map of any number of entries. */
+	BPF_F_MMAPABLE = 1U << 10,
 	BPF_F_INNER_MAP = 1U << 12,
 };
 

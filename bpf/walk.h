@@ -39,9 +39,10 @@ static __always_inline void *blob_at(void *blob, __u32 page, __u32 offset)
  * its page.
  */
 #define RECORDS_PER_PAGE(type) (XLB_PAGE_BYTES / sizeof(type))
-#define blob_record(blob, base, index, type)                                                  \
-	((type *)blob_at(blob, ((__u32)(base) + (__u32)(index)) / RECORDS_PER_PAGE(type),     \
-			 ((__u32)(base) + (__u32)(index)) % RECORDS_PER_PAGE(type) * sizeof(type)))
+#define blob_record(blob, base, index, type)                                              \
+	((type *)blob_at(blob, ((__u32)(base) + (__u32)(index)) / RECORDS_PER_PAGE(type), \
+			 ((__u32)(base) + (__u32)(index)) % RECORDS_PER_PAGE(type) *      \
+				 sizeof(type)))
 
 /* The configuration in force for the request, and what it says of the service; or NULL. */
 static __always_inline void *blob_now(struct xlb_request *req, struct xlb_blob **head)

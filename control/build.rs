@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use bindgen::callbacks::{DeriveInfo, ParseCallbacks, TypeKind};
 use libbpf_cargo::SkeletonBuilder;
 
 const PROGRAMS: [&str; 3] = ["connect", "policy", "ctl"];
@@ -83,6 +84,7 @@ fn structs(bpf: &Path, intf: &Path, out: &Path) {
         .header(bpf.join("blob.h").display().to_string())
         .header(bpf.join("ctl.h").display().to_string())
         .clang_args(defines())
+        .parse_callbacks(Box::new(Records))
         .allowlist_item("(xlb|XLB)_.*")
         .default_enum_style(bindgen::EnumVariation::Consts)
         .prepend_enum_name(false)
@@ -92,6 +94,22 @@ fn structs(bpf: &Path, intf: &Path, out: &Path) {
         .expect("bindgen reads the shared headers")
         .write_to_file(out)
         .expect("OUT_DIR is writable");
+}
+
+/// What is read from bytes and written as bytes.
+#[derive(Debug)]
+struct Records;
+
+impl ParseCallbacks for Records {
+    fn add_derives(&self, info: &DeriveInfo<'_>) -> Vec<String> {
+        // The one that is only made for its offsets: no record.
+        if info.kind != TypeKind::Struct || info.name == "xlb_ctl_call" {
+            return Vec::new();
+        }
+        ["FromBytes", "IntoBytes", "Immutable"]
+            .map(|name| format!("zerocopy::{name}"))
+            .into()
+    }
 }
 
 /// The X-macro tables, which bindgen cannot see.

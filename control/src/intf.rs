@@ -3,6 +3,8 @@
 //!
 //! bindgen checks size and offset of each at compile time.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 #[allow(
     non_camel_case_types,
     dead_code,
@@ -41,72 +43,27 @@ const _: () = assert!(COUNTERS.len() == XLB_COUNTER_COUNT as usize);
 const _: () = assert!(STATS.len() * 8 + 8 == size_of::<xlb_stats>());
 
 /// A structure that is its bytes: no padding, and every bit pattern is a value.
-///
-/// # Safety
-///
-/// The type must be `repr(C)`, without padding and without pointers.
-pub unsafe trait Pod: Copy + Default {
+pub trait Pod: FromBytes + IntoBytes + Immutable + Copy + Default {
     fn bytes(&self) -> &[u8] {
-        // SAFETY: the trait's contract: all bytes of the value are initialised.
-        unsafe { std::slice::from_raw_parts((self as *const Self).cast(), size_of::<Self>()) }
+        self.as_bytes()
     }
 
     /// As [`Pod::from_bytes`], of bytes whose writer knows fewer fields, or more: what is lacking is 0.
     fn from_record(bytes: &[u8]) -> Self {
         let mut value = Self::default();
-        let length = bytes.len().min(size_of::<Self>());
-        // SAFETY: both are that long; the trait's contract makes any bytes a value.
-        unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), (&raw mut value).cast::<u8>(), length);
-        }
+        let room = value.as_mut_bytes();
+        let length = bytes.len().min(room.len());
+        room[..length].copy_from_slice(&bytes[..length]);
         value
     }
 
     /// From its first `size_of::<Self>()` bytes; `None` when there are fewer.
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let bytes = bytes.get(..size_of::<Self>())?;
-        // SAFETY: the length was checked; the trait's contract makes any bytes a value.
-        Some(unsafe { bytes.as_ptr().cast::<Self>().read_unaligned() })
+        Self::read_from_prefix(bytes).ok().map(|(value, _)| value)
     }
 }
 
-macro_rules! pod {
-    ($($name:ident),* $(,)?) => {
-        $(
-            // SAFETY: the header pads explicitly and asserts the size.
-            unsafe impl Pod for $name {}
-        )*
-    };
-}
-
-pod!(
-    xlb_group,
-    xlb_blob,
-    xlb_index,
-    xlb_vhost,
-    xlb_route,
-    xlb_condition,
-    xlb_target,
-    xlb_cluster,
-    xlb_endpoint,
-    xlb_vip_key,
-    xlb_vip,
-    xlb_cgroup_key,
-    xlb_state,
-    xlb_stats,
-    xlb_ctl,
-    xlb_search_state,
-    xlb_needle,
-    xlb_socket_info,
-    xlb_pool_info,
-    xlb_info,
-    xlb_count,
-);
-
-// SAFETY: a plain integer.
-unsafe impl Pod for u32 {}
-// SAFETY: a plain integer.
-unsafe impl Pod for u64 {}
+impl<T: FromBytes + IntoBytes + Immutable + Copy + Default> Pod for T {}
 
 /// The text of a C array, up to its first 0.
 pub fn text(bytes: &[std::ffi::c_char]) -> String {

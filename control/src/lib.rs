@@ -19,6 +19,7 @@
 //! Maps::open()?.commit(&part, config, &Ctl::open()?)?;
 //! ```
 
+mod addresses;
 pub mod compile;
 pub mod config;
 pub mod document;
@@ -28,6 +29,7 @@ pub mod kernel;
 #[cfg(test)]
 mod matcher;
 pub mod numbers;
+mod pair;
 pub mod plan;
 pub mod policy;
 #[cfg(test)]

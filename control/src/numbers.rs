@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::merge::by_name;
 use crate::config::model::{Config, Service, VirtualHost};
 use crate::intf::{XLB_CLUSTER_SLOTS, XLB_MAX_ITEMS, XLB_MAX_SERVICES};
+use crate::pair::pair;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Numbers {
@@ -113,42 +114,14 @@ impl<F: FnMut(u32) -> bool> Giver<'_, F> {
         old: impl IntoIterator<Item = (K, u32)>,
         new: impl IntoIterator<Item = K>,
     ) -> Option<Vec<u32>> {
-        // Most stand where they stood, but for one that was taken out, put in or replaced.
-        let mut old = old.into_iter().peekable();
-        let mut new = new.into_iter().peekable();
-        let mut passed: Vec<(K, u32)> = Vec::new();
-        let mut added: Vec<(usize, K)> = Vec::new();
-        let mut numbers = Vec::new();
-        while let Some(key) = new.next() {
-            if let Some((_, number)) = old.next_if(|(was, _)| *was == key) {
-                numbers.push(number);
-                continue;
-            }
-            let is_put_in =
-                matches!((old.peek(), new.peek()), (Some((was, _)), Some(next)) if was == next);
-            if !is_put_in {
-                passed.extend(old.next());
-                if let Some((_, number)) = old.next_if(|(was, _)| *was == key) {
-                    numbers.push(number);
-                    continue;
-                }
-            }
-            added.push((numbers.len(), key));
-            numbers.push(0);
-        }
-        passed.extend(old);
-        let mut passed: HashMap<K, u32> = passed.into_iter().collect();
-        for (at, key) in added {
-            let number = match passed.remove(&key) {
-                Some(number) => number,
-                None => self.give()?,
-            };
-            *numbers.get_mut(at)? = number;
-        }
-        let mut freed: Vec<u32> = passed.into_values().collect();
+        let (found, left) = pair(old, new);
+        let mut freed: Vec<u32> = left.into_iter().map(|(_, number)| number).collect();
         freed.sort_unstable();
         self.supply.free.extend(freed);
-        Some(numbers)
+        let numbers = found.into_iter();
+        numbers
+            .map(|number| number.or_else(|| self.give()))
+            .collect()
     }
 
     fn free(&mut self, items: BTreeMap<String, Item>) {

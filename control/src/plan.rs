@@ -4,6 +4,8 @@
 //! Most applies are of a few clusters whose endpoints have changed: of them, nothing but these clusters is read, and what an
 //! apply costs does not grow with the configuration.
 
+use std::net::SocketAddr;
+
 use crate::config::merge::{self, Change};
 use crate::config::model::{Cluster, Config};
 use crate::config::Source;
@@ -94,6 +96,7 @@ fn clusters_alone<'s>(
         after.is_some_and(|after| has_endpoints(after) == has_endpoints(before))
     });
     let endpoints = config.clusters.iter().flat_map(|c| &c.endpoints);
-    let is_alone = is_as_full && !stored.has_vip(&endpoints.map(|e| e.address).collect())?;
+    let addresses: Vec<SocketAddr> = endpoints.map(|e| e.address).collect();
+    let is_alone = is_as_full && !stored.has_vip(&addresses)?;
     Ok(is_alone.then_some(part))
 }

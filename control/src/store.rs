@@ -11,11 +11,15 @@
 //! Who changes one cluster of many reads that one and copies the bytes of the others.  The format has a number of its own: an
 //! xlbctl of another XLB_LAYOUT reads it too, and leaves out what it does not know.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
+use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::addresses::Addresses;
 use crate::config::merge::by_name;
 use crate::config::model::{self, Cluster, Config, Service};
 use crate::document::Document;
@@ -27,15 +31,14 @@ use crate::numbers::{Item, Numbers, Supply};
 const FORMAT: u32 = u32::from_le_bytes(*b"XLB\x01");
 
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable)]
 struct Head {
     format: u32,
-    /// 0, or as [`Document::pending`].
-    pending: u32,
     layout: u32,
     root_bytes: u32,
     service_count: u32,
     cluster_count: u32,
+    reserved0: u32,
     generation: u64,
 }
 
@@ -47,7 +50,7 @@ struct Root {
 
 /// Where an item is, and its [`Item`] in numbers.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable)]
 struct Entry {
     at: u64,
     name_bytes: u32,
@@ -61,7 +64,7 @@ struct Entry {
 
 /// A [`SocketAddr`].
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable)]
 struct Address {
     /// As [`mapped`].
     addr: [u8; 16],
@@ -71,7 +74,7 @@ struct Address {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable)]
 struct Endpoint {
     address: Address,
     weight: u32,
@@ -81,21 +84,6 @@ struct Endpoint {
 const V6: u16 = 1;
 /// Of an endpoint that is drained.
 const DRAIN: u16 = 2;
-
-// SAFETY: integers without padding, as the assertion below says.
-unsafe impl Pod for Head {}
-// SAFETY: as above.
-unsafe impl Pod for Entry {}
-// SAFETY: as above.
-unsafe impl Pod for Address {}
-// SAFETY: as above.
-unsafe impl Pod for Endpoint {}
-const _: () = assert!(
-    size_of::<Head>() == 32
-        && size_of::<Entry>() == 32
-        && size_of::<Address>() == 24
-        && size_of::<Endpoint>() == 32
-);
 
 impl Address {
     fn of(address: SocketAddr) -> Address {
@@ -154,7 +142,8 @@ fn records<'b, T: Pod + 'b>(bytes: &'b [u8]) -> impl Iterator<Item = T> + 'b {
 }
 
 pub struct Stored {
-    bytes: Vec<u8>,
+    bytes: Box<dyn AsRef<[u8]>>,
+    is_pending: bool,
     head: Head,
     root: Root,
     services: Vec<Entry>,
@@ -165,7 +154,8 @@ impl Default for Stored {
     /// Nothing is applied.
     fn default() -> Stored {
         Stored {
-            bytes: Vec::new(),
+            bytes: Box::new([]),
+            is_pending: false,
             head: Head {
                 format: FORMAT,
                 layout: XLB_LAYOUT,
@@ -180,8 +170,9 @@ impl Default for Stored {
 
 impl Stored {
     /// Of whatever layout; behind it may be anything.
-    pub fn read(bytes: Vec<u8>) -> Result<Stored, Error> {
-        let head = Head::from_bytes(&bytes).ok_or_else(broken)?;
+    pub fn read(kept: Box<dyn AsRef<[u8]>>, is_pending: bool) -> Result<Stored, Error> {
+        let bytes = (*kept).as_ref();
+        let head = Head::from_bytes(bytes).ok_or_else(broken)?;
         if head.format != FORMAT {
             return Err(Error::system(
                 "what is applied was written by another xlbctl, whose format this one does not know: \
@@ -199,7 +190,8 @@ impl Stored {
         let mut services: Vec<Entry> = records(entries.ok_or_else(broken)?).collect();
         let clusters = services.split_off(head.service_count as usize);
         Ok(Stored {
-            bytes,
+            bytes: kept,
+            is_pending,
             head,
             root,
             services,
@@ -211,8 +203,9 @@ impl Stored {
         self.head.layout
     }
 
+    /// As [`Document::pending`].
     pub fn is_pending(&self) -> bool {
-        self.head.pending != 0
+        self.is_pending
     }
 
     /// As [`Stored::whole`], and of the layout of this xlbctl.
@@ -266,14 +259,19 @@ impl Stored {
     }
 
     /// Is one of these the VIP of a service?
-    pub fn has_vip(&self, addresses: &HashSet<SocketAddr>) -> Result<bool, Error> {
+    pub fn has_vip(&self, addresses: &[SocketAddr]) -> Result<bool, Error> {
+        let mut vips = Vec::new();
         for entry in &self.services {
-            let vips = self.parts(entry, size_of::<u32>())?.vips;
-            if records::<Address>(vips).any(|vip| addresses.contains(&vip.address())) {
-                return Ok(true);
-            }
+            let parts = self.parts(entry, size_of::<u32>())?;
+            vips.extend(records::<Address>(parts.vips).map(|vip| vip.address()));
         }
-        Ok(false)
+        // The table is of the fewer.
+        let (few, many) = match vips.len() < addresses.len() {
+            true => (vips.as_slice(), addresses),
+            false => (addresses, vips.as_slice()),
+        };
+        let few: Addresses = few.iter().collect();
+        Ok(many.iter().any(|address| few.contains(address)))
     }
 
     fn decode(&self, services: &[Entry], clusters: &[Entry]) -> Result<Document, Error> {
@@ -317,7 +315,7 @@ impl Stored {
     /// `part_bytes` is the length of what it has for each route or endpoint.
     fn parts(&self, entry: &Entry, part_bytes: usize) -> Result<Parts<'_>, Error> {
         let bytes = usize::try_from(entry.at).ok();
-        let bytes = bytes.and_then(|at| self.bytes.get(at..));
+        let bytes = bytes.and_then(|at| (*self.bytes).as_ref().get(at..));
         let split = |bytes: &'_ [u8]| -> Option<(usize, usize, usize, usize)> {
             let name = entry.name_bytes as usize;
             let json = name.checked_add(entry.json_bytes as usize)?;
@@ -344,16 +342,16 @@ pub struct Part<'s> {
 }
 
 impl Part<'_> {
-    /// The bytes of all that is applied, when this part of it becomes `document`.
-    pub fn write(&self, document: &Document) -> Result<Vec<u8>, Error> {
+    /// All that is applied, when this part of it becomes `document`.
+    pub fn kept<'k>(&'k self, document: &'k Document) -> Result<Kept<'k>, Error> {
         match self.is_all {
-            true => Writer::whole(document),
-            false => Writer::clusters(self.stored, document),
+            true => Kept::whole(document),
+            false => Kept::clusters(self.stored, document),
         }
     }
 
     /// Takes away the addresses to which requests go from what is no part.
-    pub fn without_used(&self, addresses: &mut HashSet<SocketAddr>) -> Result<(), Error> {
+    pub fn without_used(&self, addresses: &mut FxHashSet<SocketAddr>) -> Result<(), Error> {
         if self.is_all {
             return Ok(());
         }
@@ -374,99 +372,98 @@ impl Part<'_> {
     }
 }
 
-/// What is to be kept.
-pub struct Writer {
+/// What is to be kept, in pieces.
+pub struct Kept<'k> {
     head: Head,
     root: Vec<u8>,
-    services: Vec<Entry>,
-    clusters: Vec<Entry>,
-    /// [`Entry::at`] counts from here until the end.
-    items: Vec<u8>,
+    entries: Vec<Entry>,
+    /// Of each item, one behind the other.
+    pieces: Vec<Cow<'k, [u8]>>,
+    bytes: usize,
 }
 
-impl Writer {
-    fn new(document: &Document) -> Result<Writer, Error> {
-        let root = Root {
+impl<'k> Kept<'k> {
+    /// `cgroups` are those of all that is applied.
+    fn new(
+        document: &Document,
+        cgroups: &BTreeMap<String, u64>,
+        [services, clusters]: [usize; 2],
+    ) -> Result<Kept<'k>, Error> {
+        let root = encode(&Root {
             supply: document.numbers.supply.clone(),
-            cgroups: document.cgroups.clone(),
-        };
-        Ok(Writer {
+            cgroups: cgroups.clone(),
+        })?;
+        let entries = services + clusters;
+        Ok(Kept {
             head: Head {
                 format: FORMAT,
-                pending: document.pending.into(),
                 layout: document.layout,
+                root_bytes: length(root.len())?,
+                service_count: length(services)?,
+                cluster_count: length(clusters)?,
+                reserved0: 0,
                 generation: document.generation,
-                ..Head::default()
             },
-            root: encode(&root)?,
-            services: Vec::new(),
-            clusters: Vec::new(),
-            items: Vec::new(),
+            bytes: size_of::<Head>() + root.len() + entries * size_of::<Entry>(),
+            root,
+            entries: Vec::with_capacity(entries),
+            pieces: Vec::with_capacity(entries * 4),
         })
     }
 
-    /// Of a whole document.
-    pub fn whole(document: &Document) -> Result<Vec<u8>, Error> {
-        let mut writer = Writer::new(document)?;
-        for service in &document.config.services {
-            writer.service(service, &document.numbers)?;
+    /// A whole document.
+    pub fn whole(document: &'k Document) -> Result<Kept<'k>, Error> {
+        let (services, clusters) = (&document.config.services, &document.config.clusters);
+        let counts = [services.len(), clusters.len()];
+        let mut kept = Kept::new(document, &document.cgroups, counts)?;
+        for service in services {
+            kept.service(service, &document.numbers)?;
         }
-        for cluster in &document.config.clusters {
-            writer.cluster(cluster, &document.numbers)?;
+        for cluster in clusters {
+            kept.cluster(cluster, &document.numbers)?;
         }
-        writer.finish()
+        Ok(kept)
     }
 
-    /// Of what is stored, with its clusters of these names as `document` has them.
-    pub fn clusters(stored: &Stored, document: &Document) -> Result<Vec<u8>, Error> {
-        let mut writer = Writer::new(document)?;
-        writer.root = encode(&Root {
-            supply: document.numbers.supply.clone(),
-            cgroups: stored.root.cgroups.clone(),
-        })?;
-        let clusters = by_name(&document.config.clusters);
-        writer.items.reserve_exact(stored.bytes.len() + 4096);
+    /// What is stored, with its clusters of these names as `document` has them.
+    fn clusters(stored: &'k Stored, document: &'k Document) -> Result<Kept<'k>, Error> {
+        let counts = [stored.services.len(), stored.clusters.len()];
+        let mut kept = Kept::new(document, &stored.root.cgroups, counts)?;
         for entry in &stored.services {
-            let kept = writer.copy(stored, entry, size_of::<u32>())?;
-            writer.services.push(kept);
+            kept.copy(entry, stored.parts(entry, size_of::<u32>())?);
         }
+        let clusters = by_name(&document.config.clusters);
         for entry in &stored.clusters {
-            let name = stored.parts(entry, size_of::<Endpoint>())?.name;
-            if let Some(cluster) = clusters.get(name) {
-                writer.cluster(cluster, &document.numbers)?;
-            } else {
-                let kept = writer.copy(stored, entry, size_of::<Endpoint>())?;
-                writer.clusters.push(kept);
+            let parts = stored.parts(entry, size_of::<Endpoint>())?;
+            match clusters.get(parts.name) {
+                Some(cluster) => kept.cluster(cluster, &document.numbers)?,
+                None => kept.copy(entry, parts),
             }
         }
-        writer.finish()
+        Ok(kept)
     }
 
-    fn copy(&mut self, stored: &Stored, entry: &Entry, part_bytes: usize) -> Result<Entry, Error> {
-        let parts = stored.parts(entry, part_bytes)?;
-        let at = self.items.len() as u64;
+    fn copy(&mut self, entry: &Entry, parts: Parts<'k>) {
         let pieces = [parts.name.as_bytes(), parts.json, parts.vips, parts.rest];
-        for piece in pieces {
-            self.items.extend_from_slice(piece);
-        }
-        Ok(Entry { at, ..*entry })
+        self.add(*entry, pieces.map(Cow::Borrowed));
     }
 
-    fn service(&mut self, service: &Service, numbers: &Numbers) -> Result<(), Error> {
+    fn service(&mut self, service: &'k Service, numbers: &'k Numbers) -> Result<(), Error> {
         let item = numbers.services.get(&service.name).ok_or_else(unnumbered)?;
-        let mut entry = self.begin(&service.name, &encode(service)?, item)?;
-        for vip in &service.listen {
-            self.items.extend_from_slice(Address::of(*vip).bytes());
-            entry.vip_count += 1;
-        }
-        for number in &item.parts {
-            self.items.extend_from_slice(number.bytes());
-        }
-        self.services.push(entry);
+        let vips: Vec<Address> = service.listen.iter().copied().map(Address::of).collect();
+        let json = encode(service)?;
+        let entry = entry(&service.name, &json, vips.len(), item)?;
+        let pieces = [
+            Cow::Borrowed(service.name.as_bytes()),
+            Cow::Owned(json),
+            Cow::Owned(vips.as_bytes().to_vec()),
+            Cow::Borrowed(item.parts.as_bytes()),
+        ];
+        self.add(entry, pieces);
         Ok(())
     }
 
-    fn cluster(&mut self, cluster: &Cluster, numbers: &Numbers) -> Result<(), Error> {
+    fn cluster(&mut self, cluster: &'k Cluster, numbers: &'k Numbers) -> Result<(), Error> {
         let item = numbers.clusters.get(&cluster.name).ok_or_else(unnumbered)?;
         let alone = Cluster {
             name: cluster.name.clone(),
@@ -475,57 +472,57 @@ impl Writer {
             endpoints: Vec::new(),
             pool: cluster.pool,
         };
-        let entry = self.begin(&cluster.name, &encode(&alone)?, item)?;
-        self.items.reserve(item.parts.len() * size_of::<Endpoint>());
+        let json = encode(&alone)?;
+        let entry = entry(&cluster.name, &json, 0, item)?;
+        let mut endpoints = Vec::with_capacity(item.parts.len() * size_of::<Endpoint>());
         for (endpoint, number) in cluster.endpoints.iter().zip(&item.parts) {
-            let record = Endpoint::of(endpoint, *number);
-            self.items.extend_from_slice(record.bytes());
+            endpoints.extend_from_slice(Endpoint::of(endpoint, *number).bytes());
         }
-        self.clusters.push(entry);
+        let pieces = [
+            Cow::Borrowed(cluster.name.as_bytes()),
+            Cow::Owned(json),
+            Cow::Borrowed(&[][..]),
+            Cow::Owned(endpoints),
+        ];
+        self.add(entry, pieces);
         Ok(())
     }
 
-    fn begin(&mut self, name: &str, json: &[u8], item: &Item) -> Result<Entry, Error> {
-        let at = self.items.len() as u64;
-        self.items.extend_from_slice(name.as_bytes());
-        self.items.extend_from_slice(json);
-        Ok(Entry {
-            at,
-            name_bytes: length(name.len())?,
-            json_bytes: length(json.len())?,
-            number: item.number,
-            slot: item.slot,
-            part_count: length(item.parts.len())?,
-            vip_count: 0,
-        })
+    fn add(&mut self, entry: Entry, pieces: [Cow<'k, [u8]>; 4]) {
+        let at = self.bytes as u64;
+        self.entries.push(Entry { at, ..entry });
+        self.bytes += pieces.iter().map(|piece| piece.len()).sum::<usize>();
+        self.pieces.extend(pieces);
     }
 
-    fn finish(mut self) -> Result<Vec<u8>, Error> {
-        self.head.root_bytes = length(self.root.len())?;
-        self.head.service_count = length(self.services.len())?;
-        self.head.cluster_count = length(self.clusters.len())?;
-        let count = self.services.len() + self.clusters.len();
-        let first = size_of::<Head>() + self.root.len() + count * size_of::<Entry>();
-        let mut bytes = Vec::with_capacity(first + self.items.len());
-        bytes.extend_from_slice(self.head.bytes());
-        bytes.extend_from_slice(&self.root);
-        for entry in self.services.iter().chain(&self.clusters) {
-            let at = entry.at + first as u64;
-            bytes.extend_from_slice(Entry { at, ..*entry }.bytes());
+    /// How many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Into room of at least so many bytes.
+    pub fn write(&self, mut room: &mut [u8]) -> Result<(), Error> {
+        let beginning = [self.head.bytes(), &self.root, self.entries.as_bytes()];
+        let pieces = self.pieces.iter().map(|piece| piece.as_ref());
+        for piece in beginning.into_iter().chain(pieces) {
+            let (place, rest) = room.split_at_mut_checked(piece.len()).ok_or_else(broken)?;
+            place.copy_from_slice(piece);
+            room = rest;
         }
-        bytes.extend_from_slice(&self.items);
-        Ok(bytes)
+        Ok(())
     }
 }
 
-/// In the first page of what is kept: the apply has ended.
-pub fn end_pending(page: &mut [u8]) {
-    if let Some(mut head) = Head::from_bytes(page) {
-        head.pending = 0;
-        if let Some(room) = page.get_mut(..size_of::<Head>()) {
-            room.copy_from_slice(head.bytes());
-        }
-    }
+fn entry(name: &str, json: &[u8], vips: usize, item: &Item) -> Result<Entry, Error> {
+    Ok(Entry {
+        at: 0,
+        name_bytes: length(name.len())?,
+        json_bytes: length(json.len())?,
+        number: item.number,
+        slot: item.slot,
+        part_count: length(item.parts.len())?,
+        vip_count: length(vips)?,
+    })
 }
 
 fn encode(value: &impl Serialize) -> Result<Vec<u8>, Error> {
@@ -575,25 +572,30 @@ mod tests {
     }
 
     /// In whole pages, as the kernel keeps it.
-    fn stored(mut bytes: Vec<u8>) -> Stored {
-        bytes.resize(bytes.len().next_multiple_of(4096), 0);
-        Stored::read(bytes).expect("reads")
+    fn stored(kept: &Kept<'_>, is_pending: bool) -> Stored {
+        let mut bytes = vec![0; kept.bytes().next_multiple_of(4096)];
+        kept.write(&mut bytes).expect("as long as it says");
+        Stored::read(Box::new(bytes), is_pending).expect("reads")
+    }
+
+    fn whole(document: &Document) -> Stored {
+        stored(&Kept::whole(document).expect("fits"), document.pending)
     }
 
     #[test]
     fn a_document_is_what_it_was() {
-        let document = document();
-        let mut bytes = Writer::whole(&document).expect("fits");
-        assert_eq!(stored(bytes.clone()).document().expect("whole"), document);
-        end_pending(&mut bytes);
-        assert!(!stored(bytes).is_pending());
+        for pending in [true, false] {
+            let mut document = document();
+            document.pending = pending;
+            assert_eq!(whole(&document).document().expect("whole"), document);
+        }
         let nothing = Stored::default().document().expect("whole");
         assert_eq!(nothing, Document::default());
     }
 
     #[test]
     fn a_cluster_changes_alone() {
-        let before = stored(Writer::whole(&document()).expect("fits"));
+        let before = whole(&document());
         let names = HashSet::from(["c"]);
         let part = before.clusters(&names).expect("read").expect("there");
         let mut changed = part.document.clone();
@@ -606,17 +608,17 @@ mod tests {
             .assign(&config, &Before::of(&changed.config), |_| true);
         assert_eq!(reused, Ok(vec![]));
         changed.config = config.clone();
-        let after = stored(part.write(&changed).expect("fits"));
+        let after = stored(&part.kept(&changed).expect("fits"), true);
         let after = after.document().expect("whole");
 
         let mut expected = document();
-        let mut whole = expected.config.clone();
-        whole.clusters[0] = config.clusters[0].clone();
+        let mut all = expected.config.clone();
+        all.clusters[0] = config.clusters[0].clone();
         expected
             .numbers
-            .assign(&whole, &Before::of(&expected.config), |_| true)
+            .assign(&all, &Before::of(&expected.config), |_| true)
             .expect("few");
-        expected.config = whole;
+        expected.config = all;
         assert_eq!(after, expected);
         let more = HashSet::from(["c", "x"]);
         assert!(before.clusters(&more).expect("read").is_none());
@@ -624,13 +626,21 @@ mod tests {
 
     #[test]
     fn addresses_are_found() {
-        let stored = stored(Writer::whole(&document()).expect("fits"));
-        let set = |texts: &[&str]| -> HashSet<SocketAddr> {
+        let stored = whole(&document());
+        let set = |texts: &[&str]| -> FxHashSet<SocketAddr> {
             let addresses = texts.iter().map(|text| text.parse().expect("an address"));
             addresses.collect()
         };
-        assert!(stored.has_vip(&set(&["[fd00::1]:443"])).expect("read"));
-        assert!(!stored.has_vip(&set(&["127.0.0.1:1"])).expect("read"));
+        let list = |texts: &[&str]| -> Vec<SocketAddr> { set(texts).into_iter().collect() };
+        let four = ["1.2.3.4:1", "1.2.3.4:2", "1.2.3.4:3", "[fd00::1]:443"];
+        for (addresses, is_there) in [
+            (&four[..], true),
+            (&four[3..], true),
+            (&four[..3], false),
+            (&["127.0.0.1:1"], false),
+        ] {
+            assert_eq!(stored.has_vip(&list(addresses)).expect("read"), is_there);
+        }
         let mut used = set(&["127.0.0.1:1", "127.0.0.9:1", "[::1]:3", "1.2.3.4:5"]);
         let part = stored.clusters(&HashSet::from(["d"])).expect("read");
         let part = part.expect("there");
@@ -641,17 +651,22 @@ mod tests {
 
     #[test]
     fn what_is_broken_is_an_error() {
-        let whole = Writer::whole(&document()).expect("fits");
-        for end in 0..whole.len() {
-            let cut = Stored::read(whole[..end].to_vec());
+        let document = document();
+        let kept = Kept::whole(&document).expect("fits");
+        let mut bytes = vec![0; kept.bytes()];
+        kept.write(&mut bytes).expect("as long as it says");
+        assert!(kept.write(&mut bytes[1..]).is_err());
+        for end in 0..bytes.len() {
+            let cut = Stored::read(Box::new(bytes[..end].to_vec()), false);
             assert!(cut.and_then(|stored| stored.whole()).is_err(), "{end}");
         }
-        for bytes in [vec![0xff; 64], b"\x80\0\0\0\0\0\0\0{\"layout\":5}".to_vec()] {
-            assert!(Stored::read(bytes).is_err());
+        let json = b"\x80\0\0\0\0\0\0\0{\"layout\":5}".to_vec();
+        for bytes in [vec![0xff; 64], json] {
+            assert!(Stored::read(Box::new(bytes), false).is_err());
         }
-        let mut other = document();
+        let mut other = document.clone();
         other.layout += 1;
-        let other = stored(Writer::whole(&other).expect("fits"));
+        let other = whole(&other);
         assert!(other.whole().is_ok());
         let err = other.document().expect_err("another layout").to_string();
         assert!(err.contains("run xlbctl load"), "{err}");

@@ -30,9 +30,11 @@ write("routes", [service("s", 1, ["c"] * 10000)], [large])
 write("shared", [service(f"s{n}", n, ["c"]) for n in range(500)], [large])
 for name in "routes", "shared":
     write(f"{name}-changed", [], [changed])
+    write(f"{name}-again", [], [large])
 write("services", [service(f"s{n}", n, [f"c{n}"]) for n in range(10000)],
       [cluster(f"c{n}", [2 * n + 1, 2 * n + 2]) for n in range(10000)])
 write("services-changed", [], [cluster("c5000", [10001, 30000])])
+write("services-again", [], [cluster("c5000", [10001, 10002])])
 END
 python3 "$dir/write.py" "$dir"
 
@@ -41,12 +43,11 @@ limit() { # WHAT VALUE LIMIT UNIT
 	awk -v a="$2" -v b="$3" 'BEGIN { exit a <= b }' || return 0
 	failed+="$1: $2 $4, the limit is $3"$'\n'
 }
-ms() { awk -v ns="$1" 'BEGIN { printf "%.1f", ns / 1e6 }'; }
-apply() { # FILE: prints the milliseconds
-	local begin
-	begin=$(date +%s%N)
+apply() { # FILE: prints the milliseconds, from the start of the process to its end
+	local begin=${EPOCHREALTIME/.} end
 	xlbctl apply -f "$dir/$1.json" >"$dir/said"
-	ms $(($(date +%s%N) - begin))
+	end=${EPOCHREALTIME/.}
+	awk -v us="$((end - begin))" 'BEGIN { printf "%.1f", us / 1e3 }'
 }
 # Of maps by what the kernel charges; those that are there before anything is applied are not counted.
 memory() { bpftool -j map show | python3 -c 'import json, sys; print(sum(m["bytes_memlock"] for m in json.load(sys.stdin)))'; }
@@ -59,8 +60,12 @@ for case in routes:67108864 shared:67108864 services:100000000; do
 	first=$(apply "$name")
 	maps=$(($(memory) - before))
 	grep -q 'added' "$dir/said"
-	endpoint=$(apply "$name-changed")
-	grep -qx 'cluster c[0-9]* changed' "$dir/said"
+	# There and back: the median of five.
+	endpoint=$(for which in changed again changed again changed; do
+		apply "$name-$which"
+		echo
+		grep -qx 'cluster c[0-9]* changed' "$dir/said"
+	done | sort -n | sed -n 3p)
 	printf '  %-10s %14s %14s %12s\n' "$name" "$first" "$endpoint" "$(awk -v b="$maps" 'BEGIN { printf "%.1f", b / 1048576 }')"
 	limit "$name, memory" "$maps" "$most" bytes
 	[ "$name" = services ] || limit "$name, an endpoint" "$endpoint" 50 ms

@@ -43,28 +43,34 @@ pub fn blob(cluster: &Cluster, numbers: &Numbers, generation: u64) -> Option<Vec
         .iter()
         .fold(0, |d, (e, _)| gcd(d, u64::from(e.weight)))
         .max(1);
+    let page = XLB_CLUSTER_PAGE_BYTES as usize;
+    let records = size_of::<xlb_cluster>() + eligible.len() * size_of::<xlb_endpoint>();
+    let mut bytes = Vec::with_capacity(records.next_multiple_of(page));
+    // The cluster's own record, when its weights are known.
+    bytes.resize(size_of::<xlb_cluster>(), 0);
     let mut cumulative = 0u32;
-    let mut endpoints = Vec::with_capacity(eligible.len());
+    // After division by their greatest common divisor, equal weights are 1.
+    let mut equal = true;
     for (endpoint, number) in &eligible {
         let weight = u32::try_from(u64::from(endpoint.weight) / divisor).ok()?;
         cumulative = cumulative.checked_add(weight)?;
-        endpoints.push(xlb_endpoint {
+        equal &= weight == 1;
+        let record = xlb_endpoint {
             addr: intf::mapped(endpoint.address.ip()),
             number: **number,
             weight,
             cumulative,
             port: endpoint.address.port(),
             reserved0: 0,
-        });
+        };
+        bytes.extend_from_slice(record.bytes());
     }
-    // After division by their greatest common divisor, equal weights are 1.
-    let equal = endpoints.iter().all(|e| e.weight == 1);
     let record = xlb_cluster {
         generation,
         number: numbers.cluster(&cluster.name)?,
         lb: cluster.lb.number(),
         choices: cluster.lb_options.choices,
-        endpoint_count: u32::try_from(endpoints.len()).ok()?,
+        endpoint_count: u32::try_from(eligible.len()).ok()?,
         total_weight: cumulative,
         stride: stride(cumulative),
         equal: u32::from(equal),
@@ -76,17 +82,10 @@ pub fn blob(cluster: &Cluster, numbers: &Numbers, generation: u64) -> Option<Vec
         max_requests: cluster.pool.max_requests,
         pending_timeout_ms: cluster.pool.pending_timeout,
     };
-    let mut bytes = record.bytes().to_vec();
-    bytes.reserve_exact(size_of_val(endpoints.as_slice()) + XLB_CLUSTER_PAGE_BYTES as usize);
-    for endpoint in &endpoints {
-        bytes.extend_from_slice(endpoint.bytes());
-    }
-    bytes.resize(
-        bytes
-            .len()
-            .next_multiple_of(XLB_CLUSTER_PAGE_BYTES as usize),
-        0,
-    );
+    bytes
+        .get_mut(..size_of::<xlb_cluster>())?
+        .copy_from_slice(record.bytes());
+    bytes.resize(bytes.len().next_multiple_of(page), 0);
     Some(bytes)
 }
 

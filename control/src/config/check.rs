@@ -6,9 +6,12 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
+use rustc_hash::FxHashMap;
+
 use super::decode::{closest, Issue, Issues};
 use super::model::Config;
 use super::node::Step;
+use crate::addresses::Addresses;
 use crate::intf;
 
 fn key(name: &str) -> Step {
@@ -106,7 +109,7 @@ pub fn within(config: &Config, issues: &Issues) {
                 )
             });
         }
-        let mut addresses = HashSet::with_capacity(cluster.endpoints.len());
+        let mut addresses = Addresses::default();
         for (e, endpoint) in cluster.endpoints.iter().enumerate() {
             if !addresses.insert(endpoint.address) {
                 add(issues, at(vec![key("endpoints"), Step::Index(e)]), || {
@@ -128,7 +131,7 @@ pub fn references(config: &Config, issues: &Issues) {
         .copied()
         .filter(|name| shown(name) == *name)
         .collect();
-    let mut owners: HashMap<SocketAddr, &str> = HashMap::new();
+    let mut owners: FxHashMap<SocketAddr, &str> = FxHashMap::default();
 
     for (s, service) in config.services.iter().enumerate() {
         for (l, vip) in service.listen.iter().enumerate() {

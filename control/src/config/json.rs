@@ -4,6 +4,8 @@
 //! [`parse`] makes the tree that libyaml's events make, places included, or none.  What is not strict JSON
 //! (RFC 8259), and what YAML reads otherwise or refuses, is left to libyaml: so are all messages.
 
+use std::mem;
+
 use super::node::{number, At, Entry, Node, Value, MAX_DEPTH as MAX_BRACKETS};
 
 /// A configuration needs ten; each level takes stack.
@@ -133,7 +135,12 @@ impl Reader<'_> {
             reader.items.push(item);
             Some(())
         })?;
-        Some(Value::List(self.items.drain(first..).collect()))
+        // A long one stands at the beginning: it is not copied.
+        let items = match first {
+            0 => mem::take(&mut self.items),
+            _ => self.items.drain(first..).collect(),
+        };
+        Some(Value::List(items))
     }
 
     fn map(&mut self) -> Option<Value> {

@@ -163,9 +163,12 @@ pub enum ValueMatch {
     Present(bool),
 }
 
+/// A word in a file, and the match of a text.
+type OfText = (&'static str, fn(String) -> ValueMatch);
+
 impl ValueMatch {
     /// Those that compare with a text, each with its word in a file.
-    pub const OF_TEXT: [(&'static str, fn(String) -> ValueMatch); 4] = [
+    pub const OF_TEXT: [OfText; 4] = [
         ("exact", ValueMatch::Exact),
         ("prefix", ValueMatch::Prefix),
         ("suffix", ValueMatch::Suffix),

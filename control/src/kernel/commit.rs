@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 
 use libbpf_rs::{MapCore, MapHandle};
+use rustc_hash::FxHashSet;
 
 use super::counts::Reader;
 use super::ctl::Ctl;
@@ -28,10 +29,20 @@ use crate::intf::{
     XLB_STATE_PAGE, XLB_STATS_PAGE,
 };
 use crate::numbers::Before;
-use crate::store::{self, Part, Stored, Writer};
+use crate::pair::pair;
+use crate::store::{Kept, Part, Stored};
 
 /// Blobs whose slots are swapped in one operation: each takes a file descriptor until then.
 const SWAP_BATCH: usize = 256;
+
+/// What is applied, of whatever layout, by the map that has it.
+pub(super) fn stored(document: &MapHandle) -> Result<Stored, Error> {
+    let Some(map) = raw::inner(document, intf::XLB_DOCUMENT_APPLIED) else {
+        return Ok(Stored::default());
+    };
+    let is_pending = raw::get::<u32>(document, &intf::XLB_DOCUMENT_PENDING).is_some();
+    Stored::read(Box::new(raw::read_pages(&map)?), is_pending)
+}
 
 pub struct Maps {
     services: MapHandle,
@@ -81,39 +92,38 @@ impl Maps {
 
     /// Writes all of a document that was applied, for a policy of another layout.
     pub fn fill(&self, old: &Document) -> Result<(), Error> {
+        // The VIPs, which are taken over, are those of an apply that was cut off, too.
         let new = Document {
             layout: intf::XLB_LAYOUT,
             generation: old.generation + 1,
-            pending: false,
             ..old.clone()
         };
         let nothing = Document::default();
         self.write_clusters(&nothing, &new)?;
         self.write_services(&nothing, &new)?;
-        self.keep(&Writer::whole(&new)?).map(|_| ())
+        self.keep(&Kept::whole(&new)?, new.pending)
     }
 
     /// What is applied.
     pub fn stored(&self) -> Result<Stored, Error> {
-        match raw::inner(&self.document, 0) {
-            Some(map) => Stored::read(raw::read_pages(&map)?),
-            None => Ok(Stored::default()),
-        }
+        stored(&self.document)
     }
 
     /// Another one for each apply; `None` before the first.
     pub fn stored_id(&self) -> Option<u32> {
-        raw::get(&self.document, &0u32)
+        raw::get(&self.document, &intf::XLB_DOCUMENT_APPLIED)
     }
 
     pub fn document(&self) -> Result<Document, Error> {
         self.stored()?.document()
     }
 
-    fn keep(&self, bytes: &[u8]) -> Result<MapHandle, Error> {
-        let map = raw::pages("xlb_document", raw::PAGE, bytes)?;
-        raw::swap(&self.document, &[(0, &map)])?;
-        Ok(map)
+    fn keep(&self, kept: &Kept<'_>, is_pending: bool) -> Result<(), Error> {
+        let map = raw::mapped_pages("xlb_document", kept.bytes(), |room| kept.write(room))?;
+        if is_pending {
+            raw::swap(&self.document, &[(intf::XLB_DOCUMENT_PENDING, &map)])?;
+        }
+        raw::swap(&self.document, &[(intf::XLB_DOCUMENT_APPLIED, &map)])
     }
 
     /// Pages of counters by page number; opened once, for there is one for 256 items.
@@ -165,8 +175,7 @@ impl Maps {
         self.grow(old.numbers.end(), new.numbers.end())?;
         self.clear(&reused, new.generation)?;
 
-        let mut bytes = part.write(&new)?;
-        let kept = self.keep(&bytes)?;
+        self.keep(&part.kept(&new)?, true)?;
         end_former_sockets(old, &new, ctl)?;
         self.write_clusters(old, &new)?;
         self.write_services(old, &new)?;
@@ -182,11 +191,7 @@ impl Maps {
             ctl.close_idle(endpoint)?;
         }
         new.pending = false;
-        bytes.resize(bytes.len().max(raw::PAGE), 0);
-        if let Some(page) = bytes.get_mut(..raw::PAGE) {
-            store::end_pending(page);
-            raw::set(&kept, &0u32, page)?;
-        }
+        raw::remove(&self.document, &intf::XLB_DOCUMENT_PENDING)?;
         Ok(new)
     }
 
@@ -566,17 +571,21 @@ fn wanted_cgroups(document: &Document) -> Vec<xlb_cgroup_key> {
 }
 
 /// Addresses that got requests before and get none any more.
-fn retired_endpoints(old: &Config, new: &Config) -> HashSet<SocketAddr> {
-    let eligible = |config: &Config| -> HashSet<SocketAddr> {
-        config
-            .clusters
-            .iter()
-            .flat_map(|cluster| &cluster.endpoints)
-            .filter(|endpoint| endpoint.is_eligible())
-            .map(|endpoint| endpoint.address)
-            .collect()
-    };
-    eligible(old).difference(&eligible(new)).copied().collect()
+fn retired_endpoints(old: &Config, new: &Config) -> FxHashSet<SocketAddr> {
+    let (_, left) = pair(eligible(old).map(|address| (address, ())), eligible(new));
+    let mut gone: FxHashSet<SocketAddr> = left.into_iter().map(|(address, ())| address).collect();
+    if !gone.is_empty() {
+        // Of another cluster, too.
+        for address in eligible(new) {
+            gone.remove(&address);
+        }
+    }
+    gone
+}
+
+fn eligible(config: &Config) -> impl Iterator<Item = SocketAddr> + '_ {
+    let endpoints = config.clusters.iter().flat_map(|c| &c.endpoints);
+    endpoints.filter(|e| e.is_eligible()).map(|e| e.address)
 }
 
 #[cfg(test)]

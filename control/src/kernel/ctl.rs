@@ -3,10 +3,13 @@
 
 use std::mem::{offset_of, MaybeUninit};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::ProgramInput;
+use libbpf_rs::{libbpf_sys, ProgramHandle};
+use nix::errno::Errno;
 
+use super::programs;
 use crate::error::{Context, Error};
 use crate::intf::{
     self, xlb_count, xlb_ctl, xlb_ctl_call, xlb_info, xlb_pool_info, xlb_socket_info, Pod,
@@ -15,6 +18,9 @@ use crate::intf::{
 mod skel {
     include!(concat!(env!("OUT_DIR"), "/ctl.skel.rs"));
 }
+
+/// Under /sys/fs/bpf/xlb.
+const PIN: &str = "control";
 
 // linux/errno.h
 const EPROTO: i32 = 71;
@@ -50,21 +56,42 @@ impl Counts {
     }
 }
 
-/// The loaded control program.  Each xlbctl loads it anew: nothing is pinned.
+/// The control program.
 pub struct Ctl {
-    skel: skel::CtlSkel<'static>,
+    program: ProgramHandle,
 }
 
 impl Ctl {
+    /// That which is pinned beside the policy, if it is of this build: to load one, libbpf takes the kernel's BTF apart, which
+    /// costs more than most of what xlbctl does.
     pub fn open() -> Result<Ctl, Error> {
+        let is_of_this = programs::loaded().is_ok_and(|loaded| loaded.build == programs::BUILD);
+        match ProgramHandle::from_pinned_path(programs::pin(PIN)) {
+            Ok(program) if is_of_this => Ok(Ctl { program }),
+            _ => Ctl::load(),
+        }
+    }
+
+    pub fn load() -> Result<Ctl, Error> {
         super::quiet_libbpf();
-        // The skeleton borrows its object; xlbctl opens one and ends.
-        let storage = Box::leak(Box::new(MaybeUninit::uninit()));
+        let mut storage = MaybeUninit::uninit();
         let skel = skel::CtlSkelBuilder::default()
-            .open(storage)
+            .open(&mut storage)
             .and_then(OpenSkel::load)
             .map_err(|err| super::load_error("the control program", &err))?;
-        Ok(Ctl { skel })
+        let program =
+            ProgramHandle::try_from(&skel.progs.control).context("the control program")?;
+        Ok(Ctl { program })
+    }
+
+    /// For every xlbctl of this build, as long as the policy is loaded.
+    pub(super) fn pin(&self) -> Result<(), Error> {
+        let pinned = self.program.pin(programs::pin(PIN));
+        pinned.context("cannot pin the control program")
+    }
+
+    pub(super) fn unpin() -> Result<(), Error> {
+        programs::unpin(PIN)
     }
 
     /// Runs one operation; returns what it wrote.
@@ -75,18 +102,22 @@ impl Ctl {
         if let Some(room) = context.get_mut(..head.len()) {
             room.copy_from_slice(head);
         }
-        let input = ProgramInput {
-            context_in: Some(&mut context),
-            ..ProgramInput::default()
+        // A program of this type has its context written back into ctx_in.
+        let mut options = libbpf_sys::bpf_test_run_opts {
+            sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
+            ctx_in: context.as_mut_ptr().cast(),
+            ctx_size_in: u32::try_from(context.len()).unwrap_or(u32::MAX),
+            ..Default::default()
         };
-        let output = self
-            .skel
-            .progs
-            .control
-            .test_run(input)
-            .context("cannot ask the module")?;
+        let program = self.program.as_fd().as_raw_fd();
+        // SAFETY: the descriptor is open, and the context as long as it says, for the call; nothing else looks at it.
+        let status = unsafe { libbpf_sys::bpf_prog_test_run_opts(program, &raw mut options) };
+        if status < 0 {
+            let why = Errno::from_raw(-status);
+            return Err(Error::system(format!("cannot ask the module: {why}")));
+        }
         // The program returns 0 or -errno.
-        let status = i32::from_ne_bytes(output.return_value.to_ne_bytes());
+        let status = i32::from_ne_bytes(options.retval.to_ne_bytes());
         *ctl = xlb_ctl::from_bytes(&context).unwrap_or(*ctl);
         if status == -EPROTO {
             return Err(Error::system(other_abi(ctl.abi)));
@@ -95,7 +126,7 @@ impl Ctl {
             return Err(Error::system(format!(
                 "the module refused operation {}: {}",
                 ctl.op,
-                nix::errno::Errno::from_raw(-status)
+                Errno::from_raw(-status)
             )));
         }
         Ok(context.split_off(offset_of!(xlb_ctl_call, buf)))

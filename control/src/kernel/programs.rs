@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Loading, attaching and pinning of the BPF programs.
 //!
-//! Under /sys/fs/bpf/xlb stand the maps, one link for each connect program and one for
+//! Under /sys/fs/bpf/xlb stand the maps, the control program, one link for each connect program and one for
 //! the policy.  The links are pinned last and removed first: what is pinned serves.
 
 use std::collections::BTreeMap;
@@ -17,6 +17,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore as _, MapFlags, ProgramType};
 use nix::time::{clock_gettime, ClockId};
 
+use super::ctl::Ctl;
 use super::preflight::{self, BPFFS};
 use super::raw;
 use crate::error::{Context, Error};
@@ -77,8 +78,8 @@ pub fn missing_links() -> Vec<&'static str> {
         .collect()
 }
 
-/// Loads, pins and attaches everything; on failure nothing stays.
-pub fn load() -> Result<(), Error> {
+/// Loads, pins and attaches everything, `ctl` too; on failure nothing stays.
+pub fn load(ctl: &Ctl) -> Result<(), Error> {
     let problems = preflight::problems();
     if !problems.is_empty() {
         return Err(Error::system(problems.join("\nxlbctl: ")));
@@ -86,7 +87,7 @@ pub fn load() -> Result<(), Error> {
     // What an interrupted load has left.
     remove()?;
     fs::create_dir(dir()).context(dir().display())?;
-    load_all().inspect_err(|_| {
+    load_all(ctl).inspect_err(|_| {
         // The first error is the one to tell.
         let _ = remove();
     })
@@ -120,7 +121,7 @@ pub(super) fn load_skeleton<'o, S: OpenSkel<'o>>(what: &str, open: S) -> Result<
     open.load().map_err(|err| super::load_error(what, &err))
 }
 
-fn load_all() -> Result<(), Error> {
+fn load_all(ctl: &Ctl) -> Result<(), Error> {
     super::quiet_libbpf();
     let cgroup = preflight::cgroup_root()
         .ok_or_else(|| Error::system("no cgroup v2 file system is mounted"))?;
@@ -144,6 +145,8 @@ fn load_all() -> Result<(), Error> {
         map.pin(pin(name))
             .context(format!("cannot pin map {name}"))?;
     }
+
+    ctl.pin()?;
 
     let busy = "is another policy attached to the module?";
     let mut link = maps

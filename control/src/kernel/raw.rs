@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use libbpf_rs::{libbpf_sys, MapCore, MapFlags, MapHandle, MapType};
+use memmap2::{Mmap, MmapOptions};
 
 use crate::error::{Context, Error};
 use crate::intf::{Pod, XLB_CLUSTER_PAGE_BYTES, XLB_PAGE_BYTES};
@@ -108,9 +109,9 @@ fn create(
     .context(format!("cannot create map {name}"))
 }
 
-/// An inner map of pages of so many bytes that holds `bytes`.
+/// An inner map of pages of so many bytes that holds `bytes`, which are whole pages.
 pub fn pages(name: &str, page_bytes: usize, bytes: &[u8]) -> Result<MapHandle, Error> {
-    let count = bytes.len().div_ceil(page_bytes).max(1);
+    let count = bytes.len() / page_bytes;
     let map = create(
         MapType::Array,
         name,
@@ -118,28 +119,42 @@ pub fn pages(name: &str, page_bytes: usize, bytes: &[u8]) -> Result<MapHandle, E
         count,
         libbpf_sys::BPF_F_INNER_MAP,
     )?;
-    let mut whole = bytes.to_vec();
-    whole.resize(count * page_bytes, 0);
     let keys: Vec<u8> = (0u32..).take(count).flat_map(u32::to_ne_bytes).collect();
     let entries = u32::try_from(count).unwrap_or(u32::MAX);
-    map.update_batch(&keys, &whole, entries, MapFlags::ANY, MapFlags::ANY)
+    map.update_batch(&keys, bytes, entries, MapFlags::ANY, MapFlags::ANY)
         .context(format!("cannot fill map {name}"))?;
     Ok(map)
 }
 
-/// The bytes of [`pages`], up to a whole page.
-pub fn read_pages(map: &MapHandle) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    for page in 0..map.max_entries() {
-        let Some(content) = map
-            .lookup(page.bytes(), MapFlags::ANY)
-            .context("cannot read a map")?
-        else {
-            break;
-        };
-        bytes.extend_from_slice(&content);
-    }
-    Ok(bytes)
+/// An inner map of pages that processes map, into which `fill` writes so many bytes.
+pub fn mapped_pages(
+    name: &str,
+    bytes: usize,
+    fill: impl FnOnce(&mut [u8]) -> Result<(), Error>,
+) -> Result<MapHandle, Error> {
+    let flags = libbpf_sys::BPF_F_INNER_MAP | libbpf_sys::BPF_F_MMAPABLE;
+    let map = create(
+        MapType::Array,
+        name,
+        PAGE,
+        bytes.div_ceil(PAGE).max(1),
+        flags,
+    )?;
+    let mut room = MmapOptions::new();
+    room.len(bytes);
+    // SAFETY: the map was just made, and nobody else has it.
+    let mut room = unsafe { room.map_mut(map.as_fd().as_raw_fd()) }
+        .context(format!("cannot write map {name}"))?;
+    fill(&mut room)?;
+    Ok(map)
+}
+
+/// The bytes of [`mapped_pages`].
+pub fn read_pages(map: &MapHandle) -> Result<Mmap, Error> {
+    let mut bytes = MmapOptions::new();
+    bytes.len(map.max_entries() as usize * PAGE);
+    // SAFETY: nobody writes into such a map when it is in its slot; who changes something makes another one.
+    unsafe { bytes.map(map.as_fd().as_raw_fd()) }.context("cannot read a map")
 }
 
 /// An inner map of `entries` records, zeroed.

@@ -17,12 +17,12 @@ use std::path::PathBuf;
 use libbpf_rs::{libbpf_sys, Link, MapHandle, OpenMapMut};
 use nix::errno::Errno;
 
-use super::commit::Maps;
+use super::commit::{self, Maps};
+use super::ctl::Ctl;
 use super::programs::{self, pin};
 use super::raw;
 use crate::error::{Context, Error};
 use crate::intf::XLB_LAYOUT;
-use crate::store::Stored;
 
 /// Maps whose contents are of one layout.
 const OF_LAYOUT: [&str; 3] = ["services", "clusters", "document"];
@@ -43,11 +43,7 @@ pub fn is_unfinished() -> bool {
 /// Puts this xlbctl's programs in place of those that are loaded.
 pub fn run() -> Result<(), Error> {
     super::quiet_libbpf();
-    // Of whatever layout.
-    let old = match raw::inner(&raw::open(&pin("document"))?, 0) {
-        Some(map) => Stored::read(raw::read_pages(&map)?)?,
-        None => Stored::default(),
-    };
+    let old = commit::stored(&raw::open(&pin("document"))?)?;
     let same = old.layout() == XLB_LAYOUT && !is_unfinished();
     forget_new_pins()?;
 
@@ -105,10 +101,12 @@ pub fn run() -> Result<(), Error> {
             .update_prog(program)
             .context(format!("cannot replace {name}"))?;
     }
+    // The old one is not to be taken for this build's.
+    Ctl::unpin()?;
     for name in names {
         fs::rename(new_pin(name), pin(name)).context(pin(name).display())?;
     }
-    Ok(())
+    Ctl::load()?.pin()
 }
 
 fn take_over(name: &str, map: &mut OpenMapMut<'_>) -> Result<(), Error> {

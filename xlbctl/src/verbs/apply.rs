@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `xlbctl apply -f FILE [--dry-run] [--prune]`
 
+use std::mem::ManuallyDrop;
+
 use serde::Serialize;
 
 use super::load::ensure_ready;
@@ -25,7 +27,8 @@ struct Report<'c> {
 }
 
 pub fn run(args: &Apply) -> Result<(), Error> {
-    let source = config::read(&args.file.file)?;
+    // The process ends with it: a tree of ten thousand nodes is not taken apart before.
+    let source = ManuallyDrop::new(config::read(&args.file.file)?);
     // What is wrong with the file is told even where the machine is not ready.
     let applied = Applied::read()?;
     let mut plan = Plan::new(&applied.stored, &source, args.prune)?;
@@ -65,7 +68,7 @@ pub fn run(args: &Apply) -> Result<(), Error> {
     let ctl = Ctl::open()?;
     ctl.info()?;
     if !loaded {
-        programs::load()?;
+        programs::load(&ctl)?;
     }
     let new = Maps::open()?.commit(&part, config, &ctl).inspect_err(|_| {
         if !loaded {

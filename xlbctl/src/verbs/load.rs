@@ -12,7 +12,8 @@ pub fn run(args: &Wait) -> Result<(), Error> {
     ensure_ready()?;
     let _lock = Lock::take(args.timeout)?;
     // The module's ABI first: its answer is clearer than the verifier's.
-    Ctl::open()?.info()?;
+    let ctl = Ctl::open()?;
+    ctl.info()?;
     if programs::are_loaded() {
         let loaded = programs::loaded().map_or(0, |loaded| loaded.build);
         if loaded == programs::BUILD && !upgrade::is_unfinished() {
@@ -21,7 +22,7 @@ pub fn run(args: &Wait) -> Result<(), Error> {
         upgrade::run()?;
         return output::print_line("replaced the loaded policy; what is applied stays in force");
     }
-    programs::load()?;
+    programs::load(&ctl)?;
     output::print_line("loaded")
 }
 
