@@ -29,7 +29,7 @@
 #ifdef XLB_NEXT_LAYOUT /* for tests of upgrades */
 #define XLB_LAYOUT 1000
 #else
-#define XLB_LAYOUT 7
+#define XLB_LAYOUT 8
 #endif
 
 #define XLB_PAGE_BYTES 4096
@@ -97,7 +97,7 @@ struct xlb_blob {
 	__u32 default_vhost; /* of domain "*", or XLB_NONE */
 	__u32 max_suffix_bytes; /* the longest of the "*.suffix" domains, without "*" */
 	__u32 max_prefix_bytes; /* the longest of the "prefix.*" domains, without "*" */
-	__u32 reserved0;
+	__u32 action_base; /* struct xlb_action */
 	__u64 upgrades[XLB_MAX_UPGRADES]; /* as in struct xlb_request; 0: none */
 #ifdef XLB_NEXT_LAYOUT
 	__u64 reserved1[5];
@@ -161,12 +161,13 @@ _Static_assert(sizeof(struct xlb_vhost) == 32, "a power of two");
 struct xlb_route {
 	__u32 methods; /* bit 1 << enum xlb_method; 0: all */
 	__u32 condition; /* first, in the condition table */
-	__u32 condition_count;
+	__u16 condition_count;
+	__u16 action_count; /* 0: it is sent, and that is all */
 	__u32 number;
 	__u32 target; /* first, in the target table */
-	__u32 target_count; /* 0: no cluster */
+	__u32 target_count; /* 0: no cluster; one of the actions says what the client gets */
 	__u32 total_weight;
-	__u32 reserved0;
+	__u32 action; /* first, in the action table */
 };
 _Static_assert(sizeof(struct xlb_route) == 32, "a power of two");
 

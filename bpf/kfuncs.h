@@ -25,6 +25,8 @@ extern int bpf_xlb_want(struct xlb_exchange *ex, __u32 kind, const void *buf, __
 			__u64 off_len) __ksym;
 extern int bpf_xlb_named(struct xlb_exchange *ex, __u32 kind, const void *buf, __u32 buf__sz,
 			 __u64 off_len) __ksym;
+extern int bpf_xlb_act(struct xlb_exchange *ex, void *pages__map, __u32 first, __u32 count,
+		       __u32 bytes) __ksym;
 
 extern int bpf_xlb_ctl(struct xlb_ctl *ctl, __u32 ctl__sz, void *buf, __u32 buf__sz) __ksym;
 

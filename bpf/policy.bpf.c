@@ -90,6 +90,49 @@ static __always_inline int refuse(struct xlb_request *req, struct xlb_blob *head
 	return reason;
 }
 
+/*
+ * What the route does with the request beside sending it: hands that over.  0; XLB_REASON_RESPOND
+ * when nothing is sent; XLB_REASON_RETRIED.
+ */
+static __always_inline int act(unsigned long long *ctx, void *blob, struct xlb_blob *head,
+			       struct xlb_route *route)
+{
+	int err = bpf_xlb_act(EXCHANGE(ctx), blob, head->action_base + route->action,
+			      route->action_count, sizeof(struct xlb_action));
+
+	if (err)
+		return err == -EAGAIN ? XLB_REASON_RETRIED : XLB_REASON_NO_ROUTE;
+	return route->target_count ? 0 : XLB_REASON_RESPOND;
+}
+
+static __always_inline void count_responded(__u32 number, __u32 status)
+{
+	struct xlb_stats *s = number ? stats_of(number) : NULL;
+
+	if (!s)
+		return;
+	add(&s->requests, 1);
+	if (status >= 500)
+		add(&s->status_5xx, 1);
+	else if (status >= 400)
+		add(&s->status_4xx, 1);
+}
+
+/* The client gets what the route says: the first of its actions. */
+static __noinline int respond(unsigned long long *ctx, __u64 generation, __u32 route, __u32 action)
+{
+	struct xlb_action *record;
+	struct xlb_blob *head;
+	void *blob = blob_of(REQUEST(ctx), generation, &head);
+
+	record = blob ? blob_record(blob, head->action_base, action, struct xlb_action) : NULL;
+	if (!record)
+		return XLB_REASON_RETRIED;
+	count_responded(head->number, record->status);
+	count_responded(route, record->status);
+	return XLB_REASON_RESPOND;
+}
+
 /* What the service says of the request, whatever its route. */
 static __always_inline __u16 flags_of(struct xlb_request *req, struct xlb_blob *head)
 {
@@ -129,6 +172,14 @@ static __always_inline int decide(unsigned long long *ctx, void *blob, struct xl
 	if (!route)
 		return XLB_REASON_NO_ROUTE;
 	dec->route = route->number;
+	if (route->action_count) {
+		int reason = act(ctx, blob, head, route);
+
+		if (reason == XLB_REASON_RESPOND)
+			return respond(ctx, head->generation, route->number, route->action);
+		if (reason)
+			return reason;
+	}
 	slot = choose_cluster(blob, head, route);
 	if (slot == XLB_NONE || !cluster_now(slot, &cluster))
 		return XLB_REASON_NO_ENDPOINT;
@@ -219,7 +270,7 @@ int BPF_PROG(route, struct xlb_exchange *ex, struct xlb_request *req, struct xlb
 		return XLB_REASON_NO_ROUTE;
 	dec->flags = flags_of(req, head);
 	reason = decide(ctx, blob, head, dec);
-	if (reason == XLB_REASON_RETRIED)
+	if (reason == XLB_REASON_RETRIED || reason == XLB_REASON_RESPOND)
 		return reason;
 	if (reason)
 		return refuse(req, head, dec, reason);

@@ -5,6 +5,7 @@
 //! conditions there; a path, a method and a domain, which are none, by a service that has nothing else.
 
 use crate::compile;
+use crate::config::action::Actions;
 use crate::config::model::{
     Config, Match, NamedMatch, PathMatch, Route, Service, ValueMatch, VirtualHost,
 };
@@ -187,6 +188,7 @@ impl<'c> Routed<'c> {
                 name: None,
                 matches,
                 clusters: Vec::new(),
+                actions: Actions::default(),
             }],
         }])?;
         let decided = compiled.policy.route(&mut Asked::new(self.head));

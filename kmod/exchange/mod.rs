@@ -27,7 +27,7 @@ use kernel::sync::Arc;
 use crate::count;
 use crate::isock::{now_ms, Cred, Home as _, Waker};
 use crate::once::Once as _;
-use crate::policy::{Origin, Question, Request, NO_DECISION};
+use crate::policy::{Actions, Origin, Question, Request, NO_DECISION};
 use crate::pool::{Found, Got, Isock, Pool, Waiter};
 use crate::sys;
 
@@ -62,6 +62,16 @@ impl Shared {
 
     pub(crate) fn waker(&self) -> &Waker {
         self.waiter.waker()
+    }
+
+    /// What the policy wants done with the request, after [`Exchange::begin`] or a step that failed.
+    ///
+    /// # Safety
+    ///
+    /// The caller has the exchange.
+    pub(crate) unsafe fn take_actions(&self) -> Option<Actions> {
+        // SAFETY: By the contract; the policy is called by who has the exchange.
+        unsafe { self.question.take_actions() }
     }
 
     /// For those who look from outside.

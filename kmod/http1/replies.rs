@@ -7,6 +7,7 @@ use xlb_engine::{reply, Body, Framing, Method, Reason, Version};
 
 use super::{fill_with, Active, Phase};
 use crate::count;
+use crate::policy::Actions;
 use crate::sys;
 
 impl Active<'_> {
@@ -35,10 +36,16 @@ impl Active<'_> {
         self.reply(reply, reason.name());
     }
 
-    /// XLB's own reply; see `XLB_REASONS` for the status.
+    /// XLB's own reply; see `XLB_REASONS` for the status. Or what the route says, if that is the reason.
     pub(crate) fn reply(&mut self, reason: u32, detail: &str) {
         count::reason(reason);
         let (status, name) = status_of(reason);
+        let actions = match reason {
+            // SAFETY: An active session has its exchange.
+            sys::XLB_REASON_RESPOND => unsafe { self.client.exchange.take_actions() },
+            _ => None,
+        };
+        let said = actions.as_ref().and_then(Actions::respond);
         let inner = &mut **self;
         let known = !inner.buf.is_empty() && inner.held > 0;
         let head_only = known && inner.head.method == Method::Head;
@@ -52,10 +59,14 @@ impl Active<'_> {
         inner.phase = Phase::Reply;
         let held = core::mem::take(&mut inner.held);
         inner.buf.consume(held);
-        let written = fill_with(&mut inner.local, reply::REPLY_BYTES, |to| {
-            Ok(reply::encode(
-                status, name, detail, last, head_only, version, to,
-            ))
+        let bound = reply::REPLY_BYTES + said.map_or(0, |(_, body)| body.len());
+        let written = fill_with(&mut inner.local, bound, |to| {
+            Ok(match said {
+                Some((status, body)) => {
+                    reply::encode_body(status, body, last, head_only, version, to)
+                }
+                None => reply::encode(status, name, detail, last, head_only, version, to),
+            })
         });
         if written.is_err() {
             self.close_client(true);

@@ -25,7 +25,7 @@
 #include <linux/types.h>
 #endif
 
-#define XLB_ABI 6
+#define XLB_ABI 7
 #define XLB_ABI_OLDEST 6
 
 /* --- Requests -------------------------------------------------------------- */
@@ -162,6 +162,29 @@ _Static_assert(sizeof(struct xlb_decision) == 88,
 /* The request may become a tunnel for the protocol that it asks for. */
 #define XLB_DECISION_UPGRADE 0x0002
 
+/*
+ * What is done with a request beside sending it to an endpoint: a list in a map, which bpf_xlb_act()
+ * hands over.  The module keeps the map until the exchange has ended.  A kind that it does not know
+ * is an error of the policy's.
+ */
+enum xlb_action_kind {
+	/* XLB answers: `status`, and the text as its body.  route() returns XLB_REASON_RESPOND. */
+	XLB_ACTION_RESPOND = 1,
+};
+
+struct xlb_action {
+	__u16 kind; /* enum xlb_action_kind */
+	__u16 status;
+	/* A text in the map, in one value. */
+	__u32 text_page;
+	__u16 text_offset;
+	__u16 text_bytes;
+	__u32 reserved0[5];
+};
+_Static_assert(sizeof(struct xlb_action) == 32, "a power of two, as records of a blob are");
+
+#define XLB_MAX_ACTIONS 256 /* of one request */
+
 /* How a request ended; done() gets it exactly once for each endpoint that was given. */
 struct xlb_result {
 	__u32 size; /* of this structure, as the module knows it */
@@ -199,7 +222,8 @@ _Static_assert(sizeof(struct xlb_result) == 40,
 	X(RETRIED, retried, 0, "the endpoint's connection was dead; the request is sent again")  \
 	X(POOL_TIMEOUT, pool_timeout, 503, "no connection of a full pool came free in time")     \
 	X(NO_MEMORY, no_memory, 503, "no memory for the request or its connection")              \
-	X(NOT_PERMITTED, not_permitted, 503, "a rule of the host forbids the connection")
+	X(NOT_PERMITTED, not_permitted, 503, "a rule of the host forbids the connection")        \
+	X(RESPOND, respond, 0, "the route says what the client gets")
 
 enum xlb_reason {
 #define X(upper, lower, status, text) XLB_REASON_##upper,
@@ -277,6 +301,12 @@ enum xlb_reason {
  *	when what it says is not in the map, an array
  *	int bpf_xlb_search(struct xlb_exchange *ex, __u32 field, void *pages__map,
  *			   const struct xlb_needle *needle);
+ *	what is to be done with the request, in place of what was said before: records first to
+ *	first + count - 1, of `bytes` each, from the beginning of the values of the map, an array.
+ *	0; -EAGAIN when the map is being taken away: the configuration has changed; -EINVAL when
+ *	they are not in it, or are too many or too short
+ *	int bpf_xlb_act(struct xlb_exchange *ex, void *pages__map, __u32 first, __u32 count,
+ *			__u32 bytes);
  *
  * off_len is XLB_OFF_LEN(off, len) and field_from is XLB_FIELD_FROM(field, from):
  * kfuncs take at most five registers.

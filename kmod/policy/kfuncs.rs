@@ -8,7 +8,7 @@ use xlb_engine::hash::fnv1a;
 use xlb_engine::search;
 
 use super::view::{View, ALL_KINDS};
-use super::Question;
+use super::{Actions, Question};
 use crate::sys;
 
 /// # Safety
@@ -296,6 +296,15 @@ unsafe extern "C" fn xlb_field_named(
         Some(field) => i32::try_from(field).unwrap_or(NOT_FOUND),
         None => NOT_FOUND,
     }
+}
+
+/// # Safety
+///
+/// Called by `bpf_xlb_act()`, which has checked them and gives its reference away.
+#[no_mangle]
+unsafe extern "C" fn xlb_act(ex: *const sys::xlb_exchange, actions: *const sys::xlb_actions) {
+    // SAFETY: By the function's contract, and as in `xlb_field_hash`.
+    unsafe { Question::of(ex).act(Actions::new(actions.read())) }
 }
 
 /// `-ENOENT`

@@ -13,9 +13,11 @@ use xlb_engine::{Framing, Protocol, RequestHead};
 
 use crate::sys;
 
+mod actions;
 mod kfuncs;
 mod view;
 
+pub(crate) use actions::Actions;
 use view::View;
 
 /// How often a decision is begun at most.
@@ -73,6 +75,8 @@ pub(crate) struct Question {
     handle: UnsafeCell<sys::xlb_exchange>,
     req: UnsafeCell<sys::xlb_request>,
     view: UnsafeCell<View>,
+    /// What it was told to do, by the call of the policy that was the last.
+    actions: UnsafeCell<Option<Actions>>,
 }
 
 // SAFETY: By the type invariant.
@@ -84,6 +88,7 @@ impl Question {
             handle: UnsafeCell::new(sys::xlb_exchange::default()),
             req: UnsafeCell::new(sys::xlb_request::default()),
             view: UnsafeCell::new(View::empty()),
+            actions: UnsafeCell::new(None),
         }
     }
 
@@ -101,6 +106,24 @@ impl Question {
     unsafe fn view(&self) -> &View {
         // SAFETY: By the type invariant.
         unsafe { &*self.view.get() }
+    }
+
+    /// # Safety
+    ///
+    /// The policy is being called, on behalf of the caller.
+    unsafe fn act(&self, actions: Actions) {
+        // SAFETY: During a call only the kfuncs of that call look at it, one after the other.
+        unsafe { *self.actions.get() = Some(actions) };
+    }
+
+    /// What is to be done with the request, after a decision.
+    ///
+    /// # Safety
+    ///
+    /// As of [`Question::route`].
+    pub(crate) unsafe fn take_actions(&self) -> Option<Actions> {
+        // SAFETY: By the contract.
+        unsafe { (*self.actions.get()).take() }
     }
 
     /// Asks where the request is to go. The error is the `XLB_REASON_*` that it is to be answered with.
@@ -196,6 +219,8 @@ impl Question {
                 return sys::XLB_REASON_NO_MEMORY as i32;
             }
             view.forget_needles();
+            // SAFETY: As of the view.
+            drop(unsafe { self.take_actions() });
             // SAFETY: Both are valid for the call, and the view is set.
             ret = unsafe { sys::xlb_policy_route(self.handle.get(), self.req.get(), decision) };
             if ret != sys::XLB_REASON_RETRIED as i32 {

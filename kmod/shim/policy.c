@@ -103,6 +103,22 @@ void xlb_policy_describe(struct xlb_info *info)
 	rcu_read_unlock();
 }
 
+/* `len` bytes at an offset of value `page`, or NULL when they are not in one value of the map. */
+const void *xlb_actions_text(const struct xlb_actions *actions, __u32 page, __u32 off, __u32 len)
+{
+	const struct bpf_map *map = actions->map;
+	const struct bpf_array *array = container_of(map, struct bpf_array, map);
+
+	if (page >= map->max_entries || off > map->value_size || len > map->value_size - off)
+		return NULL;
+	return array->value + (u64)page * array->elem_size + off;
+}
+
+void xlb_actions_put(struct xlb_actions *actions)
+{
+	bpf_map_put(actions->map);
+}
+
 /* ---- struct_ops ------------------------------------------------------------- */
 
 static int xlb_ops_init(struct btf *btf)
@@ -370,6 +386,29 @@ __bpf_kfunc int bpf_xlb_named(struct xlb_exchange *ex, __u32 kind, const void *b
 	return xlb_field_named(ex, kind, buf + (off_len >> 32), off_len);
 }
 
+__bpf_kfunc int bpf_xlb_act(struct xlb_exchange *ex, void *pages__map, __u32 first, __u32 count,
+			    __u32 bytes)
+{
+	struct bpf_map *map = pages__map;
+	struct xlb_actions actions = { .count = count, .bytes = bytes };
+	struct bpf_array *array = container_of(map, struct bpf_array, map);
+	u64 size, from = (u64)first * bytes;
+
+	if (map->map_type != BPF_MAP_TYPE_ARRAY || count > XLB_MAX_ACTIONS ||
+	    bytes < sizeof(struct xlb_action))
+		return -EINVAL;
+	size = (u64)map->max_entries * array->elem_size;
+	if (from > size || (u64)count * bytes > size - from)
+		return -EINVAL;
+	/* RCU keeps its memory; who took it out of its slot may have let go of it already. */
+	if (IS_ERR(bpf_map_inc_not_zero(map)))
+		return -EAGAIN;
+	actions.map = map;
+	actions.first = array->value + from;
+	xlb_act(ex, &actions);
+	return 0;
+}
+
 __bpf_kfunc int bpf_xlb_ctl(struct xlb_ctl *ctl, __u32 ctl__sz, void *buf, __u32 buf__sz)
 {
 	struct xlb_ctl known = {};
@@ -412,6 +451,7 @@ BTF_ID_FLAGS(func, bpf_xlb_search, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_fields, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_want, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_named, XLB_KF_TRUSTED)
+BTF_ID_FLAGS(func, bpf_xlb_act, XLB_KF_TRUSTED)
 BTF_KFUNCS_END(xlb_policy_kfuncs)
 
 BTF_KFUNCS_START(xlb_control_kfuncs)

@@ -18,6 +18,7 @@ struct msghdr;
 struct net;
 struct file;
 struct cred;
+struct bpf_map;
 struct xlb_psock; /* psock/ */
 struct xlb_isock; /* isock/ */
 
@@ -253,6 +254,17 @@ void xlb_policy_done(struct xlb_exchange *ex, struct xlb_request *req, struct xl
 		     struct xlb_result *res);
 void xlb_policy_describe(struct xlb_info *info);
 
+/* What the policy wants done; it has a reference to the map. */
+struct xlb_actions {
+	struct bpf_map *map;
+	const void *first; /* struct xlb_action, every `bytes` */
+	__u32 count;
+	__u32 bytes;
+};
+
+const void *xlb_actions_text(const struct xlb_actions *actions, __u32 page, __u32 off, __u32 len);
+void xlb_actions_put(struct xlb_actions *actions);
+
 /* XLB_REASONS as a table; status 0: no reply is made. */
 struct xlb_reply_row {
 	const char *name;
@@ -336,6 +348,8 @@ int xlb_field_search(const struct xlb_exchange *ex, __u32 field, const struct xl
 int xlb_field_want(const struct xlb_exchange *ex, __u32 kinds);
 int xlb_field_want_named(const struct xlb_exchange *ex, __u32 kind, const __u8 *name, __u32 len);
 int xlb_field_named(const struct xlb_exchange *ex, __u32 kind, const __u8 *name, __u32 len);
+/* Takes them over. */
+void xlb_act(const struct xlb_exchange *ex, const struct xlb_actions *actions);
 
 /* control.rs */
 int xlb_control(struct xlb_ctl *ctl, __u8 *buf, __u32 len);

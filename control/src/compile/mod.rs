@@ -8,6 +8,7 @@ mod needles;
 mod routes;
 
 use blob::Blob;
+pub(crate) use blob::Strings;
 pub use blob::PAGE;
 pub use cluster::blob as cluster;
 
@@ -173,6 +174,9 @@ fn write(
         places.put(&mut condition.name_page, &mut condition.name_offset)?;
         places.put(&mut condition.value_page, &mut condition.value_offset)?;
     }
+    for action in &mut tables.actions {
+        places.put(&mut action.text_page, &mut action.text_offset)?;
+    }
     for entry in &mut tables.index {
         places.put(&mut entry.string_page, &mut entry.string_offset)?;
     }
@@ -193,6 +197,7 @@ fn write(
         }
         head.needle_base = blob.table(&needles)?;
     }
+    head.action_base = blob.table(&tables.actions)?;
     head.condition_base = blob.table(&tables.conditions)?;
     let index = index::build(&tables.index)?;
     head.index_mask = u32::try_from(index.len() - 1).ok()?;

@@ -8,7 +8,8 @@ use super::index;
 use super::needles::Automata;
 use crate::config::model::{Match, PathMatch, Route, Service, ValueMatch, VirtualHost};
 use crate::intf::{
-    self, xlb_condition, xlb_index, xlb_needle, xlb_route, xlb_target, xlb_vhost, XLB_NONE,
+    self, xlb_action, xlb_condition, xlb_index, xlb_needle, xlb_route, xlb_target, xlb_vhost,
+    XLB_NONE,
 };
 use crate::numbers::Numbers;
 
@@ -22,6 +23,7 @@ pub struct Tables {
     pub routes: Vec<xlb_route>,
     pub conditions: Vec<xlb_condition>,
     pub targets: Vec<xlb_target>,
+    pub actions: Vec<xlb_action>,
     pub automata: Automata,
     pub needles: Vec<xlb_needle>,
     pub flags: u32,
@@ -125,6 +127,9 @@ impl Tables {
                 cluster: numbers.cluster_slot(&weighted.name)?,
             });
         }
+        let action = count(self.actions.len())?;
+        self.actions
+            .extend(route.actions.records(&mut self.strings)?);
         self.routes.push(xlb_route {
             methods: route
                 .matches
@@ -132,12 +137,13 @@ impl Tables {
                 .iter()
                 .fold(0, |mask, m| mask | (1 << (*m as u32))),
             condition,
-            condition_count: count(self.conditions.len())? - condition,
+            condition_count: u16::try_from(count(self.conditions.len())? - condition).ok()?,
+            action_count: u16::try_from(count(self.actions.len())? - action).ok()?,
             number,
             target,
             target_count: count(self.targets.len())? - target,
             total_weight: total,
-            reserved0: 0,
+            action,
         });
         Some(())
     }
@@ -192,7 +198,7 @@ impl Tables {
     fn named(&self, routes: std::ops::Range<u32>) -> Named {
         let mut places: BTreeMap<u8, Asked> = BTreeMap::new();
         for route in &self.routes[routes.start as usize..routes.end as usize] {
-            for index in route.condition..route.condition + route.condition_count {
+            for index in route.condition..route.condition + u32::from(route.condition_count) {
                 let c = &self.conditions[index as usize];
                 if c.name_bytes > 0 {
                     let asked = places.entry(c.place).or_default();
@@ -221,7 +227,7 @@ impl Tables {
         type Sought = BTreeMap<u32, Vec<usize>>;
         let mut places: BTreeMap<(u8, u32), Sought> = BTreeMap::new();
         for route in &self.routes[routes.start as usize..routes.end as usize] {
-            for index in route.condition..route.condition + route.condition_count {
+            for index in route.condition..route.condition + u32::from(route.condition_count) {
                 let c = &self.conditions[index as usize];
                 if u32::from(c.kind) == intf::XLB_CONDITION_CONTAINS && c.value_bytes > 0 {
                     let sought = places.entry((c.place, c.name_page)).or_default();

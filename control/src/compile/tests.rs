@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use super::Compiled;
 use crate::config;
+use crate::config::action::Actions;
 use crate::config::model::*;
 use crate::intf::*;
 use crate::numbers::{Before, Numbers};
@@ -57,6 +58,7 @@ fn wide(hosts: usize, routes: usize) -> Config {
                         name: "c".to_owned(),
                         weight: 1,
                     }],
+                    actions: Actions::default(),
                 })
                 .collect(),
         })

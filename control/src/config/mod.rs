@@ -4,6 +4,7 @@
 //! [`read`] decodes a file; [`merge`] brings it into what is applied already; [`Source::check`]
 //! tells all that is wrong with the one and with the other.
 
+pub mod action;
 pub mod check;
 pub mod decode;
 pub mod merge;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::action::Actions;
 use super::decode::{duration_text, parse_duration_ms};
 use crate::intf;
 
@@ -68,7 +69,11 @@ pub struct Route {
     pub name: Option<String>,
     #[serde(default, rename = "match", skip_serializing_if = "Match::is_empty")]
     pub matches: Match,
+    /// Empty where the route says by itself what the client gets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub clusters: Vec<Target>,
+    #[serde(flatten)]
+    pub actions: Actions,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

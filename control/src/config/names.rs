@@ -209,13 +209,19 @@ pub fn parameter(field: Field<'_>) -> Option<String> {
 
 /// A field value: values of requests have no spaces around them and no control bytes.
 pub fn value(field: Field<'_>) -> Option<String> {
+    let text = text(field)?;
+    if text.bytes().any(|b| (b < b' ' && b != b'\t') || b == 0x7f) {
+        field.wrong("a header value has no control bytes: remove them");
+        return None;
+    }
+    Some(text)
+}
+
+/// Any text of a length that can be kept.
+pub fn text(field: Field<'_>) -> Option<String> {
     let text = field.text()?;
     if text.len() > MAX_STRING_BYTES {
         too_long(field, text.len());
-        return None;
-    }
-    if text.bytes().any(|b| (b < b' ' && b != b'\t') || b == 0x7f) {
-        field.wrong("a header value has no control bytes: remove them");
         return None;
     }
     Some(text.to_owned())

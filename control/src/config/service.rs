@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Decoding of `services`.
 
+use super::action::Actions;
 use super::decode::{Field, Object};
 use super::model::{
     default_upgrades, Match, Method, NamedMatch, Normalize, PathMatch, Route, Service, Target,
@@ -167,6 +168,7 @@ fn route(field: Field<'_>) -> Option<Route> {
             .and_then(names::item)
             .map(|name| vec![Target { name, weight: 1 }]),
         Some("clusters") => object.get("clusters").and_then(targets),
+        Some(action) if Actions::INSTEAD.contains(&action) => None,
         Some(action) => {
             if let Some(field) = object.get(action) {
                 field.unsupported(action);
@@ -174,7 +176,7 @@ fn route(field: Field<'_>) -> Option<Route> {
             None
         }
         None => {
-            object.wrong("no action: add cluster or clusters");
+            object.wrong("no action: add cluster, clusters or respond");
             None
         }
     };
@@ -182,6 +184,7 @@ fn route(field: Field<'_>) -> Option<Route> {
         name,
         matches: matches.flatten().unwrap_or_default(),
         clusters: clusters.unwrap_or_default(),
+        actions: Actions::of(&object),
     })
 }
 

@@ -523,6 +523,10 @@ fn wanted_vips(document: &Document) -> Vec<(xlb_vip_key, xlb_vip)> {
 
 /// Does the service need endpoints and have none that new requests may go to?
 fn is_empty(service: &Service, clusters: &HashMap<&str, &Cluster>) -> bool {
+    let mut routes = service.virtual_hosts.iter().flat_map(|host| &host.routes);
+    if routes.any(|route| route.actions.reply().is_some()) {
+        return false;
+    }
     let mut targets = service
         .virtual_hosts
         .iter()
@@ -615,6 +619,7 @@ mod tests {
             ),
             // 404, and no endpoint is needed for it.
             ("", "", 0),
+            ("{cluster: c}, {respond: {status: 200}}", "", 0),
         ] {
             let text = format!(
                 "version: 1\nservices:\n- {{name: s, listen: [\"10.0.0.1:80\"], routes: [{routes}]}}\n\

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::*;
 use crate::compile::Compiled;
+use crate::config::action::{Actions, Respond};
 use crate::config::model::*;
 use crate::matcher::{self, Request};
 use crate::numbers::{Before, Numbers};
@@ -149,6 +150,21 @@ fn route(random: &mut Random, clusters: usize, many: bool) -> Route {
                 weight: [0, 1, 1, 2, 7, 100][random.below(6)],
             })
             .collect(),
+        actions: Actions::default(),
+    }
+}
+
+/// Says what the client gets, instead of naming clusters.
+fn responding(random: &mut Random, route: Route) -> Route {
+    Route {
+        clusters: Vec::new(),
+        actions: Actions {
+            respond: Some(Respond {
+                status: [200, 204, 403, 503][random.below(4)],
+                body: random.one(&["", "no\n"]).to_owned(),
+            }),
+        },
+        ..route
     }
 }
 
@@ -180,7 +196,13 @@ fn service(random: &mut Random, clusters: usize) -> Service {
         if !domains.is_empty() {
             virtual_hosts.push(VirtualHost {
                 domains,
-                routes: random.some(most, |random| route(random, clusters, many)),
+                routes: random.some(most, |random| {
+                    let route = route(random, clusters, many);
+                    match random.chance(12) {
+                        true => responding(random, route),
+                        false => route,
+                    }
+                }),
             });
         }
     }
@@ -451,6 +473,10 @@ fn expected(config: &Config, numbers: &Numbers, sent: &Sent) -> Answer {
     };
     answer.reason = XLB_REASON_NO_ENDPOINT;
     answer.route = numbers.route(service, place, route);
+    if host.routes[route].actions.reply().is_some() {
+        answer.reason = XLB_REASON_RESPOND;
+        return answer;
+    }
     let Some(target) = matcher::target(&host.routes[route].clusters, request) else {
         return answer;
     };

@@ -180,6 +180,27 @@ unsafe extern "C" fn bpf_xlb_search(
 ///
 /// Called by a program.
 #[no_mangle]
+unsafe extern "C" fn bpf_xlb_act(
+    _ex: *const xlb_exchange,
+    pages: *const c_void,
+    first: u32,
+    count: u32,
+    bytes: u32,
+) -> i32 {
+    // SAFETY: by the function's contract.
+    let array = unsafe { maps::current().array(pages) };
+    let is_short = (bytes as usize) < size_of::<xlb_action>();
+    let end = (u64::from(first) + u64::from(count)) * u64::from(bytes);
+    if count > XLB_MAX_ACTIONS || is_short || !array.has(0, end) {
+        return -EINVAL;
+    }
+    0
+}
+
+/// # Safety
+///
+/// Called by a program.
+#[no_mangle]
 unsafe extern "C" fn bpf_xlb_fields(ex: *const xlb_exchange, kinds: u32) -> i32 {
     // SAFETY: by the function's contract.
     unsafe { view(ex) }.need_all(kinds)

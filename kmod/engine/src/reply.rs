@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The replies that XLB makes itself: a status, its reason twice (for programs and for people), and nothing that
-//! came from the other side.
+//! came from the other side. Or a status and a body that the configuration says.
 
 use crate::message::Version;
 use crate::out::Out;
@@ -15,17 +15,30 @@ pub const REPLY_BYTES: usize = 512;
 const fn phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
         301 => "Moved Permanently",
         302 => "Found",
         303 => "See Other",
+        304 => "Not Modified",
         307 => "Temporary Redirect",
         308 => "Permanent Redirect",
         400 => "Bad Request",
+        401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
         408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
         413 => "Content Too Large",
         417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",
@@ -64,28 +77,17 @@ fn write(
     version: Version,
     out: &mut Out<'_>,
 ) -> Result<(), Reason> {
-    if !(100..=999).contains(&status) {
-        return Err(Reason::StatusCode);
-    }
     let (reason, detail) = (reason.as_bytes(), detail.as_bytes());
     if !reason.iter().chain(detail).all(|b| scan::is_value(*b)) {
         return Err(Reason::EditValue);
     }
-    out.put(version.as_bytes())?;
-    out.push(b' ')?;
-    out.decimal(u32::from(status))?;
-    out.push(b' ')?;
-    out.put(phrase(status).as_bytes())?;
-    out.put(b"\r\ncontent-type: text/plain\r\n")?;
+    line(status, version, out)?;
+    out.put(b"content-type: text/plain\r\n")?;
     out.field(b"x-xlb-reason", reason)?;
     if !detail.is_empty() {
         out.field(b"x-xlb-detail", detail)?;
     }
-    if close {
-        out.put(b"connection: close\r\n")?;
-    } else if version == Version::Http10 {
-        out.put(b"connection: keep-alive\r\n")?;
-    }
+    connection(close, version, out)?;
     let separator: &[u8] = if detail.is_empty() { b"" } else { b": " };
     let body: [&[u8]; 5] = [b"xlb: ", reason, separator, detail, b"\n"];
     let length = body
@@ -98,6 +100,72 @@ fn write(
         for part in body {
             out.put(part)?;
         }
+    }
+    Ok(())
+}
+
+/// Writes a whole reply with a plain text. It fits into [`REPLY_BYTES`] more than the text has. Returns its length, or
+/// 0 when it does not fit.
+pub fn encode_body(
+    status: u16,
+    body: &[u8],
+    close: bool,
+    head_only: bool,
+    version: Version,
+    out: &mut [u8],
+) -> usize {
+    let mut out = Out::new(out);
+    match write_body(status, body, close, head_only, version, &mut out) {
+        Ok(()) => out.len(),
+        Err(_) => 0,
+    }
+}
+
+fn write_body(
+    status: u16,
+    body: &[u8],
+    close: bool,
+    head_only: bool,
+    version: Version,
+    out: &mut Out<'_>,
+) -> Result<(), Reason> {
+    line(status, version, out)?;
+    connection(close, version, out)?;
+    // RFC 9110, sections 15.3.5, 15.4.5 and 8.6: these have neither a body nor its length.
+    if matches!(status, 204 | 304) {
+        return out.put(b"\r\n");
+    }
+    if !body.is_empty() {
+        out.put(b"content-type: text/plain\r\n")?;
+    }
+    out.put(b"content-length: ")?;
+    out.decimal(u32::try_from(body.len()).unwrap_or(u32::MAX))?;
+    out.put(b"\r\n\r\n")?;
+    if !head_only {
+        out.put(body)?;
+    }
+    Ok(())
+}
+
+/// The status line.
+fn line(status: u16, version: Version, out: &mut Out<'_>) -> Result<(), Reason> {
+    if !(200..=999).contains(&status) {
+        return Err(Reason::StatusCode);
+    }
+    out.put(version.as_bytes())?;
+    out.push(b' ')?;
+    out.decimal(u32::from(status))?;
+    out.push(b' ')?;
+    out.put(phrase(status).as_bytes())?;
+    out.put(b"\r\n")
+}
+
+fn connection(close: bool, version: Version, out: &mut Out<'_>) -> Result<(), Reason> {
+    if close {
+        return out.put(b"connection: close\r\n");
+    }
+    if version == Version::Http10 {
+        return out.put(b"connection: keep-alive\r\n");
     }
     Ok(())
 }
@@ -132,6 +200,33 @@ mod tests {
             "HTTP/1.0 404 Not Found\r\ncontent-type: text/plain\r\nx-xlb-reason: bad_request\r\n\
              connection: keep-alive\r\ncontent-length: 17\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn texts() {
+        let text = |status, body: &[u8], close, head_only, version| {
+            let mut out = vec![0; REPLY_BYTES + body.len()];
+            let len = encode_body(status, body, close, head_only, version, &mut out);
+            String::from_utf8(out[..len].to_vec()).unwrap()
+        };
+        assert_eq!(
+            text(403, b"no\r\n", false, false, Version::Http11),
+            "HTTP/1.1 403 Forbidden\r\ncontent-type: text/plain\r\ncontent-length: 4\r\n\r\nno\r\n"
+        );
+        assert_eq!(
+            text(599, b"no", true, true, Version::Http10),
+            "HTTP/1.0 599 \r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\n"
+        );
+        assert_eq!(
+            text(200, b"", false, false, Version::Http10),
+            "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 0\r\n\r\n"
+        );
+        for (status, line) in [(204, "204 No Content"), (304, "304 Not Modified")] {
+            let reply = text(status, b"never", false, false, Version::Http11);
+            assert_eq!(reply, format!("HTTP/1.1 {line}\r\n\r\n"));
+        }
+        assert_eq!(text(100, b"", false, false, Version::Http11), "");
+        assert_ne!(text(200, &[b'a'; 4096], true, false, Version::Http11), "");
     }
 
     #[test]

@@ -4,9 +4,10 @@
 use anyhow::{ensure, Context, Result};
 
 use crate::backend::{self, Echo};
-use crate::ctx::{Ctx, Scenario, VIP4};
+use crate::ctx::{shop_yaml, Ctx, Scenario, VIP4};
 use crate::http::Conn;
 use crate::script::{Logging, Server};
+use crate::xlb;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::xlb("routes/match_table", match_table),
@@ -19,6 +20,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::xlb("routes/forwarded_bytes", forwarded_bytes),
     Scenario::xlb("routes/thousands", thousands).within(120),
     Scenario::xlb("routes/two_services", two_services),
+    Scenario::xlb("routes/respond", respond),
     Scenario::xlb("routes/cgroups", cgroups),
 ];
 
@@ -545,6 +547,116 @@ fn two_services(ctx: &mut Ctx) -> Result<()> {
     ] {
         check(&mut ctx.open(address.parse()?)?, "GET", "/", "", wanted)?;
     }
+    Ok(())
+}
+
+/// Routes that say what the client gets: no endpoint sees such a request, and the connection stays.
+fn respond(ctx: &mut Ctx) -> Result<()> {
+    let server = crate::script::Logging::named("127.0.1.1:8001", "one")?;
+    let long = "x".repeat(4096);
+    let routes = format!(
+        "  - {{name: no, match: {{path: {{prefix: /no}}}}, respond: {{status: 403, body: \"no\\n\"}}}}\n  \
+         - {{name: empty, match: {{path: {{prefix: /empty}}}}, respond: {{status: 204}}}}\n  \
+         - {{name: long, match: {{path: {{prefix: /long}}}}, respond: {{status: 599, body: {long}}}}}\n"
+    );
+    let yaml = shop_yaml(&["127.0.1.1:8001"], "round_robin", "");
+    ctx.apply(&yaml.replace(
+        "  - cluster: items\n",
+        &format!("{routes}  - cluster: items\n"),
+    ))?;
+    let mut conn = ctx.open(VIP4.parse()?)?;
+    let rows: [(&str, u16, &str); 3] = [
+        ("/no", 403, "no\n"),
+        ("/empty", 204, ""),
+        ("/long", 599, &long),
+    ];
+    for _ in 0..2 {
+        for (path, status, body) in rows {
+            let reply = conn.get(path)?;
+            let reply = reply.expect(status)?;
+            ensure!(reply.text() == body, "{path}: {}", reply.text());
+            ensure!(reply.field("x-xlb-reason").is_none(), "{path}: a reason");
+        }
+        conn.get("/items")?.expect(200)?;
+    }
+    let accepted = server.accepted();
+    ensure!(
+        accepted == 1,
+        "{accepted} connections: the first was not kept"
+    );
+    // Without its body, and with a body of the client's own that nobody wants.
+    let url = format!("http://{VIP4}");
+    let head = ctx.run_ok("curl", &["-sS", "-m", "10", "-I", &format!("{url}/no")])?;
+    ensure!(
+        head.starts_with("HTTP/1.1 403") && head.contains("content-length: 3"),
+        "{head}"
+    );
+    let upload = ctx.file("upload", &"u".repeat(300_000))?;
+    let upload = format!("@{}", upload.display());
+    let post = [
+        "-sS",
+        "-m",
+        "20",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "-H",
+        "Expect:",
+        "--data-binary",
+        &upload,
+    ];
+    let no = format!("{url}/no");
+    let post = [&post[..], &[&no]].concat();
+    ensure!(ctx.run_ok("curl", &post)? == "403", "an upload");
+    let old = [
+        "-sS",
+        "-m",
+        "10",
+        "-0",
+        "-w",
+        "%{http_version} %{http_code}",
+        &format!("{url}/no"),
+    ];
+    ensure!(ctx.run_ok("curl", &old)? == "no\n1.0 403", "HTTP/1.0");
+
+    // Counted for the service and the route, and no error of XLB's.
+    let stats = xlb::json(&["stats"])?;
+    let stats = stats.as_array().context("rows")?;
+    let row = stats
+        .iter()
+        .find(|row| row["route"] == "no")
+        .context("the route")?;
+    ensure!(
+        (&row["requests"], &row["status_4xx"], &row["errors"]) == (&5.into(), &5.into(), &0.into()),
+        "{row}"
+    );
+    let counters = xlb::json(&["status"])?;
+    ensure!(
+        counters["counters"]["respond"] == 9,
+        "{}",
+        counters["counters"]
+    );
+    let said = ctx.run_ok(
+        "xlbctl",
+        &["explain", "--service", "shop", "GET", "http://a/no/x"],
+    )?;
+    ensure!(
+        said.contains("route no") && said.contains("reply: respond 403, by the route"),
+        "{said}"
+    );
+    let listed = ctx.run_ok("xlbctl", &["get", "routes"])?;
+    ensure!(listed.contains("respond 403"), "{listed}");
+
+    // Another text, on the same connection; nothing else serves, and the VIP accepts all the same.
+    ctx.apply(&format!(
+        "version: 1\nservices:\n- {{name: shop, listen: [\"{VIP4}\"], routes: [{{respond: {{status: 200, body: new}}}}]}}\n"
+    ))?;
+    ensure!(
+        conn.get("/no")?.expect(200)?.text() == "new",
+        "the old text"
+    );
+    ctx.open(VIP4.parse()?)?.get("/")?.expect(200)?;
     Ok(())
 }
 

@@ -132,7 +132,11 @@ fn answer(config: &Config, service: &Service, head: &Head) -> Result<Answer, Err
     };
     answer.domain = Some(domain.to_owned());
     match tried(host, &mut routed, &mut answer.routes)? {
-        Some(route) => answer.clusters = choices(config, host, route),
+        Some(route) => {
+            let reply = host.routes.get(route).and_then(|r| r.actions.reply());
+            answer.reply = reply.map(|reply| format!("{reply}, by the route").into());
+            answer.clusters = choices(config, host, route);
+        }
         None => answer.reply = Some("404 no_route: no route matches".into()),
     }
     if answer.reply.is_none() && answer.clusters.iter().all(|c| c.endpoints.is_empty()) {

@@ -10,6 +10,7 @@ use super::{applied, ready_to_look};
 use crate::cli::{Get, Kind};
 use crate::output::{emit, or_dash, table};
 use crate::verbs::identity::{usual_congestion, Identity};
+use xlb_control::config::action::Actions;
 use xlb_control::config::model::{Match, Method, PathMatch};
 use xlb_control::document::Document;
 use xlb_control::error::Error;
@@ -165,6 +166,8 @@ struct RouteRow {
     #[serde(rename = "match")]
     matches: String,
     clusters: Vec<String>,
+    #[serde(flatten)]
+    actions: Actions,
 }
 
 impl RouteRow {
@@ -174,7 +177,7 @@ impl RouteRow {
             join(&self.domains),
             self.route.clone(),
             or_dash(&self.matches),
-            join(&self.clusters),
+            self.actions.reply().unwrap_or_else(|| join(&self.clusters)),
         ]
     }
 }
@@ -201,6 +204,7 @@ fn routes(document: &Document) -> Vec<RouteRow> {
                             }
                         })
                         .collect(),
+                    actions: route.actions.clone(),
                 });
             }
         }
