@@ -41,10 +41,11 @@ impl Applied {
 
     /// Whether reading it again would give the same.
     pub fn is_still(&self) -> Result<bool, Error> {
-        Ok(self.id.is_some()
-            && !self.stored.is_pending()
-            && is_loaded()
-            && Maps::open()?.stored_id() == self.id)
+        let id = match is_loaded() {
+            true => Maps::open()?.stored_id(),
+            false => None,
+        };
+        Ok(id == self.id && !self.stored.is_pending())
     }
 }
 
@@ -97,6 +98,100 @@ fn clusters_alone<'s>(
     });
     let endpoints = config.clusters.iter().flat_map(|c| &c.endpoints);
     let addresses: Vec<SocketAddr> = endpoints.map(|e| e.address).collect();
-    let is_alone = is_as_full && !stored.has_vip(&addresses)?;
+    // Another apply may find a cgroup made anew.
+    let is_alone = is_as_full && part.document.is_current() && !stored.has_vip(&addresses)?;
     Ok(is_alone.then_some(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::document::Document;
+    use crate::numbers::Before;
+
+    const SERVICES: &str = "services:\n\
+        - {name: s, listen: [\"10.0.0.1:80\"], routes: [{match: {path: {prefix: /c}}, cluster: c}, {cluster: d}]}\n";
+    const CLUSTERS: &str = "clusters:\n\
+        - {name: c, endpoints: [\"127.0.0.1:1\"]}\n\
+        - {name: d, endpoints: []}\n";
+
+    fn source(text: &str) -> Source {
+        config::parse("f", format!("version: 1\n{text}")).expect("parses")
+    }
+
+    fn applied() -> Document {
+        let config = source(&format!("{SERVICES}{CLUSTERS}")).config;
+        let mut document = Document::default();
+        document
+            .numbers
+            .assign(&config, &Before::of(&Config::default()), |_| true)
+            .expect("few");
+        document.config = config;
+        document
+    }
+
+    #[test]
+    fn only_what_changes_is_looked_at_where_that_is_enough() {
+        let cluster = |text: &str| format!("clusters: [{text}]\n");
+        for (file, prune, is_part) in [
+            (
+                cluster("{name: c, endpoints: [\"127.0.0.1:2\"]}"),
+                false,
+                true,
+            ),
+            (
+                cluster("{name: c, lb: random, endpoints: [\"127.0.0.1:1\"]}"),
+                false,
+                true,
+            ),
+            (cluster("{name: d, endpoints: []}"), false, true),
+            (CLUSTERS.to_owned(), false, true),
+            // A service has no endpoint any more, or has one at last.
+            (cluster("{name: c, endpoints: []}"), false, false),
+            (
+                cluster("{name: d, endpoints: [\"127.0.0.1:2\"]}"),
+                false,
+                false,
+            ),
+            // A new one; all others are to go; a service is in the file.
+            (
+                cluster("{name: e, endpoints: [\"127.0.0.1:2\"]}"),
+                false,
+                false,
+            ),
+            (CLUSTERS.to_owned(), true, false),
+            (format!("{SERVICES}{CLUSTERS}"), false, false),
+        ] {
+            let stored = Stored::of(&applied());
+            let plan = match Plan::new(&stored, &source(&file), prune) {
+                Ok(plan) => plan,
+                // Routes to nowhere.
+                Err(err) => {
+                    assert!(prune, "{file}: {err}");
+                    continue;
+                }
+            };
+            assert_eq!(
+                plan.part.document.config.services.is_empty(),
+                is_part,
+                "{file}"
+            );
+        }
+        let pending = Document {
+            pending: true,
+            ..applied()
+        };
+        let stored = Stored::of(&pending);
+        let plan = Plan::new(&stored, &source(CLUSTERS), false).expect("valid");
+        assert_eq!(plan.part.document.config, pending.config);
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_whole_is_told() {
+        let stored = Stored::of(&applied());
+        let vip = source("clusters: [{name: c, endpoints: [\"10.0.0.1:80\"]}]\n");
+        let err = Plan::new(&stored, &vip, false).err().expect("a loop");
+        assert!(err.to_string().contains("is the VIP of service s"), "{err}");
+    }
 }

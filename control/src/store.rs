@@ -542,6 +542,20 @@ fn broken() -> Error {
 }
 
 #[cfg(test)]
+impl Stored {
+    /// In whole pages, as the kernel keeps it.
+    fn kept(kept: &Kept<'_>, is_pending: bool) -> Stored {
+        let mut bytes = vec![0; kept.bytes().next_multiple_of(4096)];
+        kept.write(&mut bytes).expect("as long as it says");
+        Stored::read(Box::new(bytes), is_pending).expect("reads")
+    }
+
+    pub fn of(document: &Document) -> Stored {
+        Stored::kept(&Kept::whole(document).expect("fits"), document.pending)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::config;
@@ -571,23 +585,12 @@ mod tests {
         document
     }
 
-    /// In whole pages, as the kernel keeps it.
-    fn stored(kept: &Kept<'_>, is_pending: bool) -> Stored {
-        let mut bytes = vec![0; kept.bytes().next_multiple_of(4096)];
-        kept.write(&mut bytes).expect("as long as it says");
-        Stored::read(Box::new(bytes), is_pending).expect("reads")
-    }
-
-    fn whole(document: &Document) -> Stored {
-        stored(&Kept::whole(document).expect("fits"), document.pending)
-    }
-
     #[test]
     fn a_document_is_what_it_was() {
         for pending in [true, false] {
             let mut document = document();
             document.pending = pending;
-            assert_eq!(whole(&document).document().expect("whole"), document);
+            assert_eq!(Stored::of(&document).document().expect("whole"), document);
         }
         let nothing = Stored::default().document().expect("whole");
         assert_eq!(nothing, Document::default());
@@ -595,7 +598,7 @@ mod tests {
 
     #[test]
     fn a_cluster_changes_alone() {
-        let before = whole(&document());
+        let before = Stored::of(&document());
         let names = HashSet::from(["c"]);
         let part = before.clusters(&names).expect("read").expect("there");
         let mut changed = part.document.clone();
@@ -608,7 +611,7 @@ mod tests {
             .assign(&config, &Before::of(&changed.config), |_| true);
         assert_eq!(reused, Ok(vec![]));
         changed.config = config.clone();
-        let after = stored(&part.kept(&changed).expect("fits"), true);
+        let after = Stored::kept(&part.kept(&changed).expect("fits"), true);
         let after = after.document().expect("whole");
 
         let mut expected = document();
@@ -626,7 +629,7 @@ mod tests {
 
     #[test]
     fn addresses_are_found() {
-        let stored = whole(&document());
+        let stored = Stored::of(&document());
         let set = |texts: &[&str]| -> FxHashSet<SocketAddr> {
             let addresses = texts.iter().map(|text| text.parse().expect("an address"));
             addresses.collect()
@@ -666,7 +669,7 @@ mod tests {
         }
         let mut other = document.clone();
         other.layout += 1;
-        let other = whole(&other);
+        let other = Stored::of(&other);
         assert!(other.whole().is_ok());
         let err = other.document().expect_err("another layout").to_string();
         assert!(err.contains("run xlbctl load"), "{err}");
