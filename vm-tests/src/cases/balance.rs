@@ -287,6 +287,7 @@ fn one_curl_connection(ctx: &mut Ctx) -> Result<()> {
 fn one_wrk_connection(ctx: &mut Ctx) -> Result<()> {
     let backends = three_nginx(ctx)?;
     let vip = ctx.shop(&THREE)?;
+    let seconds = ctx.secs(2).as_secs().to_string();
     let out = ctx.run(
         "wrk",
         &[
@@ -295,7 +296,7 @@ fn one_wrk_connection(ctx: &mut Ctx) -> Result<()> {
             "-c",
             "1",
             "-d",
-            "2",
+            &seconds,
             "--timeout",
             "20s",
             &ctx.url(vip),

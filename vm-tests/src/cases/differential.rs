@@ -197,7 +197,12 @@ fn as_explained(ctx: &mut Ctx) -> Result<()> {
     let mut rng = Rng(seed);
     let _backends = backends()?;
     let mut seen = std::collections::BTreeMap::<String, usize>::new();
+    // A kernel that checks itself starts an xlbctl in seconds: a few rounds do there, for the policy is the same.
+    let end = Instant::now() + ctx.secs(60);
     for round in 0..ROUNDS {
+        if round >= 2 && seen.len() >= 4 && Instant::now() > end {
+            break;
+        }
         let yaml = config(&mut rng);
         ctx.apply(&yaml)?;
         let mut conn = ctx.open(VIP4.parse()?)?;
