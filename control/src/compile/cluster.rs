@@ -32,7 +32,7 @@ const _: () = assert!(
     size_of::<xlb_cluster>() == intf::XLB_FIRST_ENDPOINT as usize * size_of::<xlb_endpoint>()
 );
 
-/// The pages of the cluster's blob, one after the other. `None` as of [`super::Groups::add`].
+/// The pages of the cluster's blob, one after the other. `None` as of [`super::Group::add`].
 pub fn blob(cluster: &Cluster, numbers: &Numbers, generation: u64) -> Option<Vec<u8>> {
     let endpoints = cluster.endpoints.iter();
     let eligible: Vec<_> = endpoints

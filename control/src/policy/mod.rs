@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The BPF policy, run here: `bpf/policy.bpf.c` itself, compiled by `bpf/user/policy.c`.
 //!
-//! What the kernel gives the programs is in this folder: maps ([`maps`]), the module's kfuncs ([`kfuncs`], answered by
+//! What the kernel gives the programs is in this folder: maps (`maps.rs`), the module's kfuncs (`kfuncs.rs`, answered by
 //! a [`View`] of the request), and the way in which the module calls. A request is a real head ([`Head`]), framed by the engine.
 //!
 //! ```ignore
@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The surprising rule: the C has no argument for its maps, so a thread runs one policy at a time, which
-//! [`maps::current`] knows.
+//! `maps::current()` knows.
 
 mod head;
 mod kfuncs;
