@@ -162,7 +162,7 @@ impl Maps {
             moving: moving_clusters(old, &new.config),
             // An apply that was cut off may have left any.
             used: match old.pending {
-                true => raw::used_slots(&self.clusters).into_iter().collect(),
+                true => raw::used_slots(&self.clusters)?.into_iter().collect(),
                 false => HashSet::new(),
             },
         };
@@ -314,7 +314,7 @@ fn clear_slots(
     kept: &HashSet<u32>,
 ) -> Result<(), Error> {
     let candidates = match all {
-        true => raw::used_slots(map),
+        true => raw::used_slots(map)?,
         false => candidates.collect(),
     };
     for slot in candidates.iter().filter(|slot| !kept.contains(slot)) {

@@ -3,9 +3,11 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
+use std::ptr;
 
 use libbpf_rs::{libbpf_sys, MapCore, MapFlags, MapHandle, MapType};
 use memmap2::{Mmap, MmapOptions};
+use nix::errno::Errno;
 
 use crate::error::{Context, Error};
 use crate::intf::{Pod, XLB_CLUSTER_PAGE_BYTES, XLB_PAGE_BYTES};
@@ -79,10 +81,42 @@ pub fn inner(outer: &impl MapCore, slot: u32) -> Option<MapHandle> {
 }
 
 /// Slots of an outer map that have an inner one.
-pub fn used_slots(outer: &impl MapCore) -> Vec<u32> {
-    let keys = outer.keys().filter_map(|key| u32::from_bytes(&key));
-    keys.filter(|slot| get::<u32>(outer, slot).is_some())
-        .collect()
+pub fn used_slots(outer: &impl MapCore) -> Result<Vec<u32>, Error> {
+    const BATCH: usize = 4096;
+    let (mut keys, mut ids) = (vec![0u32; BATCH], vec![0u32; BATCH]);
+    let options = libbpf_sys::bpf_map_batch_opts {
+        sz: size_of::<libbpf_sys::bpf_map_batch_opts>() as libbpf_sys::size_t,
+        ..Default::default()
+    };
+    let mut used = Vec::new();
+    let (mut last, mut next) = (None, 0u32);
+    loop {
+        let mut count = BATCH as u32;
+        // SAFETY: the descriptor is open; a batch begins behind a key of 4 bytes, or at the first one, and has as many keys
+        // and ids, of 4 bytes each, as there is room for.
+        let status = unsafe {
+            libbpf_sys::bpf_map_lookup_batch(
+                outer.as_fd().as_raw_fd(),
+                last.as_mut()
+                    .map_or(ptr::null_mut(), |last: &mut u32| (&raw mut *last).cast()),
+                (&raw mut next).cast(),
+                keys.as_mut_ptr().cast(),
+                ids.as_mut_ptr().cast(),
+                &raw mut count,
+                &raw const options,
+            )
+        };
+        // With the end of the map comes ENOENT, and what was found before it.
+        if status != 0 && status != -nix::libc::ENOENT {
+            let name = outer.name().to_string_lossy();
+            return Err(Errno::from_raw(-status)).context(format!("cannot read map {name}"));
+        }
+        used.extend(keys.iter().take(count as usize));
+        if status != 0 {
+            return Ok(used);
+        }
+        last = Some(next);
+    }
 }
 
 fn create(
