@@ -124,6 +124,23 @@ impl<F: FnMut(u32) -> bool> Giver<'_, F> {
             .collect()
     }
 
+    /// Those of the parts of an item that was `was`; `old` and `new` are what tells its parts apart.
+    fn parts<K: Eq + Hash>(
+        &mut self,
+        was: Option<&Item>,
+        is_same: bool,
+        old: impl Iterator<Item = K>,
+        new: impl Iterator<Item = K>,
+    ) -> Option<Vec<u32>> {
+        match was {
+            Some(was) if is_same => Some(was.parts.clone()),
+            _ => {
+                let numbers = was.map_or(&[][..], |was| &was.parts);
+                self.carry(old.zip(numbers.iter().copied()), new)
+            }
+        }
+    }
+
     fn free(&mut self, items: BTreeMap<String, Item>) {
         for item in items.into_values() {
             self.supply.free.push_back(item.number);
@@ -226,14 +243,10 @@ impl Numbers {
         let old_services = by_name(&before.config.services);
         for service in &config.services {
             let was = services.remove(&service.name);
-            let parts = match (was.as_ref(), old_services.get(service.name.as_str())) {
-                (Some(was), Some(old)) if *old == service => was.parts.clone(),
-                (Some(was), Some(old)) => {
-                    let old = route_keys(old).zip(was.parts.iter().copied());
-                    giver.carry(old, route_keys(service))?
-                }
-                _ => giver.carry([], route_keys(service))?,
-            };
+            let old = old_services.get(service.name.as_str());
+            let (is_same, old) = (old == Some(&service), old.into_iter());
+            let old = old.flat_map(|old| route_keys(old));
+            let parts = giver.parts(was.as_ref(), is_same, old, route_keys(service))?;
             let (number, slot) = match was {
                 Some(was) => (was.number, was.slot),
                 None => (giver.give()?, slots.next_service(giver.supply)?),
@@ -251,15 +264,11 @@ impl Numbers {
         let old_clusters = by_name(&before.config.clusters);
         for cluster in &config.clusters {
             let was = clusters.remove(&cluster.name);
-            let addresses = cluster.endpoints.iter().map(|e| e.address);
-            let parts = match (was.as_ref(), old_clusters.get(cluster.name.as_str())) {
-                (Some(was), Some(old)) if *old == cluster => was.parts.clone(),
-                (Some(was), Some(old)) => {
-                    let old = old.endpoints.iter().map(|e| e.address);
-                    giver.carry(old.zip(was.parts.iter().copied()), addresses)?
-                }
-                _ => giver.carry([], addresses)?,
-            };
+            let old = old_clusters.get(cluster.name.as_str());
+            let (is_same, old) = (old == Some(&cluster), old.into_iter());
+            let old = old.flat_map(|old| &old.endpoints).map(|e| e.address);
+            let new = cluster.endpoints.iter().map(|e| e.address);
+            let parts = giver.parts(was.as_ref(), is_same, old, new)?;
             let slot = match &was {
                 Some(was) if !before.moving.contains(cluster.name.as_str()) => was.slot,
                 _ => slots.next_cluster(giver.supply)?,

@@ -174,10 +174,7 @@ impl Stored {
         let bytes = (*kept).as_ref();
         let head = Head::from_bytes(bytes).ok_or_else(broken)?;
         if head.format != FORMAT {
-            return Err(Error::system(
-                "what is applied was written by another xlbctl, whose format this one does not know: \
-                 use that one, or run xlbctl unload --force, then apply",
-            ));
+            return Err(other_format());
         }
         let rest = bytes.get(size_of::<Head>()..).ok_or_else(broken)?;
         let (root, rest) = rest
@@ -214,7 +211,7 @@ impl Stored {
         self.whole()
     }
 
-    pub fn ensure_layout(&self) -> Result<(), Error> {
+    fn ensure_layout(&self) -> Result<(), Error> {
         if self.head.layout == XLB_LAYOUT {
             return Ok(());
         }
@@ -231,9 +228,8 @@ impl Stored {
     }
 
     pub fn all(&self) -> Result<Part<'_>, Error> {
-        self.ensure_layout()?;
         Ok(Part {
-            document: self.whole()?,
+            document: self.document()?,
             stored: self,
             is_all: true,
         })
@@ -535,6 +531,14 @@ fn length(bytes: usize) -> Result<u32, Error> {
 
 fn unnumbered() -> Error {
     Error::system("an item has no number: this is a bug of xlbctl")
+}
+
+/// What is applied cannot be read.
+pub fn other_format() -> Error {
+    Error::system(
+        "what is applied was written by another xlbctl, whose format this one does not know: \
+         use that one, or run xlbctl unload --force, then apply",
+    )
 }
 
 fn broken() -> Error {

@@ -164,8 +164,8 @@ _Static_assert(sizeof(struct xlb_decision) == 88,
 
 /*
  * What is done with a request beside sending it to an endpoint: a list in a map, which bpf_xlb_act()
- * hands over.  The module keeps the map until the exchange has ended.  A kind that it does not know
- * is an error of the policy's.
+ * hands over.  The module keeps the map until it has done what the list says.  A kind that it does
+ * not know is passed over.
  */
 enum xlb_action_kind {
 	/* XLB answers: `status`, and the text as its body.  route() returns XLB_REASON_RESPOND. */

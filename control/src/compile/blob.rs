@@ -86,6 +86,12 @@ impl Blob {
         self.group.head[place] = head;
     }
 
+    /// Takes away what a service has added since the blob had that length.
+    pub fn cut(&mut self, len: usize, slot: u32) {
+        self.bytes.truncate(len);
+        self.set_head(slot, 0);
+    }
+
     /// Adds a table; which record of the blob its first one is.
     pub fn table<T: Pod>(&mut self, records: &[T]) -> Option<u32> {
         self.pad(size_of::<T>());

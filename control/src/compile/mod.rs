@@ -58,28 +58,21 @@ impl<'n> Group<'n> {
     /// `None` when something in it is beyond what the layout can count: checks of the
     /// configuration keep everything far below that.
     pub fn add(&mut self, service: &Service, is_stale: bool) -> Option<()> {
-        let slot = self.numbers.slot(&service.name)?;
-        let mut blob = Blob::new();
-        write(&mut blob, service, slot, self.numbers, self.generation)?;
-        if blob.len() > SMALL_BYTES {
+        let (numbers, generation) = (self.numbers, self.generation);
+        let slot = numbers.slot(&service.name)?;
+        let end = self.small.len();
+        write(&mut self.small, service, slot, numbers, generation)?;
+        if self.small.len() - end > SMALL_BYTES {
+            self.small.cut(end, slot);
             if is_stale {
+                let mut blob = Blob::new();
+                write(&mut blob, service, slot, numbers, generation)?;
                 self.large.push(Shared {
                     slots: vec![slot],
                     blob: blob.finish(),
                 });
             }
             return Some(());
-        }
-        if self.small_slots.is_empty() {
-            self.small = blob;
-        } else {
-            write(
-                &mut self.small,
-                service,
-                slot,
-                self.numbers,
-                self.generation,
-            )?;
         }
         self.small_slots.push(slot);
         self.is_small_stale |= is_stale;

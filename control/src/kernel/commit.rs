@@ -30,7 +30,7 @@ use crate::intf::{
 };
 use crate::numbers::Before;
 use crate::pair::pair;
-use crate::store::{Kept, Part, Stored};
+use crate::store::{self, Kept, Part, Stored};
 
 /// Blobs whose slots are swapped in one operation: each takes a file descriptor until then.
 const SWAP_BATCH: usize = 256;
@@ -42,6 +42,14 @@ pub(super) fn stored(document: &MapHandle) -> Result<Stored, Error> {
     };
     let is_pending = raw::get::<u32>(document, &intf::XLB_DOCUMENT_PENDING).is_some();
     Stored::read(Box::new(raw::read_pages(&map)?), is_pending)
+}
+
+/// Policies whose documents were of no format that is known had no map of clusters.
+pub(super) fn ensure_format() -> Result<(), Error> {
+    match programs::are_loaded() && !programs::pin("clusters").exists() {
+        true => Err(store::other_format()),
+        false => Ok(()),
+    }
 }
 
 pub struct Maps {
@@ -57,6 +65,7 @@ pub struct Maps {
 
 impl Maps {
     pub fn open() -> Result<Maps, Error> {
+        ensure_format()?;
         let map = |name| raw::open(&programs::pin(name));
         Ok(Maps {
             services: map("services")?,
@@ -77,16 +86,11 @@ impl Maps {
         clusters: MapHandle,
         document: MapHandle,
     ) -> Result<Maps, Error> {
-        let map = |name| raw::open(&programs::pin(name));
         Ok(Maps {
             services,
             clusters,
             document,
-            states: map("states")?,
-            stats: map("stats")?,
-            vips: map("vips")?,
-            cgroups: map("cgroups")?,
-            connects: map("connects")?,
+            ..Maps::open()?
         })
     }
 

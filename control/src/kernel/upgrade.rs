@@ -43,6 +43,7 @@ pub fn is_unfinished() -> bool {
 /// Puts this xlbctl's programs in place of those that are loaded.
 pub fn run() -> Result<(), Error> {
     super::quiet_libbpf();
+    commit::ensure_format()?;
     let old = commit::stored(&raw::open(&pin("document"))?)?;
     let same = old.layout() == XLB_LAYOUT && !is_unfinished();
     forget_new_pins()?;

@@ -215,14 +215,8 @@ impl Policy {
         if self.are_clusters_alone.get() {
             self.look();
         }
-        let until = self.in_force.get();
-        let mut newest = self.cluster_blobs[..=until].iter().rev();
-        let found = newest.find_map(|inner| inner.get(&slot));
-        found.or_else(|| {
-            self.cluster_blobs[until..]
-                .iter()
-                .find_map(|inner| inner.get(&slot))
-        })
+        let mut newest = self.cluster_blobs[..=self.in_force.get()].iter().rev();
+        newest.find_map(|inner| inner.get(&slot))
     }
 
     /// A program looks which configuration is in force.
