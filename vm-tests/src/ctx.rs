@@ -310,6 +310,24 @@ impl Ctx {
         Ok(())
     }
 
+    /// Waits until a number has begun to grow and then been the same for half a second; the number.
+    pub fn until_still(
+        &self,
+        what: &str,
+        mut number: impl FnMut() -> Result<usize>,
+    ) -> Result<usize> {
+        let quiet = Duration::from_millis(500) * self.scale;
+        let (mut last, mut since) = (number()?, Instant::now());
+        self.until(what, || {
+            let now = number()?;
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            Ok(last > 0 && since.elapsed() >= quiet)
+        })?;
+        Ok(last)
+    }
+
     /// A connection with a deadline on every read and write.
     pub fn open(&self, address: SocketAddr) -> Result<http::Conn> {
         http::Conn::open(address, self.secs(20))

@@ -19,6 +19,7 @@
 
 mod backend;
 mod bpf;
+mod caller;
 mod cases;
 mod corpus;
 mod ctx;

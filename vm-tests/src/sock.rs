@@ -182,6 +182,25 @@ impl Sock {
         Errno::result(result).map(|_| count)
     }
 
+    /// SIOCOUTQ: bytes that were written and that the peer has not acknowledged.
+    pub fn unacknowledged(&self) -> Result<i32, Errno> {
+        let mut count = 0;
+        // SAFETY: the kernel writes one int.
+        let result = unsafe { libc::ioctl(self.raw(), libc::TIOCOUTQ, &raw mut count) };
+        Errno::result(result).map(|_| count)
+    }
+
+    pub fn tcp_info(&self) -> Result<libc::tcp_info> {
+        let bytes = self.get_bytes(libc::SOL_TCP, libc::TCP_INFO, size_of::<libc::tcp_info>())?;
+        anyhow::ensure!(
+            bytes.len() == size_of::<libc::tcp_info>(),
+            "{}",
+            bytes.len()
+        );
+        // SAFETY: as many bytes as the structure has, all of them plain numbers.
+        Ok(unsafe { bytes.as_ptr().cast::<libc::tcp_info>().read_unaligned() })
+    }
+
     /// Takes over a descriptor that came from elsewhere.
     pub fn adopt(fd: i32) -> Self {
         // SAFETY: the caller got the descriptor from the kernel and gives it away.

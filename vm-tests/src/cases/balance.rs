@@ -2,10 +2,8 @@
 //! Which backend gets which request: counted in the backends' own logs.
 
 use std::collections::BTreeMap;
-use std::thread;
-use std::time::Duration;
 
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
 
 use crate::backend;
 use crate::ctx::{Ctx, Scenario, VIP4};
@@ -136,22 +134,28 @@ fn least_request(ctx: &mut Ctx) -> Result<()> {
     let mut busy = Vec::new();
     for _ in 0..6 {
         let mut conn = ctx.open(vip)?;
-        conn.request("GET", "/sleep/2500", "", b"")?;
+        conn.request("GET", "/held", "", b"")?;
         busy.push(conn);
     }
-    thread::sleep(Duration::from_millis(500));
+    ctx.until("six requests", || {
+        Ok(counts(&backends).iter().sum::<usize>() == 6)
+    })?;
     ensure!(
         counts(&backends) == [2, 2, 2],
         "six requests at once: {:?}",
         counts(&backends)
     );
     // Now one backend gets more: its two must end first on no other.
+    backends.iter().for_each(|b| b.held.open());
     for conn in &mut busy {
         conn.response("GET")?.expect(200)?;
     }
+    backends.iter().for_each(|b| b.held.close());
     let mut slow = ctx.open(vip)?;
-    slow.request("GET", "/sleep/3000", "", b"")?;
-    thread::sleep(Duration::from_millis(300));
+    slow.request("GET", "/held", "", b"")?;
+    ctx.until("the slow request", || {
+        Ok(counts(&backends).iter().sum::<usize>() == 7)
+    })?;
     let asleep: BTreeMap<String, usize> = backends
         .iter()
         .map(|b| (b.name.clone(), b.count()))
@@ -164,6 +168,7 @@ fn least_request(ctx: &mut Ctx) -> Result<()> {
             "{name} was picked though it had a request: {asleep:?}"
         );
     }
+    backends.iter().for_each(|b| b.held.open());
     slow.response("GET")?.expect(200)?;
     Ok(())
 }
@@ -307,16 +312,16 @@ fn one_wrk_connection(ctx: &mut Ctx) -> Result<()> {
         "{}",
         out.all()
     );
-    thread::sleep(Duration::from_millis(300));
-    let mut counts = Vec::new();
-    for backend in &backends {
-        counts.push(backend.count(" 200 ")?);
-    }
-    let (least, most) = (
-        counts.iter().min().copied().unwrap_or(0),
-        counts.iter().max().copied().unwrap_or(0),
-    );
     // wrk may stop in the middle of a round, and a request that it gave up is not logged with 200.
-    ensure!(least > 20 && most - least <= 2, "{counts:?}");
-    Ok(())
+    let mut counts = Vec::new();
+    ctx.until("as many for each", || {
+        counts.clear();
+        for backend in &backends {
+            counts.push(backend.count(" 200 ")?);
+        }
+        let least = counts.iter().min().copied().unwrap_or(0);
+        let most = counts.iter().max().copied().unwrap_or(0);
+        Ok(least > 20 && most - least <= 2)
+    })
+    .with_context(|| format!("{counts:?}"))
 }

@@ -13,6 +13,7 @@ use crate::backend::{self, Echo};
 use crate::ctx::{Ctx, Scenario};
 use crate::http::{crc, lossy, pattern, Conn};
 use crate::script::Server;
+use crate::xlb;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::http("bodies/python_sizes", |ctx| sizes(ctx, backend::python)).within(120),
@@ -514,6 +515,7 @@ fn http_1_0_to_the_backend(ctx: &mut Ctx) -> Result<()> {
                 "HTTP/1.1 200 OK\r\n{field}Content-Length: 2\r\n\r\nok"
             ))?;
             if old && !keeps {
+                // What comes meanwhile is not answered.
                 std::thread::sleep(std::time::Duration::from_millis(300));
                 break;
             }
@@ -564,8 +566,11 @@ fn slow_reader(ctx: &mut Ctx) -> Result<()> {
     let vip: SocketAddr = ctx.shop(&[BACKEND])?;
     let mut conn = ctx.open(vip)?;
     conn.request("GET", "/", "", b"")?;
-    thread::sleep(ctx.secs(2));
-    let unread: usize = sent.try_iter().sum();
+    let mut unread = 0;
+    ctx.until_still("an end of what is taken", || {
+        unread += sent.try_iter().sum::<usize>();
+        Ok(unread)
+    })?;
     println!(
         "{} KiB were sent to a client that does not read",
         unread >> 10
@@ -660,7 +665,9 @@ fn tunnel_half_closed(ctx: &mut Ctx) -> Result<()> {
     ensure!(seen == (b"all of it".to_vec(), true), "{seen:?}");
     let mut waits = ctx.open(vip)?;
     waits.request("GET", "/", "", b"")?;
-    thread::sleep(Duration::from_millis(500));
+    ctx.until("another that waits", || {
+        Ok(xlb::counters()?.get("pending")? == 1)
+    })?;
     let before = system_ticks()?;
     thread::sleep(Duration::from_secs(1));
     let busy = system_ticks()? - before;

@@ -247,14 +247,23 @@ fn endpoint_removed_under_load(ctx: &mut Ctx) -> Result<()> {
     let backends = three_nginx(ctx)?;
     let vip = ctx.shop(&THREE)?;
     let url = ctx.url(vip);
-    let load = Load::start(ctx, &url, 8)?;
-    thread::sleep(Duration::from_secs(2));
-    ctx.apply(&shop_yaml(&THREE[..2], "round_robin", ""))?;
-    thread::sleep(Duration::from_secs(1));
+    let load = Load::start(ctx, &url, 5)?;
     let third = backends.get(2).context("third")?;
+    ctx.until("requests of both to the third backend", || {
+        Ok(third.count("GET /wrk")? > 0 && third.count("GET /hey")? > 0)
+    })?;
+    ctx.apply(&shop_yaml(&THREE[..2], "round_robin", ""))?;
+    // nginx, too, has ended its side: what ran then is in its log.
+    let states = ["-tnH", "state", "established", "state", "close-wait"];
+    let ended = ctx.until("the end of the third backend's connections", || {
+        Ok(!ctx.run_ok("ss", &states)?.contains("127.0.1.3:"))
+    });
+    if ended.is_err() {
+        xlb::explain();
+    }
+    ended?;
     let before = third.count("GET")?;
-    ensure!(before > 0, "the third backend got nothing before");
-    thread::sleep(Duration::from_secs(2));
+    thread::sleep(Duration::from_secs(1));
     ensure!(
         third.count("GET")? == before,
         "a removed endpoint still gets requests"
@@ -271,13 +280,14 @@ fn endpoint_removed_under_load(ctx: &mut Ctx) -> Result<()> {
 }
 
 fn running_request_outlives_its_endpoint(ctx: &mut Ctx) -> Result<()> {
-    let _one = Logging::named(THREE[0], "one")?;
+    let one = Logging::named(THREE[0], "one")?;
     let _two = Logging::named(THREE[1], "two")?;
     let vip = ctx.shop(&THREE[..1])?;
     let mut conn = ctx.open(vip)?;
-    conn.request("GET", "/sleep/2000", "", b"")?;
-    thread::sleep(Duration::from_millis(300));
+    conn.request("GET", "/held", "", b"")?;
+    ctx.until("the running request", || Ok(one.count() == 1))?;
     ctx.apply(&shop_yaml(&THREE[1..2], "round_robin", ""))?;
+    one.held.open();
     let answer = conn.response("GET")?;
     ensure!(
         answer.expect(200)?.text().starts_with("one"),

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{mpsc, Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -175,11 +175,14 @@ fn one_byte_chunks_up(ctx: &mut Ctx) -> Result<()> {
 }
 
 fn one_byte_chunks_down(ctx: &mut Ctx) -> Result<()> {
-    let _server = Server::start(BACKEND, |mut conn, _| {
+    let written = Arc::new(AtomicUsize::new(0));
+    let at_server = Arc::clone(&written);
+    let _server = Server::start(BACKEND, move |mut conn, _| {
         while conn.request_read()?.is_some() {
             conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
             for _ in 0..2000 {
                 conn.send("1\r\nx\r\n")?;
+                at_server.fetch_add(1, Ordering::Relaxed);
             }
             conn.send("1\r\nx\r\n".repeat(98_000))?;
             conn.send("0\r\n\r\n")?;
@@ -191,7 +194,7 @@ fn one_byte_chunks_down(ctx: &mut Ctx) -> Result<()> {
     let (before, memory) = (latency(ctx, vip)?, available()?);
     let mut conn = ctx.open(vip)?;
     conn.request("GET", "/bad", "", b"")?;
-    thread::sleep(Duration::from_millis(500));
+    ctx.until_still("chunks that wait", || Ok(written.load(Ordering::Relaxed)))?;
     check_others(ctx, vip, before, memory, 64 << 20)?;
     let body = conn.response("GET")?.body.len();
     ensure!(body == 100_000, "{body}");
@@ -341,14 +344,17 @@ fn backend_speaks_first(ctx: &mut Ctx) -> Result<()> {
 }
 
 fn bytes_on_an_idle_connection(ctx: &mut Ctx) -> Result<()> {
-    let _server = Server::start(BACKEND, |mut conn, _| {
+    // A response that nobody asked for comes once the answer was read.
+    let (go, went) = mpsc::channel::<()>();
+    let went = Mutex::new(went);
+    let _server = Server::start(BACKEND, move |mut conn, _| {
         while let Some(request) = conn.request_read()? {
             let text = request.path().to_owned();
             conn.send(format!(
                 "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}",
                 text.len()
             ))?;
-            thread::sleep(Duration::from_millis(50));
+            went.lock().unwrap_or_else(PoisonError::into_inner).recv()?;
             conn.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON")?;
         }
         Ok(())
@@ -359,23 +365,26 @@ fn bytes_on_an_idle_connection(ctx: &mut Ctx) -> Result<()> {
         let path = format!("/{round}");
         let answer = conn.get(&path)?;
         ensure!(answer.expect(200)?.text() == path, "{answer:?}");
-        thread::sleep(Duration::from_millis(100));
+        go.send(())?;
+        ctx.until("the end of the connection", || {
+            Ok(xlb::counters()?.get("desync")? > round)
+        })
+        .with_context(|| path)?;
     }
-    ensure!(
-        xlb::counters()?.get("desync")? >= 15,
-        "desync {}",
-        xlb::counters()?.get("desync")?
-    );
     Ok(())
 }
 
 /// Endless bodies to clients that do not read.
 fn never_ending_response(ctx: &mut Ctx) -> Result<()> {
-    let _server = Server::start(BACKEND, |mut conn, _| {
+    const ALLOWED: usize = 200 << 20;
+    let written = Arc::new(AtomicUsize::new(0));
+    let at_server = Arc::clone(&written);
+    let _server = Server::start(BACKEND, move |mut conn, _| {
         conn.request_read()?;
         conn.send("HTTP/1.1 200 OK\r\n\r\n")?;
         loop {
             conn.send([b'x'; 65536])?;
+            at_server.fetch_add(65536, Ordering::Relaxed);
         }
     })?;
     let _good = Logging::start(GOOD)?;
@@ -387,8 +396,13 @@ fn never_ending_response(ctx: &mut Ctx) -> Result<()> {
         conn.request("GET", "/bad", "", b"")?;
         conns.push(conn);
     }
-    thread::sleep(Duration::from_secs(3));
-    check_others(ctx, vip, before, memory, 200 << 20)?;
+    let held = ctx.until_still("an end of what is taken", || {
+        let written = written.load(Ordering::Relaxed);
+        ensure!(written < ALLOWED, "{written} bytes were taken");
+        Ok(written)
+    })?;
+    println!("{} KiB were taken", held >> 10);
+    check_others(ctx, vip, before, memory, ALLOWED as u64)?;
     drop(conns);
     ctx.until("all gone", || Ok(xlb::counters()?.get("psocks")? == 0))
 }

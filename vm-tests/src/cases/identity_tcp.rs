@@ -2,6 +2,7 @@
 //! How TCP treats a client's connections: congestion control, keep-alive, and how long a dead peer is believed in.
 
 use std::net::SocketAddr;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -145,10 +146,12 @@ fn dead_endpoint(ctx: &mut Ctx) -> Result<()> {
     ctx.shop_with(&[FAR], "round_robin", "  pool: {connect_timeout: 1s}\n")?;
     let ctx = &*ctx;
     let vip: SocketAddr = VIP4.parse()?;
+    let (asks, asked) = mpsc::channel();
     let far = far(ctx, || {
-        Server::start(FAR, |mut conn, _| {
+        Server::start(FAR, move |mut conn, _| {
             while let Some(message) = conn.request_read()? {
                 if message.path() == "/never" {
+                    asks.send(())?;
                     thread::sleep(Duration::from_secs(600));
                 }
                 conn.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
@@ -176,7 +179,11 @@ fn dead_endpoint(ctx: &mut Ctx) -> Result<()> {
         sock.send_all(get)?;
         head_of(sock)?;
     }
-    thread::sleep(Duration::from_millis(500));
+    asked.recv_timeout(ctx.secs(20)).context("no request")?;
+    // What is on its way when the endpoint dies would be sent again.
+    ctx.until("the request is acknowledged", || {
+        Ok(pending.unacknowledged()? == 0)
+    })?;
     ensure!(far.server.accepted() >= 2, "connections");
     ctx.run_ok("sh", &["-e", "-c", DROP_ALL])?;
     let began = Instant::now();

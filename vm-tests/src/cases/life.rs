@@ -12,7 +12,7 @@ use nix::sched::{unshare, CloneFlags};
 use crate::backend;
 use crate::ctx::{shop_yaml, Ctx, Scenario, VIP4};
 use crate::http::Conn;
-use crate::script::Logging;
+use crate::script::{Gate, Logging};
 use crate::sock::Sock;
 use crate::xlb;
 
@@ -189,7 +189,7 @@ fn unload_refused_with_live_sockets(ctx: &mut Ctx) -> Result<()> {
 }
 
 fn forced_unload_ends_sockets(ctx: &mut Ctx) -> Result<()> {
-    let _backend = Logging::start(BACKEND)?;
+    let backend = Logging::start(BACKEND)?;
     let vip = ctx.shop(&[BACKEND])?;
     let mut idle = ctx.open(vip)?;
     idle.get("/")?.expect(200)?;
@@ -198,7 +198,7 @@ fn forced_unload_ends_sockets(ctx: &mut Ctx) -> Result<()> {
     busy.request("GET", "/sleep/1500", "", b"")?;
     let mut half = ctx.open(vip)?;
     half.send("GET / HT")?;
-    thread::sleep(Duration::from_millis(300));
+    ctx.until("the running exchange", || Ok(backend.count() == 2))?;
     let out = xlb::xlbctl(&["unload", "--force"])?;
     ensure!(out.code == Some(0), "unload --force: {}", out.all());
     idle.expect_eof().context("an idle socket")?;
@@ -226,13 +226,14 @@ fn forced_unload_ends_sockets(ctx: &mut Ctx) -> Result<()> {
 }
 
 fn forced_unload_under_load(ctx: &mut Ctx) -> Result<()> {
-    let _backend = backend::nginx(ctx, BACKEND, "n1")?;
+    let backend = backend::nginx(ctx, BACKEND, "n1")?;
     for round in 0..3 {
         if !xlb::is_loaded() {
             let out = xlb::insmod(&[])?;
             ensure!(out.code == Some(0), "insmod: {}", out.all());
         }
         let vip = ctx.shop(&[BACKEND])?;
+        let before = backend.count("GET")?;
         let mut load = ctx.spawn(
             "wrk",
             &[
@@ -247,7 +248,8 @@ fn forced_unload_under_load(ctx: &mut Ctx) -> Result<()> {
                 &ctx.url(vip),
             ],
         )?;
-        thread::sleep(Duration::from_millis(1500));
+        // Many for each of its connections.
+        ctx.until("load", || Ok(backend.count("GET")? > before + 200))?;
         let out = xlb::xlbctl(&["unload", "--force"])?;
         ensure!(
             out.code == Some(0),
@@ -267,7 +269,8 @@ fn client_killed(ctx: &mut Ctx) -> Result<()> {
     let file = ctx.path("up");
     std::fs::write(&file, crate::http::pattern(30 << 20, 1))?;
     let file = file.display().to_string();
-    for round in 0..6u64 {
+    for round in 0..6 {
+        let pieces = backend.count("/bytes/100000")?;
         // In the middle of a download, of an upload, of waiting, and with many connections.
         let mut clients = vec![
             ctx.spawn(
@@ -306,8 +309,16 @@ fn client_killed(ctx: &mut Ctx) -> Result<()> {
                 ],
             )?,
         ];
-        // Long enough for the programs to start, on a slow kernel too.
-        thread::sleep(ctx.secs(1).mul_f32(0.5 + round as f32 * 0.173));
+        ctx.until("requests of all", || {
+            for single in ["GET /bytes/50000000", "PUT /echo", "GET /sleep/60000"] {
+                if backend.count(single)? <= round {
+                    return Ok(false);
+                }
+            }
+            Ok(backend.count("/bytes/100000")? >= pieces + 10)
+        })?;
+        // Each time somewhere else in them.
+        thread::sleep(Duration::from_millis((round as u64 + 1) * 173));
         for client in &mut clients {
             client.kill();
         }
@@ -329,6 +340,7 @@ fn backend_killed(ctx: &mut Ctx) -> Result<()> {
     let limit = ctx.secs(20);
     for round in 0..5u64 {
         let mut backend = backend::python(ctx, BACKEND, "b1")?;
+        let killed = Gate::default();
         let requests: Vec<_> = [
             "/bytes/40000000",
             "/bytes/40000000?chunked",
@@ -336,7 +348,10 @@ fn backend_killed(ctx: &mut Ctx) -> Result<()> {
             "/bytes/40000000?close",
         ]
         .into_iter()
-        .map(|path| thread::spawn(move || slow_get(vip, path, limit)))
+        .map(|path| {
+            let killed = killed.clone();
+            thread::spawn(move || late_get(vip, path, limit, &killed))
+        })
         .collect();
         let upload = thread::spawn(move || -> Result<u16> {
             let mut conn = Conn::open(vip, limit)?;
@@ -349,8 +364,16 @@ fn backend_killed(ctx: &mut Ctx) -> Result<()> {
             }
             Ok(conn.response("POST").map_or(0, |answer| answer.status()))
         });
-        thread::sleep(Duration::from_millis(400 + round * 131));
+        ctx.until("an upload, and three bodies that wait to be read", || {
+            let args = ["-tnH", "state", "established", "dst", BACKEND];
+            let unread = ctx.run_ok("ss", &args)?;
+            let unread = unread.lines().filter(|line| !line.starts_with("0 "));
+            Ok(unread.count() >= 3 && backend.log()?.len() >= 5)
+        })?;
+        // Each time somewhere else in their bodies.
+        thread::sleep(Duration::from_millis(round * 131));
         backend.proc.kill();
+        killed.open();
         for request in requests {
             let outcome = request
                 .join()
@@ -376,15 +399,16 @@ fn backend_killed(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-/// A GET that reads slowly enough to be in its body when the backend dies.
-fn slow_get(
+/// A GET that reads nothing before the backend has died, which is in the body then.
+fn late_get(
     vip: SocketAddr,
     path: &'static str,
     limit: Duration,
+    killed: &Gate,
 ) -> Result<(&'static str, u16, usize)> {
     let mut conn = Conn::open(vip, limit)?;
     conn.request("GET", path, "", b"")?;
-    thread::sleep(Duration::from_millis(1200));
+    killed.pass();
     let answer = conn.response("GET")?;
     Ok((path, answer.status(), answer.body.len()))
 }

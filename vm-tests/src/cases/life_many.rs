@@ -15,6 +15,7 @@ use nix::poll::PollFlags;
 use nix::sys::resource::{setrlimit, Resource};
 use nix::sys::socket::{MsgFlags, SockFlag};
 
+use crate::caller::Caller;
 use crate::ctx::{Ctx, Scenario, VIP6};
 use crate::script::Logging;
 use crate::sock::Sock;
@@ -275,17 +276,17 @@ fn module_goes_before_sockets(ctx: &mut Ctx) -> Result<()> {
     let read = Sock::open(vip)?;
     let reader = {
         let read = read.dup()?;
-        thread::spawn(move || read.recv(10, MsgFlags::empty()))
+        Caller::start(move || read.recv(10, MsgFlags::empty()))?
     };
-    thread::sleep(Duration::from_millis(300));
+    ctx.until("the blocking read", || {
+        reader.waits_in(nix::libc::SYS_recvfrom)
+    })?;
 
     let out = xlb::xlbctl(&["unload", "--force"])?;
     ensure!(out.code == Some(0), "unload --force: {}", out.all());
     ensure!(out.stdout.trim() == "unloaded", "{}", out.all());
     ctx.until("rmmod", || Ok(xlb::rmmod()?.code == Some(0)))?;
-    let got = reader
-        .join()
-        .map_err(|_| anyhow::anyhow!("the reader died"))??;
+    let got = reader.join()??;
     ensure!(got.is_empty(), "the blocking read: {got:?}");
     for (sock, why) in [
         (&idle, "idle"),
@@ -426,6 +427,7 @@ fn module_goes_under_calls(ctx: &mut Ctx) -> Result<()> {
             xlb::xlbctl(&["unload", "--force"])?;
             Ok(false)
         })?;
+        // Calls on what is left of the sockets.
         thread::sleep(Duration::from_millis(100));
         over.store(true, Ordering::Relaxed);
         for thread in threads {

@@ -6,12 +6,15 @@ use std::sync::{mpsc, Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{anyhow, ensure, Context, Result};
+use nix::libc::SYS_sendto;
+use nix::unistd::gettid;
 
 use super::pool_cpus::run_on;
+use crate::caller::waits_in;
 use crate::ctx::{Ctx, Scenario};
 use crate::http::pattern;
-use crate::script::{Logging, Server};
+use crate::script::{Gate, Logging, Server};
 use crate::xlb;
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -226,6 +229,7 @@ fn min_idle(ctx: &mut Ctx) -> Result<()> {
     ctx.until("five idle connections", || {
         Ok(xlb::counters()?.get("isocks_idle")? >= 5)
     })?;
+    // Time for more than are wanted.
     thread::sleep(Duration::from_millis(300));
     ensure!(
         backend.open() <= 7,
@@ -432,12 +436,24 @@ fn large_upload_after_a_wait(ctx: &mut Ctx) -> Result<()> {
     for round in 0..3 {
         backend.clear();
         let mut first = ctx.open(vip)?;
-        first.request("GET", "/sleep/500", "", b"")?;
-        thread::sleep(Duration::from_millis(100));
+        first.request("GET", "/held", "", b"")?;
+        ctx.until("the first request", || Ok(backend.count() == 1))?;
         let mut upload = ctx.open(vip)?;
-        upload
-            .request("POST", "/up", "", &body)
-            .with_context(|| format!("round {round}"))?;
+        let writer = gettid();
+        let (written, waited) = thread::scope(|scope| {
+            let opener = scope.spawn(|| {
+                let waited = ctx.until("the upload waits", || {
+                    Ok(waits_in(writer, SYS_sendto)? && xlb::counters()?.get("pending")? == 1)
+                });
+                backend.held.open();
+                waited
+            });
+            let written = upload.request("POST", "/up", "", &body);
+            (written, opener.join())
+        });
+        written.with_context(|| format!("round {round}"))?;
+        waited.map_err(|_| anyhow!("a thread died"))??;
+        backend.held.close();
         first.response("GET")?.expect(200)?;
         upload.response("POST")?.expect(200)?;
         let seen = backend.requests();
@@ -456,10 +472,12 @@ fn opened_late_in_the_clients_cgroup(ctx: &mut Ctx) -> Result<()> {
     let (looked, wait) = mpsc::channel::<()>();
     let wait = Mutex::new(wait);
     let patience = ctx.secs(30);
+    let first_ends = Gate::default();
+    let at_server = first_ends.clone();
     let _backend = Server::start(BACKEND, move |mut conn, number| {
         conn.request_read()?;
         if number == 0 {
-            thread::sleep(Duration::from_millis(300));
+            at_server.pass();
         } else {
             let wait = wait.lock().unwrap_or_else(PoisonError::into_inner);
             wait.recv_timeout(patience)?;
@@ -478,6 +496,10 @@ fn opened_late_in_the_clients_cgroup(ctx: &mut Ctx) -> Result<()> {
     // Waits in the queue; its connection is opened when the first one's has ended.
     let mut second = ctx.open(vip)?;
     second.request("GET", "/second", "", b"")?;
+    ctx.until("the second request waits", || {
+        Ok(xlb::counters()?.get("pending")? == 1)
+    })?;
+    first_ends.open();
     first.response("GET")?.expect(200)?;
     let wanted = format!("cgroup:{own}");
     ctx.until("the second connection", || {

@@ -85,6 +85,8 @@ fn taken_from_another_cpu(ctx: &mut Ctx) -> Result<()> {
 
 /// What cannot be sent again must not meet a connection that its server is about to close.
 fn a_post_takes_the_freshest(ctx: &mut Ctx) -> Result<()> {
+    // More than `FRESH_MS` of kmod/pool/stripe.rs.
+    const AGE: Duration = Duration::from_millis(800);
     let backend = Logging::start(BACKEND)?;
     let vip = ctx.shop(&[BACKEND])?;
     // A CPU that never took a connection keeps none.
@@ -96,13 +98,13 @@ fn a_post_takes_the_freshest(ctx: &mut Ctx) -> Result<()> {
     on_zero.request("GET", "/sleep/300", "", b"")?;
     on_one.request("GET", "/sleep/301", "", b"")?;
     on_zero.response("GET")?.expect(200)?;
-    thread::sleep(Duration::from_millis(1500));
+    thread::sleep(AGE);
     run_on(1)?;
     on_one.response("GET")?.expect(200)?;
     run_on(0)?;
     // A GET has that of its CPU; it can be sent again.
     on_zero.get("/old")?.expect(200)?;
-    thread::sleep(Duration::from_millis(1500));
+    thread::sleep(AGE);
     run_on(1)?;
     on_one.get("/fresh")?.expect(200)?;
     run_on(0)?;

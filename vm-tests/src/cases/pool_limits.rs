@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{mpsc, Arc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -92,8 +92,11 @@ fn pending_timeout(ctx: &mut Ctx) -> Result<()> {
             .expect(200)?;
     }
     // The wait was short, the response takes longer than the time-out of the wait.
+    let before = backend.count();
     holder.request("GET", "/sleep/300", "", b"")?;
-    thread::sleep(Duration::from_millis(100));
+    ctx.until("the holder's second request", || {
+        Ok(backend.count() > before)
+    })?;
     let conn = waiting.first_mut().context("one")?;
     conn.get("/sleep/1500")
         .context("a wait that ended in time")?
@@ -162,7 +165,8 @@ fn limits_of_each_cluster(ctx: &mut Ctx) -> Result<()> {
     ctx.until("the end of the item's idle connection", || {
         Ok(xlb::counters()?.get("isocks_idle")? == 3)
     })?;
-    thread::sleep(Duration::from_millis(2500));
+    // The reaper looks once more, a second later.
+    thread::sleep(Duration::from_millis(1500));
     let idle = xlb::counters()?.get("isocks_idle")?;
     ensure!(idle == 3, "{idle} idle connections with idle_timeout: 60s");
     Ok(())
@@ -214,6 +218,7 @@ fn asks_its_own_holders(ctx: &mut Ctx) -> Result<()> {
             let mut conn = ctx.open(vip)?;
             conn.request("GET", "/", "", b"")?;
             waiting.push(conn);
+            // More than `ROUND_MS` of kmod/pool/mod.rs: each asks in a round of its own.
             thread::sleep(Duration::from_millis(15));
         }
         Ok(())
@@ -237,6 +242,7 @@ fn finds_who_can_let_go(ctx: &mut Ctx) -> Result<()> {
     const STALLED: usize = 5;
     let stall = Gate::default();
     let at_server = stall.clone();
+    let (answers, answered) = mpsc::channel();
     let _server = Server::start(BACKEND, move |mut conn, _| {
         while let Some(request) = conn.request_read()? {
             match request.path() {
@@ -246,7 +252,12 @@ fn finds_who_can_let_go(ctx: &mut Ctx) -> Result<()> {
                     conn.send("op")?;
                 }
                 "/none" => {
-                    conn.send("HTTP/1.1 204 No Content\r\nKeep-Alive: timeout=60\r\n\r\n")?
+                    conn.send("HTTP/1.1 204 No Content\r\nKeep-Alive: timeout=60\r\n\r\n")?;
+                    answers.send(())?;
+                }
+                "/late" => {
+                    conn.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+                    answers.send(())?;
                 }
                 _ => conn.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?,
             }
@@ -267,10 +278,10 @@ fn finds_who_can_let_go(ctx: &mut Ctx) -> Result<()> {
         conn.request("GET", "/stall", "", b"")?;
         stalled.push(conn);
     }
-    for path in ["/", "/none", "/", "/none"] {
+    for path in ["/late", "/none", "/late", "/none"] {
         let mut late = ctx.open(vip)?;
         late.request("GET", path, "", b"")?;
-        thread::sleep(Duration::from_millis(200));
+        answered.recv_timeout(ctx.secs(20)).context("no answer")?;
         ctx.open(vip)?.get("/")?.expect(200)?;
         late.response("GET")?;
     }
@@ -467,6 +478,7 @@ fn counts_beyond_32_bits(ctx: &mut Ctx) -> Result<()> {
             .with_context(|| format!("round {round} of asking"))?
             .expect(200)?;
         slow.recv_until("200 OK")?;
+        // More than `ROUND_MS` of kmod/pool/mod.rs.
         thread::sleep(Duration::from_millis(20));
     }
     drop(slow);

@@ -9,6 +9,7 @@ use anyhow::{ensure, Context, Result};
 use crate::ctx::{Ctx, Scenario, VIP4};
 use crate::http::{find, lossy, Message};
 use crate::script::{Logging, Server};
+use crate::sock::Sock;
 use crate::xlb;
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -113,34 +114,30 @@ fn connect_failed(ctx: &mut Ctx) -> Result<()> {
 }
 
 /// A listener whose backlog is full, and what fills it: it drops SYNs, so a connect hangs.
-pub(super) fn deaf_listener() -> Result<(std::os::fd::OwnedFd, Vec<crate::sock::Sock>)> {
-    use nix::sys::socket::{
-        bind, listen, setsockopt, socket, sockopt, AddressFamily, Backlog, SockFlag, SockType,
-        SockaddrStorage,
-    };
-    use std::os::fd::AsRawFd;
-    let full = socket(
-        AddressFamily::Inet,
-        SockType::Stream,
-        SockFlag::empty(),
-        None,
-    )?;
+pub(super) fn deaf_listener(ctx: &Ctx) -> Result<(Sock, Vec<Sock>)> {
+    use nix::libc::{SOL_SOCKET, SO_REUSEADDR};
+    use nix::sys::socket::{bind, listen, Backlog, SockFlag, SockaddrStorage};
     let address: std::net::SocketAddr = BACKEND.parse()?;
-    setsockopt(&full, sockopt::ReuseAddr, &true)?;
-    bind(full.as_raw_fd(), &SockaddrStorage::from(address))?;
-    listen(&full, Backlog::new(1)?)?;
+    let full = Sock::new(address, SockFlag::empty())?;
+    full.set(SOL_SOCKET, SO_REUSEADDR, 1)?;
+    bind(full.raw(), &SockaddrStorage::from(address))?;
+    listen(full.fd(), Backlog::new(1)?)?;
     let mut fillers = Vec::new();
     for _ in 0..4 {
-        let sock = crate::sock::Sock::new(address, SockFlag::SOCK_NONBLOCK)?;
+        let sock = Sock::new(address, SockFlag::SOCK_NONBLOCK)?;
         let _ = sock.connect(address);
         fillers.push(sock);
     }
-    thread::sleep(Duration::from_millis(200));
+    // Of a listener these are the length of the backlog and its limit (`tcp_get_info()` in net/ipv4/tcp.c).
+    ctx.until("a full backlog", || {
+        let info = full.tcp_info()?;
+        Ok(info.tcpi_unacked > info.tcpi_sacked)
+    })?;
     Ok((full, fillers))
 }
 
 fn connect_timeout(ctx: &mut Ctx) -> Result<()> {
-    let _deaf = deaf_listener()?;
+    let _deaf = deaf_listener(ctx)?;
     let vip = ctx.shop_with(
         &[BACKEND],
         "round_robin",
@@ -173,12 +170,12 @@ fn connect_timeout(ctx: &mut Ctx) -> Result<()> {
 
 /// A forced unload wakes the p-sock before its connect is late: it must still be late in time.
 fn connect_timeout_after_a_kick(ctx: &mut Ctx) -> Result<()> {
-    let _deaf = deaf_listener()?;
+    let _deaf = deaf_listener(ctx)?;
     let vip = ctx.shop_with(&[BACKEND], "round_robin", "  pool: {connect_timeout: 2s}\n")?;
     let mut conn = ctx.open(vip)?;
     let begin = std::time::Instant::now();
     conn.request("GET", "/", "", b"")?;
-    thread::sleep(Duration::from_millis(300));
+    ctx.until("the connect", || Ok(xlb::counters()?.get("connects")? > 0))?;
     let mut unload = ctx.spawn("xlbctl", &["unload", "--force"])?;
     conn.response("GET")?.expect_reply(504, "timeout")?;
     let took = begin.elapsed();
@@ -360,6 +357,7 @@ fn half_a_response(ctx: &mut Ctx) -> Result<()> {
                 }
             };
             conn.send(text)?;
+            // Time for the head to go on.
             thread::sleep(Duration::from_millis(100));
             return Ok(());
         }

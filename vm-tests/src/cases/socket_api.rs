@@ -325,7 +325,7 @@ fn options(ctx: &mut Ctx) -> Result<()> {
     );
     get(&sock)?;
     // SO_KEEPALIVE must not start a timer on a socket that has no route: give it time to fire.
-    std::thread::sleep(Duration::from_millis(2500));
+    std::thread::sleep(Duration::from_millis(1500));
     get(&sock)
 }
 
@@ -395,13 +395,13 @@ fn fast_open(ctx: &mut Ctx) -> Result<()> {
 }
 
 fn listed(ctx: &mut Ctx) -> Result<()> {
-    let _backend = Logging::start(BACKEND)?;
+    let backend = Logging::start(BACKEND)?;
     let vip = ctx.shop(&[BACKEND])?;
     let idle = Sock::open(vip)?;
     get(&idle)?;
     let busy = Sock::open(vip)?;
-    busy.send_all(b"GET /sleep/3000 HTTP/1.1\r\nHost: a\r\n\r\n")?;
-    std::thread::sleep(Duration::from_millis(300));
+    busy.send_all(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    ctx.until("the busy one's request", || Ok(backend.count() == 2))?;
     let sockets = xlb::json(&["get", "sockets"])?;
     let text = sockets.to_string();
     let list = sockets

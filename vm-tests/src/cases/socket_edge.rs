@@ -223,6 +223,7 @@ fn end_behind_data(ctx: &mut Ctx) -> Result<()> {
         let mut edge = Edge::open(ctx, vip)?;
         edge.sock.send_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
         if round % 4 >= 2 {
+            // The end is there before the first look.
             thread::sleep(Duration::from_millis(60));
         }
         edge.read_until("until close", |e| e.ended)?;

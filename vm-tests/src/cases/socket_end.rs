@@ -12,6 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt, MsgFlags};
 use nix::sys::wait::{waitpid, WaitStatus};
 use nix::unistd::{fork, ForkResult};
 
+use crate::caller::Caller;
 use crate::ctx::{Ctx, Scenario};
 use crate::http::{find, lossy, pattern};
 use crate::script::Server;
@@ -70,10 +71,10 @@ fn shutdown_read_and_both(ctx: &mut Ctx) -> Result<()> {
     // While a reader sleeps in the call.
     let conn = ctx.open(vip)?;
     let reader = conn.stream.try_clone()?;
-    let sleeper = thread::spawn(move || std::io::Read::read(&mut &reader, &mut [0; 10]));
-    thread::sleep(Duration::from_millis(200));
+    let sleeper = Caller::start(move || std::io::Read::read(&mut &reader, &mut [0; 10]))?;
+    ctx.until("the reader sleeps", || sleeper.waits_in(libc::SYS_recvfrom))?;
     conn.stream.shutdown(std::net::Shutdown::Both)?;
-    let got = sleeper.join().map_err(|_| anyhow::anyhow!("reader"))??;
+    let got = sleeper.join()??;
     ensure!(got == 0, "the sleeping reader got {got}");
     Ok(())
 }
@@ -102,9 +103,11 @@ fn close_with_unread_data(ctx: &mut Ctx) -> Result<()> {
 
 /// How a close in the middle of a request looks to the backend: in order, or a reset when `SO_LINGER` says so.
 fn linger(ctx: &mut Ctx) -> Result<()> {
+    let (begins, begun) = mpsc::channel();
     let (ends, seen) = mpsc::channel();
     let _server = Server::start(BACKEND, move |mut conn, _| {
         conn.head()?;
+        begins.send(conn.exactly(4)?)?;
         let mut end = [0; 100];
         let result = loop {
             match std::io::Read::read(&mut conn.stream, &mut end) {
@@ -129,7 +132,8 @@ fn linger(ctx: &mut Ctx) -> Result<()> {
             )?;
         }
         sock.send_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")?;
-        thread::sleep(Duration::from_millis(200));
+        let half = begun.recv_timeout(ctx.secs(20))?;
+        ensure!(half == b"half", "{:?}", lossy(&half));
         let begin = Instant::now();
         drop(sock);
         ensure!(
@@ -234,6 +238,7 @@ fn reset_after_a_part(ctx: &mut Ctx) -> Result<()> {
     let _server = Server::start(BACKEND, |mut conn, _| {
         conn.head()?;
         conn.send("HTTP/1.1 200 OK\r\n\r\nhalf")?;
+        // The client has read this by then, and wants more.
         thread::sleep(Duration::from_millis(300));
         conn.reset()
     })?;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::{mpsc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{anyhow, ensure, Context, Result};
 use nix::errno::Errno;
@@ -16,9 +16,10 @@ use nix::poll::PollFlags;
 use nix::sched::{sched_getaffinity, sched_setaffinity};
 use nix::sys::socket::{MsgFlags, SockFlag};
 use nix::sys::wait::{waitpid, WaitStatus};
-use nix::unistd::{fork, ForkResult, Pid};
+use nix::unistd::{fork, gettid, ForkResult, Pid};
 
 use super::pool_cpus::run_on;
+use crate::caller::waits_in;
 use crate::ctx::{Ctx, Scenario};
 use crate::http::{find, pattern};
 use crate::script::{Logging, Server};
@@ -167,30 +168,32 @@ fn peek_dontwait_waitall(ctx: &mut Ctx) -> Result<()> {
     Ok(())
 }
 
-nix::ioctl_read_bad!(fionread, libc::FIONREAD, i32);
-nix::ioctl_read_bad!(siocoutq, libc::TIOCOUTQ, i32);
-
 fn queue_lengths(ctx: &mut Ctx) -> Result<()> {
     let (_backend, vip) = start(ctx)?;
+    // As long as each answer.
+    let other = Sock::open(vip)?;
+    other.send_all(GET)?;
+    let whole = other.recv_until("GET /x\n")?.len() as i32;
     let sock = Sock::open(vip)?;
-    let mut queued = -1;
-    // SAFETY: each ioctl writes one int.
-    unsafe { fionread(sock.raw(), &mut queued) }.context("FIONREAD")?;
+    let mut queued = sock.unread().context("FIONREAD")?;
     ensure!(queued == 0, "FIONREAD {queued} on a fresh socket");
     sock.send_all(GET)?;
     ensure!(
         !sock.poll(PollFlags::POLLIN, ctx.secs(10))?.is_empty(),
         "readable"
     );
-    thread::sleep(Duration::from_millis(100));
-    unsafe { fionread(sock.raw(), &mut queued) }.context("FIONREAD")?;
+    ctx.until("the whole answer", || {
+        queued = sock.unread().context("FIONREAD")?;
+        Ok(queued == whole)
+    })
+    .with_context(|| format!("FIONREAD {queued} of {whole}"))?;
     let answer = sock.recv(65536, MsgFlags::empty())?;
     ensure!(
         answer.len() as i32 == queued,
         "FIONREAD said {queued}, {} came",
         answer.len()
     );
-    unsafe { siocoutq(sock.raw(), &mut queued) }.context("SIOCOUTQ")?;
+    let queued = sock.unacknowledged().context("SIOCOUTQ")?;
     ensure!(queued == 0, "SIOCOUTQ {queued} after the answer");
     Ok(())
 }
@@ -422,28 +425,31 @@ fn peek_all(ctx: &mut Ctx) -> Result<()> {
             !sock.poll(PollFlags::POLLIN, ctx.secs(5))?.is_empty(),
             "{path}"
         );
-        thread::sleep(Duration::from_millis(300));
-        let first = sock.recv(4096, MsgFlags::MSG_PEEK)?;
+        let mut first = Vec::new();
+        ctx.until("the first part", || {
+            first = sock.recv(4096, MsgFlags::MSG_PEEK)?;
+            Ok(first.ends_with(&[b'a'; 300]))
+        })
+        .with_context(|| format!("{path}: a peek at {}", first.len()))?;
         ensure!(
-            first.ends_with(&[b'a'; 300]) && first.starts_with(b"HTTP/1.1 200"),
+            first.starts_with(b"HTTP/1.1 200"),
             "{path}: a peek at {}",
             first.len()
         );
         let all = first.len() + 700;
-        let begin = Instant::now();
-        let whole = thread::scope(|scope| {
-            scope.spawn(|| {
-                thread::sleep(Duration::from_millis(400));
-                go.send(())
+        let reader = gettid();
+        let (whole, waited) = thread::scope(|scope| {
+            let second = scope.spawn(|| -> Result<()> {
+                let waited = ctx.until("the reader waits", || waits_in(reader, libc::SYS_recvfrom));
+                go.send(())?;
+                waited
             });
-            sock.recv(all, MsgFlags::MSG_PEEK | MsgFlags::MSG_WAITALL)
-        })?;
-        ensure!(
-            whole.len() == all && begin.elapsed() >= Duration::from_millis(300),
-            "{path}: {} of {all} after {:?}",
-            whole.len(),
-            begin.elapsed()
-        );
+            let whole = sock.recv(all, MsgFlags::MSG_PEEK | MsgFlags::MSG_WAITALL);
+            (whole, second.join())
+        });
+        waited.map_err(|_| anyhow!("a thread died"))??;
+        let whole = whole?;
+        ensure!(whole.len() == all, "{path}: {} of {all}", whole.len());
         sock.set(libc::SOL_SOCKET, SO_PEEK_OFF, 5)?;
         let peek = |len: usize, at: usize| -> Result<()> {
             let got = sock.recv(len, MsgFlags::MSG_PEEK)?;

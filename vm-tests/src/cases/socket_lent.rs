@@ -4,7 +4,6 @@
 
 use std::net::SocketAddr;
 use std::os::fd::IntoRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +17,7 @@ use nix::sys::socket::{shutdown, MsgFlags, Shutdown, SockFlag};
 
 use crate::ctx::{Ctx, Scenario, VIP4};
 use crate::http::pattern;
-use crate::script::Server;
+use crate::script::{Gate, Server};
 use crate::sock::Sock;
 use crate::xlb;
 
@@ -110,28 +109,17 @@ fn read_answer(sock: &Sock, length: usize) -> Result<()> {
     Ok(())
 }
 
-fn tcp_info(sock: &Sock) -> Result<libc::tcp_info> {
-    let bytes = sock.get_bytes(libc::SOL_TCP, libc::TCP_INFO, size_of::<libc::tcp_info>())?;
-    ensure!(
-        bytes.len() == size_of::<libc::tcp_info>(),
-        "{}",
-        bytes.len()
-    );
-    // SAFETY: as many bytes as the structure has, all of them plain numbers.
-    Ok(unsafe { bytes.as_ptr().cast::<libc::tcp_info>().read_unaligned() })
-}
-
 /// The state that TCP_INFO shows, and what it says of a connection in use.
 fn connection_state(ctx: &mut Ctx) -> Result<()> {
     let server = serve()?;
     ctx.shop(&[BACKEND4])?;
     same(ctx, |ctx, to| {
         let sock = Sock::open(to)?;
-        let mut states = vec![("connected", tcp_info(&sock)?.tcpi_state)];
+        let mut states = vec![("connected", sock.tcp_info()?.tcpi_state)];
         sock.send_all(&ask("/get/100000"))?;
         sock.recv(100, MsgFlags::MSG_WAITALL)?;
         // A part of the answer is unread: TCP's numbers are those of the connection.
-        let info = tcp_info(&sock)?;
+        let info = sock.tcp_info()?;
         states.push(("reading", info.tcpi_state));
         ensure!(
             info.tcpi_rtt > 0 && info.tcpi_snd_mss > 1000 && info.tcpi_pmtu > 1000,
@@ -143,10 +131,10 @@ fn connection_state(ctx: &mut Ctx) -> Result<()> {
         let mss = sock.get(libc::SOL_TCP, libc::TCP_MAXSEG)?;
         ensure!(mss > 1000, "TCP_MAXSEG {mss}");
         sock.recv(answer("", 100_000).len() - 100, MsgFlags::MSG_WAITALL)?;
-        states.push(("read", tcp_info(&sock)?.tcpi_state));
+        states.push(("read", sock.tcp_info()?.tcpi_state));
         sock.send_all(&ask("/last/10"))?;
         while !sock.recv(65536, MsgFlags::empty())?.is_empty() {}
-        states.push(("ended by the server", tcp_info(&sock)?.tcpi_state));
+        states.push(("ended by the server", sock.tcp_info()?.tcpi_state));
         let error = sock.get(libc::SOL_SOCKET, libc::SO_ERROR)?;
         ensure!(error == 0, "SO_ERROR {error}");
 
@@ -157,11 +145,11 @@ fn connection_state(ctx: &mut Ctx) -> Result<()> {
         sock.send_all(b"0123456789")?;
         shutdown(sock.raw(), Shutdown::Write)?;
         ctx.until("the FIN is acknowledged", || {
-            Ok(tcp_info(&sock)?.tcpi_state == FIN_WAIT2)
+            Ok(sock.tcp_info()?.tcpi_state == FIN_WAIT2)
         })?;
         read_answer(&sock, 0)?;
         sock.recv(1, MsgFlags::empty())?;
-        states.push(("ended by both", tcp_info(&sock)?.tcpi_state));
+        states.push(("ended by both", sock.tcp_info()?.tcpi_state));
         Ok(states)
     })?;
     // Those that are another value on each socket.
@@ -379,13 +367,12 @@ fn receive_buffer(ctx: &mut Ctx) -> Result<()> {
 /// How much a client can write to a server that does not read, with SO_SNDBUF and TCP_NOTSENT_LOWAT.
 fn send_buffer(ctx: &mut Ctx) -> Result<()> {
     const LENGTH: usize = 30_000_000;
-    static HOLD: AtomicBool = AtomicBool::new(true);
+    let reads = Gate::default();
+    let at_server = reads.clone();
     let server = Server::start(BACKEND4, move |mut conn, _| {
         while let Some(head) = conn.head()? {
             let length: usize = head.field("content-length").unwrap_or("0").parse()?;
-            while HOLD.load(Ordering::SeqCst) {
-                thread::sleep(Duration::from_millis(20));
-            }
+            at_server.pass();
             conn.exactly(length)?;
             conn.send(answer("", 0))?;
         }
@@ -393,10 +380,10 @@ fn send_buffer(ctx: &mut Ctx) -> Result<()> {
     })?;
     ctx.shop_of_one_connection(BACKEND4)?;
     let held = |ctx: &mut Ctx, sock: &Sock, read: bool| -> Result<usize> {
-        HOLD.store(true, Ordering::SeqCst);
+        reads.close();
         sock.send_all(&post("/", LENGTH))?;
         let held = fill(ctx, sock, LENGTH)?;
-        HOLD.store(false, Ordering::SeqCst);
+        reads.open();
         if read {
             sock.send_all(&vec![b'x'; LENGTH - held])?;
             read_answer(sock, 0)?;
@@ -498,9 +485,18 @@ fn time_stamps(ctx: &mut Ctx) -> Result<()> {
     ctx.shop_of_one_connection(BACKEND4)?;
     let long = answer("", 3000).len();
     // The host stamps while any socket wants it, and begins a moment later: this one always does.
-    let always = Sock::new(VIP4.parse()?, SockFlag::empty())?;
-    always.set(libc::SOL_SOCKET, libc::SO_TIMESTAMP, 1)?;
-    thread::sleep(ctx.secs(1));
+    let always = connected(
+        BACKEND4.parse()?,
+        &[(libc::SOL_SOCKET, libc::SO_TIMESTAMP, 1)],
+        false,
+    )?;
+    let short = answer("", 10).len();
+    ctx.until("a stamp", || {
+        always.send_all(&ask("/get/10"))?;
+        let (got, control) = recv_control(&always, short, MsgFlags::MSG_WAITALL)?;
+        ensure!(got == short, "{got} of {short} bytes");
+        Ok(!control.is_empty())
+    })?;
     for (option, value) in [
         (libc::SO_TIMESTAMP, 1),
         (libc::SO_TIMESTAMPNS, 1),
@@ -608,6 +604,7 @@ fn busy_poll(ctx: &mut Ctx) -> Result<()> {
         ethtool("far0", ETHTOOL_STSO, 0)?;
         Server::start(ENDPOINT, |mut conn, _| {
             while conn.head()?.is_some() {
+                // Within the 50 ms for which a client polls.
                 thread::sleep(Duration::from_millis(5));
                 conn.send(answer("", 100))?;
             }

@@ -2,6 +2,7 @@
 //! What happens to a socket without its owner: the owner sits in a page fault, or has closed it.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,9 @@ use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::MsgFlags;
+use nix::unistd::gettid;
 
+use crate::caller::waits_in;
 use crate::ctx::{Ctx, Scenario, VIP4};
 use crate::http::pattern;
 use crate::script::{Logging, Server};
@@ -93,8 +96,8 @@ impl Page {
 /// Sockets whose owners sleep in a page fault, in `sendmsg`, stop nobody else: no worker waits for
 /// their locks. What comes for them meanwhile (here: the end of their connect's time) is done when they wake.
 fn in_a_page_fault(ctx: &mut Ctx) -> Result<()> {
-    let _deaf = super::replies::deaf_listener()?;
-    let _other = Logging::start(OTHER)?;
+    let _deaf = super::replies::deaf_listener(ctx)?;
+    let other = Logging::start(OTHER)?;
     ctx.apply(&format!(
         "version: 1\nservices:\n\
          - name: shop\n  listen: [\"{VIP4}\"]\n  routes: [{{cluster: deaf}}]\n\
@@ -105,11 +108,14 @@ fn in_a_page_fault(ctx: &mut Ctx) -> Result<()> {
     ))?;
     let page = Page::new()?;
     let at = page.at;
+    let (tell, told) = mpsc::channel();
     let mut owners = Vec::new();
     for _ in 0..STUCK {
         let sock = Sock::open(VIP4.parse()?)?;
         sock.send_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n")?;
+        let tell = tell.clone();
         let owner = thread::Builder::new().stack_size(64 << 10).spawn(move || {
+            let _ = tell.send(gettid());
             // SAFETY: The page is mapped until the process ends.
             let body = unsafe { std::slice::from_raw_parts(at as *const u8, 100) };
             let sent = sock.send(body);
@@ -117,14 +123,20 @@ fn in_a_page_fault(ctx: &mut Ctx) -> Result<()> {
         })?;
         owners.push(owner);
     }
+    for owner in told.iter().take(STUCK) {
+        ctx.until("an owner in its page fault", || {
+            waits_in(owner, libc::SYS_sendto)
+        })?;
+    }
     // All connects of the stuck ones are over.
-    thread::sleep(ctx.secs(2));
+    thread::sleep(Duration::from_millis(1500));
     let mut first = ctx.open(OTHER_VIP.parse()?)?;
     let mut second = ctx.open(OTHER_VIP.parse()?)?;
-    first.send("GET /sleep/500 HTTP/1.1\r\nHost: a\r\n\r\n")?;
-    thread::sleep(Duration::from_millis(100));
+    first.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    ctx.until("the first request", || Ok(other.count() == 1))?;
     let begin = Instant::now();
     second.send("GET /second HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    other.held.open();
     first.response("GET")?.expect(200)?;
     second
         .response("GET")

@@ -5,17 +5,20 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{anyhow, bail, ensure, Context, Result};
 use nix::errno::Errno;
+use nix::libc;
 use nix::poll::PollFlags;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::select::{select, FdSet};
 use nix::sys::socket::{setsockopt, sockopt, MsgFlags, SockFlag, SockaddrStorage};
 use nix::sys::time::{TimeVal, TimeValLike};
+use nix::unistd::gettid;
 
+use crate::caller::waits_in;
 use crate::ctx::{Ctx, Scenario};
 use crate::http::{find, lossy, pattern};
-use crate::script::Server;
+use crate::script::{Gate, Server};
 use crate::sock::Sock;
 
 use super::socket_io::{get, start, BACKEND, GET};
@@ -154,9 +157,11 @@ fn wait(epoll: &Epoll, limit: Duration) -> Result<EpollFlags> {
 /// A writer that outruns the backend gets EAGAIN, then EPOLLOUT once the backend reads.
 fn writable_again(ctx: &mut Ctx) -> Result<()> {
     const LENGTH: usize = 20 << 20;
-    let _server = Server::start(BACKEND, |mut conn, _| {
+    let reads = Gate::default();
+    let at_server = reads.clone();
+    let _server = Server::start(BACKEND, move |mut conn, _| {
         conn.head()?;
-        thread::sleep(Duration::from_millis(700));
+        at_server.pass();
         let body = conn.exactly(LENGTH)?;
         conn.send(format!(
             "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{:08x}",
@@ -176,6 +181,7 @@ fn writable_again(ctx: &mut Ctx) -> Result<()> {
             Ok(count) => sent += count,
             Err(Errno::EAGAIN) => {
                 full += 1;
+                reads.open();
                 let events = sock.poll(PollFlags::POLLOUT, ctx.secs(20))?;
                 ensure!(
                     events.contains(PollFlags::POLLOUT),
@@ -256,7 +262,7 @@ extern "C" fn ignore(_signal: i32) {}
 fn signal_while_reading(ctx: &mut Ctx) -> Result<()> {
     use nix::sys::pthread::{pthread_kill, pthread_self};
     use nix::sys::signal::{sigaction, SaFlags, SigAction, SigHandler, SigSet, Signal};
-    let (_backend, vip) = start(ctx)?;
+    let (backend, vip) = start(ctx)?;
     let action = SigAction::new(
         SigHandler::Handler(ignore),
         SaFlags::empty(),
@@ -267,18 +273,21 @@ fn signal_while_reading(ctx: &mut Ctx) -> Result<()> {
     let sock = Sock::open(vip)?;
     // With SO_RCVTIMEO a system call ends with EINTR whatever the flags; without it too, as SA_RESTART is off.
     sock.timeouts(Duration::ZERO)?;
-    sock.send_all(b"GET /sleep/1500 HTTP/1.1\r\nHost: a\r\n\r\n")?;
-    let reader = pthread_self();
-    let thread = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(400));
-        pthread_kill(reader, Signal::SIGUSR1)
+    sock.send_all(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    let (reader, id) = (pthread_self(), gettid());
+    let (got, waited) = thread::scope(|scope| {
+        let signal = scope.spawn(|| -> Result<()> {
+            let waited = ctx.until("the reader waits", || waits_in(id, libc::SYS_recvfrom));
+            pthread_kill(reader, Signal::SIGUSR1)?;
+            waited
+        });
+        let got = sock.recv(10, MsgFlags::empty());
+        (got, signal.join())
     });
-    ensure!(
-        sock.recv(10, MsgFlags::empty()) == Err(Errno::EINTR),
-        "a signal must end recv"
-    );
-    thread.join().map_err(|_| anyhow::anyhow!("thread"))??;
-    sock.recv_until("/sleep/1500\n")?;
+    ensure!(got == Err(Errno::EINTR), "a signal must end recv: {got:?}");
+    waited.map_err(|_| anyhow!("a thread died"))??;
+    backend.held.open();
+    sock.recv_until("/held\n")?;
     get(&sock)
 }
 
@@ -319,17 +328,23 @@ fn io_uring(ctx: &mut Ctx) -> Result<()> {
     }
     // A receive that waits is ended by a shutdown from another thread.
     let other = sock.dup()?;
-    let shutter = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(200));
-        nix::sys::socket::shutdown(other.raw(), nix::sys::socket::Shutdown::Both)
+    let id = gettid();
+    let (got, waited) = thread::scope(|scope| {
+        let shutter = scope.spawn(|| -> Result<()> {
+            let waited = ctx.until("the receive waits", || {
+                waits_in(id, libc::SYS_io_uring_enter)
+            });
+            nix::sys::socket::shutdown(other.raw(), nix::sys::socket::Shutdown::Both)?;
+            waited
+        });
+        let mut piece = [0u8; 50];
+        let recv = opcode::Recv::new(fd, piece.as_mut_ptr(), piece.len() as u32).build();
+        let got = run(&mut ring, &recv);
+        (got, shutter.join())
     });
-    let mut piece = [0u8; 50];
-    let got = run(
-        &mut ring,
-        &opcode::Recv::new(fd, piece.as_mut_ptr(), piece.len() as u32).build(),
-    )?;
+    let got = got?;
     ensure!(got == 0, "recv after shutdown: {got}");
-    shutter.join().map_err(|_| anyhow::anyhow!("shutter"))??;
+    waited.map_err(|_| anyhow!("a thread died"))??;
     ensure!(backend.count() == 3, "{} requests", backend.count());
     Ok(())
 }
@@ -338,7 +353,6 @@ fn io_uring(ctx: &mut Ctx) -> Result<()> {
 /// the bytes were copied. Nothing of it is in the socket's error queue, SO_ZEROCOPY or not.
 fn io_uring_zerocopy(ctx: &mut Ctx) -> Result<()> {
     use io_uring::{cqueue, opcode, types::Fd, IoUring};
-    use nix::libc;
     const REPORT_USAGE: u16 = 8;
     const COPIED: i32 = i32::MIN;
     fn run(ring: &mut IoUring, entry: &io_uring::squeue::Entry) -> Result<usize> {
