@@ -28,7 +28,9 @@ use crate::intf::{mapped, Pod, XLB_LAYOUT};
 use crate::numbers::{Item, Numbers, Supply};
 
 /// Another one is not read. (Documents before the first began with their length.)
-const FORMAT: u32 = u32::from_le_bytes(*b"XLB\x01");
+const FORMAT: u32 = u32::from_le_bytes(*b"XLB\x02");
+/// The one before knew no action but `respond`: what has others is not for those who would leave them out.
+const FORMATS: [u32; 2] = [u32::from_le_bytes(*b"XLB\x01"), FORMAT];
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable)]
@@ -173,7 +175,7 @@ impl Stored {
     pub fn read(kept: Box<dyn AsRef<[u8]>>, is_pending: bool) -> Result<Stored, Error> {
         let bytes = (*kept).as_ref();
         let head = Head::from_bytes(bytes).ok_or_else(broken)?;
-        if head.format != FORMAT {
+        if !FORMATS.contains(&head.format) {
             return Err(other_format());
         }
         let rest = bytes.get(size_of::<Head>()..).ok_or_else(broken)?;

@@ -64,14 +64,24 @@ impl Shared {
         self.waiter.waker()
     }
 
-    /// What the policy wants done with the request, after [`Exchange::begin`] or a step that failed.
+    /// What the policy wants done with the request, beside sending it or instead.
+    ///
+    /// # Safety
+    ///
+    /// The caller has the exchange, and takes no step of it meanwhile.
+    pub(crate) unsafe fn actions(&self) -> Option<&Actions> {
+        // SAFETY: By the contract; the policy is called by who has the exchange.
+        unsafe { self.question.actions() }
+    }
+
+    /// Nothing is left to be done.
     ///
     /// # Safety
     ///
     /// The caller has the exchange.
-    pub(crate) unsafe fn take_actions(&self) -> Option<Actions> {
-        // SAFETY: By the contract; the policy is called by who has the exchange.
-        unsafe { self.question.take_actions() }
+    pub(crate) unsafe fn forget_actions(&self) {
+        // SAFETY: As in `actions`.
+        unsafe { self.question.forget_actions() }
     }
 
     /// For those who look from outside.

@@ -2,7 +2,7 @@
 
 //! Path and host of a request in the form in which they are matched, and which form of the path is forwarded.
 
-use xlb_engine::path::{self, Form};
+use xlb_engine::path::{self, Form, NewPath};
 use xlb_engine::{host, Reason};
 
 use super::{fill_with, Active};
@@ -55,6 +55,27 @@ impl Active<'_> {
         }
         Ok(())
     }
+}
+
+/// The normal form that a server gets; empty when the path is in that form already, or is `*`.
+pub(super) fn to_forward(raw: &[u8]) -> Result<Buf, Reason> {
+    let mut path = Buf::new();
+    if raw != b"*" && !path::is_normal(raw, Form::Forward) {
+        fill_with(&mut path, path::normalize_bound(raw), |to| {
+            written(path::normalize(raw, Form::Forward, to))
+        })?;
+    }
+    Ok(path)
+}
+
+/// What the endpoint gets for `path`, where the route says so. Of a rest that came with the request no server reads another
+/// path than was made, as of what is forwarded as it came.
+pub(super) fn replaced(new: &NewPath<'_>, path: &[u8]) -> Result<Buf, Reason> {
+    let mut made = Buf::new();
+    fill_with(&mut made, new.bound(path), |to| new.write(path, to))?;
+    let start = path::forward(made.bytes())?;
+    made.consume(start);
+    Ok(made)
 }
 
 /// The normal form, or what came when that is normal already.

@@ -42,7 +42,7 @@ use crate::buf::Buf;
 use crate::count;
 use crate::exchange::{Exchange, Party, Wait, With};
 use crate::limits;
-use crate::policy::Request;
+use crate::policy::{Actions, Request};
 use crate::pool::Isock;
 use crate::sys;
 
@@ -324,6 +324,18 @@ impl Session {
     }
 }
 
+impl<'a> Active<'a> {
+    /// What is done with the request beside sending it, or instead.
+    ///
+    /// # Safety
+    ///
+    /// It is looked at before the next step of the exchange, and before [`Active::forget_actions`].
+    unsafe fn actions(&self) -> Option<&'a Actions> {
+        // SAFETY: Who has the socket lock has the exchange; and by the contract.
+        unsafe { self.client.exchange.actions() }
+    }
+}
+
 impl Active<'_> {
     /// Goes on with the bytes held, when no exchange runs: frames the next request and begins it.
     /// `more` says that the client has more bytes at hand.
@@ -424,6 +436,7 @@ impl Active<'_> {
 
     /// After an exchange: the next request, the rest of a body that nobody wants, or the end.
     pub(crate) fn next(&mut self) {
+        self.forget_actions();
         let inner = &mut **self;
         let held = core::mem::take(&mut inner.held);
         inner.buf.consume(held);
@@ -449,8 +462,15 @@ impl Active<'_> {
         }
     }
 
+    /// The exchange is over.
+    fn forget_actions(&mut self) {
+        // SAFETY: Who has the socket lock has the exchange.
+        unsafe { self.client.exchange.forget_actions() };
+    }
+
     /// No further request: readers get what is left and then an end, or `ECONNRESET`.
     pub(crate) fn close_client(&mut self, reset: bool) {
+        self.forget_actions();
         self.phase = Phase::Closing;
         self.buf.reset();
         self.held = 0;
@@ -516,6 +536,7 @@ impl Active<'_> {
         }
         self.done(reason);
         self.unbind();
+        self.forget_actions();
         self.local.reset();
         self.buf.reset();
         self.held = 0;

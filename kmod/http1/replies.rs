@@ -2,12 +2,14 @@
 
 //! Replies that XLB makes itself; their table is `XLB_REASONS` of `xlb_intf.h`.
 
+use xlb_engine::location::Target;
 use xlb_engine::reason::Class;
-use xlb_engine::{reply, Body, Framing, Method, Reason, Version};
+use xlb_engine::reply::{self, To};
+use xlb_engine::{Body, Framing, Method, Reason, Version};
 
-use super::{fill_with, Active, Phase};
+use super::{fill_with, forms, Active, Phase, Session};
 use crate::count;
-use crate::policy::Actions;
+use crate::policy::{Actions, Reply};
 use crate::sys;
 
 impl Active<'_> {
@@ -39,38 +41,66 @@ impl Active<'_> {
     /// XLB's own reply; see `XLB_REASONS` for the status. Or what the route says, if that is the reason.
     pub(crate) fn reply(&mut self, reason: u32, detail: &str) {
         count::reason(reason);
-        let (status, name) = status_of(reason);
         let actions = match reason {
-            // SAFETY: An active session has its exchange.
-            sys::XLB_REASON_RESPOND => unsafe { self.client.exchange.take_actions() },
+            // SAFETY: Until it is written here.
+            sys::XLB_REASON_RESPOND => unsafe { self.actions() },
             _ => None,
         };
-        let said = actions.as_ref().and_then(Actions::respond);
         let inner = &mut **self;
         let known = !inner.buf.is_empty() && inner.held > 0;
-        let head_only = known && inner.head.method == Method::Head;
-        let version = if known {
-            inner.head.version
-        } else {
-            Version::Http11
-        };
         inner.last |= known && inner.head.expect_continue && !inner.body.is_done();
-        let last = inner.last;
+        let to = To {
+            close: inner.last,
+            head_only: known && inner.head.method == Method::Head,
+            version: if known {
+                inner.head.version
+            } else {
+                Version::Http11
+            },
+        };
         inner.phase = Phase::Reply;
+        let written = match actions {
+            Some(actions) => inner.write_said(actions, to),
+            None => inner.write_own(reason, detail, to),
+        };
         let held = core::mem::take(&mut inner.held);
         inner.buf.consume(held);
-        let bound = reply::REPLY_BYTES + said.map_or(0, |(_, body)| body.len());
-        let written = fill_with(&mut inner.local, bound, |to| {
-            Ok(match said {
-                Some((status, body)) => {
-                    reply::encode_body(status, body, last, head_only, version, to)
-                }
-                None => reply::encode(status, name, detail, last, head_only, version, to),
-            })
-        });
+        self.forget_actions();
         if written.is_err() {
             self.close_client(true);
         }
+    }
+}
+
+impl Session {
+    fn write_own(&mut self, reason: u32, detail: &str, to: To) -> Result<(), Reason> {
+        let (status, name) = status_of(reason);
+        fill_with(&mut self.local, reply::REPLY_BYTES, |out| {
+            Ok(reply::encode(status, name, detail, to, out))
+        })
+    }
+
+    /// What the route says instead of an endpoint.
+    fn write_said(&mut self, actions: &Actions, to: To) -> Result<(), Reason> {
+        let fields = actions.response_fields();
+        let redirect = match actions.reply() {
+            Some(Reply::Redirect(redirect)) => redirect,
+            Some(Reply::Text(status, body)) => {
+                let bound = reply::body_bound(body, &fields);
+                return fill_with(&mut self.local, bound, |out| {
+                    reply::encode_body(status, body, &fields, to, out)
+                });
+            }
+            None => return self.write_own(sys::XLB_REASON_NO_ROUTE, "", to),
+        };
+        let bytes = self.buf.bytes();
+        let raw = self.head.path.get(bytes);
+        let path = forms::to_forward(raw)?;
+        let target = Target::of(bytes, &self.head, forms::or_raw(&path, raw));
+        let bound = reply::redirect_bound(&redirect, &target, &fields);
+        fill_with(&mut self.local, bound, |out| {
+            reply::encode_redirect(&redirect, &target, &fields, to, out)
+        })
     }
 }
 

@@ -8,14 +8,18 @@
 //! memory accounting, window updates and back-pressure are TCP's: what the client does not read
 //! fills the i-sock's queue and closes its window.
 
+use core::iter;
+
 use xlb_engine::reason::Class;
-use xlb_engine::rewrite::{self, Connection, ResponseEdits};
+use xlb_engine::rewrite::{self, Connection, FieldEdits, ResponseEdits};
 use xlb_engine::{Body, Framing, Reason, ResponseHead, Status, Version};
 
 use super::{fill_with, keep_alive, Active, Phase, Relay, Response, Stage, EAGAIN_I};
+use crate::buf::Buf;
 use crate::count;
 use crate::isock::Home as _;
 use crate::limits;
+use crate::policy::Actions;
 use crate::pool::Isock;
 use crate::sys;
 
@@ -230,6 +234,8 @@ impl Active<'_> {
     /// Frames the next response head, interim or final. True when there is something to read now,
     /// false when the head is not whole.
     pub(crate) fn frame_head(&mut self) -> Result<bool, Reason> {
+        // SAFETY: Until the head is written here.
+        let actions = unsafe { self.actions() };
         let inner = &mut **self;
         let Phase::Relay(Relay {
             isock, response, ..
@@ -256,11 +262,12 @@ impl Active<'_> {
         };
         let head_bytes = head.head_bytes as usize;
         let keeps = keep_alive::timeout(isock, bytes, &head);
-        if let Some(edits) = edits(&head, inner.last, inner.head.version) {
-            let bound = rewrite::response_bound(&head, &edits);
-            fill_with(&mut inner.local, bound, |to| {
-                rewrite::response(bytes, &head, &edits, to)
-            })?;
+        let told = Told {
+            last: inner.last,
+            version: inner.head.version,
+            actions,
+        };
+        if rewritten(bytes, &head, told, 0, &mut inner.local)? {
             drop(guard);
             if !isock.drop_bytes(head_bytes) {
                 inner.local.reset();
@@ -316,6 +323,8 @@ impl Active<'_> {
 
     /// `partial` holds a whole head, and maybe bytes behind it.
     fn collected(&mut self, head: ResponseHead) -> Result<bool, Reason> {
+        // SAFETY: Until the head is written here.
+        let actions = unsafe { self.actions() };
         let inner = &mut **self;
         let Phase::Relay(Relay {
             isock, response, ..
@@ -327,20 +336,16 @@ impl Active<'_> {
         let bytes = response.partial.bytes();
         let own = bytes.get(..head_bytes).unwrap_or(bytes);
         let keeps = keep_alive::timeout(isock, own, &head);
-        let edits = edits(&head, inner.last, inner.head.version);
-        let bound = match &edits {
-            Some(edits) => rewrite::response_bound(&head, edits),
-            None => own.len(),
+        let told = Told {
+            last: inner.last,
+            version: inner.head.version,
+            actions,
         };
-        // For what lies behind the head, too: nothing that follows may fail half-way.
-        let room = bound + bytes.len() - own.len();
-        let room = inner.local.reserve(room);
-        room.map_err(|_| Reason::OutputFull)?;
-        match edits {
-            Some(edits) => fill_with(&mut inner.local, bound, |to| {
-                rewrite::response(own, &head, &edits, to)
-            })?,
-            None => inner.local.append(own).map_err(|_| Reason::OutputFull)?,
+        let behind = bytes.len() - own.len();
+        if !rewritten(own, &head, told, behind, &mut inner.local)? {
+            let room = inner.local.reserve(bytes.len());
+            let room = room.and_then(|()| inner.local.append(own));
+            room.map_err(|_| Reason::OutputFull)?;
         }
         response.partial.consume(head_bytes);
         self.accept_head(head, keeps)?;
@@ -402,33 +407,69 @@ impl Active<'_> {
     }
 }
 
-/// What must be changed in a response head; `None` to forward it byte for byte.
-fn edits(head: &ResponseHead, last: bool, client: Version) -> Option<ResponseEdits<'static>> {
-    if head.interim || head.framing == Framing::Tunnel {
-        return None;
-    }
-    let connection = if last || head.framing == Framing::UntilClose {
-        Some(Connection::Close)
-    } else if client == Version::Http10 {
-        Some(Connection::KeepAlive)
-    } else {
-        None
-    };
-    // Whether the head says so as it is. To a request of HTTP/1.0 one that does not say "keep-alive" says "close".
-    let told = match connection {
-        Some(Connection::Close) => {
-            head.framing == Framing::UntilClose || (head.version == Version::Http10 && head.close)
+/// Writes a response head anew to `to`, where it must be changed; false when it goes byte for byte. Behind it is
+/// room for `more` bytes.
+fn rewritten(
+    bytes: &[u8],
+    head: &ResponseHead,
+    told: Told<'_>,
+    more: usize,
+    to: &mut Buf,
+) -> Result<bool, Reason> {
+    match told.actions {
+        // Those of 1xx are not the response (RFC 9110, section 15.2).
+        Some(actions) if !head.interim => {
+            edit(bytes, head, told, actions.response_fields(), more, to)
         }
-        Some(Connection::KeepAlive) => !head.close,
-        None => true,
-    };
-    if head.rewrite || !told {
-        return Some(ResponseEdits {
-            connection,
-            ..ResponseEdits::default()
-        });
+        _ => edit(bytes, head, told, iter::empty(), more, to),
     }
-    None
+}
+
+fn edit<'a>(
+    bytes: &[u8],
+    head: &ResponseHead,
+    told: Told<'_>,
+    fields: impl FieldEdits<'a>,
+    more: usize,
+    to: &mut Buf,
+) -> Result<bool, Reason> {
+    let (connection, says) = told.connection(head);
+    let edited = fields.clone().next().is_some();
+    let stays = head.interim || head.framing == Framing::Tunnel;
+    if !edited && (stays || (!head.rewrite && says)) {
+        return Ok(false);
+    }
+    let edits = ResponseEdits { connection, fields };
+    let bound = rewrite::response_bound(head, &edits);
+    // For what lies behind the head, too: nothing that follows may fail half-way.
+    to.reserve(bound + more).map_err(|_| Reason::OutputFull)?;
+    fill_with(to, bound, |to| rewrite::response(bytes, head, &edits, to))?;
+    Ok(true)
+}
+
+/// What a response head must tell the client, whatever it says itself.
+#[derive(Clone, Copy)]
+struct Told<'a> {
+    /// Its connection ends after this.
+    last: bool,
+    version: Version,
+    actions: Option<&'a Actions>,
+}
+
+impl Told<'_> {
+    /// What becomes of the connection, and whether the head says so as it is. To a request of HTTP/1.0 one that does
+    /// not say "keep-alive" says "close".
+    fn connection(self, head: &ResponseHead) -> (Option<Connection>, bool) {
+        if self.last || head.framing == Framing::UntilClose {
+            let says = head.framing == Framing::UntilClose
+                || (head.version == Version::Http10 && head.close);
+            (Some(Connection::Close), says)
+        } else if self.version == Version::Http10 {
+            (Some(Connection::KeepAlive), !head.close)
+        } else {
+            (None, true)
+        }
+    }
 }
 
 /// Frames the body in the i-sock's queue, until `want` bytes may be read or the queue ends. Nothing need

@@ -8,12 +8,12 @@
 
 use core::ptr;
 
-use kernel::prelude::*;
-use xlb_engine::path::{self, Form};
-use xlb_engine::rewrite::{self, RequestEdits};
+use xlb_engine::path::NewPath;
+use xlb_engine::reason::Class;
+use xlb_engine::rewrite::{self, FieldEdits, RequestEdits};
+use xlb_engine::Reason;
 
-use super::forms::written;
-use super::{fill_with, Active, Phase, Relay, Response, Upload, EAGAIN_I};
+use super::{fill_with, forms, Active, Phase, Relay, Response, Upload, EAGAIN_I};
 use crate::buf::Buf;
 use crate::count;
 use crate::exchange::{Answer, Ready, Step};
@@ -27,7 +27,7 @@ enum Bound {
     Sent,
     /// The connection is no good.
     Dead,
-    /// The client was answered: there is no memory.
+    /// The client was answered: there is no memory, or the request is not to be sent.
     Answered,
 }
 
@@ -73,11 +73,13 @@ impl Active<'_> {
     /// Gives the request to `isock` and sends what is held.
     fn bind(&mut self, mut isock: Isock, more: bool) -> Bound {
         let client = self.client;
-        let Ok(out) = self.prepare() else {
-            self.party.give_back(isock, true);
-            self.done(sys::XLB_REASON_NO_MEMORY);
-            self.reply(sys::XLB_REASON_NO_MEMORY, "");
-            return Bound::Answered;
+        let out = match self.prepare() {
+            Ok(out) => out,
+            Err(reason) => {
+                self.party.give_back(isock, true);
+                self.refuse_to_send(reason);
+                return Bound::Answered;
+            }
         };
         isock.set_waker(client.exchange.waker());
         self.lend_options(&isock);
@@ -124,36 +126,60 @@ impl Active<'_> {
         Bound::Sent
     }
 
+    /// There is no memory for what would be sent, or a route makes a path of it that no server should see.
+    fn refuse_to_send(&mut self, reason: Reason) {
+        if reason.class() != Class::Internal {
+            return self.reject(reason);
+        }
+        self.done(sys::XLB_REASON_NO_MEMORY);
+        self.reply(sys::XLB_REASON_NO_MEMORY, "");
+    }
+
     /// The request as it is sent, when its head must not go byte for byte.
-    fn prepare(&self) -> Result<Option<Buf>> {
-        let rewrite_path = self.rewrite_path && !self.path.is_empty();
-        if !self.head.rewrite && !rewrite_path {
+    fn prepare(&self) -> Result<Option<Buf>, Reason> {
+        // SAFETY: Until this function ends.
+        let Some(actions) = (unsafe { self.actions() }) else {
+            return self.rewrite(RequestEdits::NONE, None);
+        };
+        let edits = RequestEdits {
+            path: None,
+            host: actions.host(),
+            fields: actions.request_fields(),
+        };
+        self.rewrite(edits, actions.path())
+    }
+
+    fn rewrite<'a>(
+        &self,
+        edits: RequestEdits<'_, impl FieldEdits<'a>>,
+        new: Option<NewPath<'_>>,
+    ) -> Result<Option<Buf>, Reason> {
+        let normal = self.rewrite_path && !self.path.is_empty();
+        let edited = new.is_some() || edits.host.is_some() || edits.fields.clone().next().is_some();
+        if !self.head.rewrite && !normal && !edited {
             return Ok(None);
         }
         let bytes = self.buf.bytes();
+        let raw = self.head.path.get(bytes);
         let mut path = Buf::new();
-        if rewrite_path {
-            let raw = self.head.path.get(bytes);
-            fill_with(&mut path, path::normalize_bound(raw), |to| {
-                written(path::normalize(raw, Form::Forward, to))
-            })
-            .map_err(|_| ENOMEM)?;
+        if normal {
+            path = forms::to_forward(raw)?;
+        }
+        if let Some(new) = new.filter(|_| raw != b"*") {
+            path = forms::replaced(&new, forms::or_raw(&path, raw))?;
         }
         let edits = RequestEdits {
             path: (!path.is_empty()).then_some(path.bytes()),
-            ..RequestEdits::default()
+            ..edits
         };
         let bound = rewrite::request_bound(&self.head, &edits);
         let mut out = Buf::new();
         fill_with(&mut out, bound, |to| {
             rewrite::request(bytes, &self.head, &edits, to)
-        })
-        .map_err(|_| ENOMEM)?;
-        out.append(
-            bytes
-                .get(self.head.head_bytes as usize..self.held)
-                .unwrap_or(&[]),
-        )?;
+        })?;
+        let body = bytes.get(self.head.head_bytes as usize..self.held);
+        let body = out.append(body.unwrap_or(&[]));
+        body.map_err(|_| Reason::OutputFull)?;
         Ok(Some(out))
     }
 

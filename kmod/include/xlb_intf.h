@@ -25,7 +25,7 @@
 #include <linux/types.h>
 #endif
 
-#define XLB_ABI 7
+#define XLB_ABI 8
 #define XLB_ABI_OLDEST 6
 
 /* --- Requests -------------------------------------------------------------- */
@@ -170,6 +170,24 @@ _Static_assert(sizeof(struct xlb_decision) == 88,
 enum xlb_action_kind {
 	/* XLB answers: `status`, and the text as its body.  route() returns XLB_REASON_RESPOND. */
 	XLB_ACTION_RESPOND = 1,
+	/* XLB answers: `status`, and the request's own URL but for what the next five say. */
+	XLB_ACTION_REDIRECT = 2,
+	XLB_ACTION_SCHEME = 3,
+	/* Without a redirect the next three are of the request as the endpoint gets it; the host with its port then. */
+	XLB_ACTION_HOST = 4,
+	XLB_ACTION_PATH = 5, /* in a redirect with a query, or without */
+	XLB_ACTION_PATH_PREFIX = 6, /* instead of the first `matched` bytes of XLB_FIELD_PATH */
+	XLB_ACTION_PORT = 7, /* in decimal */
+	/*
+	 * Fields of the request, and of the response or what XLB answers instead: the text is the name.  They are
+	 * done in the order of the list; none of those that frame a message or are for one connection may be among them.
+	 */
+	XLB_ACTION_REQUEST_SET = 8,
+	XLB_ACTION_REQUEST_ADD = 9,
+	XLB_ACTION_REQUEST_REMOVE = 10,
+	XLB_ACTION_RESPONSE_SET = 11,
+	XLB_ACTION_RESPONSE_ADD = 12,
+	XLB_ACTION_RESPONSE_REMOVE = 13,
 };
 
 struct xlb_action {
@@ -179,7 +197,12 @@ struct xlb_action {
 	__u32 text_page;
 	__u16 text_offset;
 	__u16 text_bytes;
-	__u32 reserved0[5];
+	/* One more: the value of a field. */
+	__u32 value_page;
+	__u16 value_offset;
+	__u16 value_bytes;
+	__u32 matched;
+	__u32 reserved0[2];
 };
 _Static_assert(sizeof(struct xlb_action) == 32, "a power of two, as records of a blob are");
 

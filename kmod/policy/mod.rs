@@ -17,7 +17,7 @@ mod actions;
 mod kfuncs;
 mod view;
 
-pub(crate) use actions::Actions;
+pub(crate) use actions::{Actions, Reply};
 use view::View;
 
 /// How often a decision is begun at most.
@@ -116,14 +116,28 @@ impl Question {
         unsafe { *self.actions.get() = Some(actions) };
     }
 
-    /// What is to be done with the request, after a decision.
+    /// What is to be done with the request, after a decision and until the next one.
+    ///
+    /// # Safety
+    ///
+    /// As of [`Question::route`], for as long as they are looked at.
+    pub(crate) unsafe fn actions(&self) -> Option<&Actions> {
+        // SAFETY: By the contract.
+        unsafe { (*self.actions.get()).as_ref() }
+    }
+
+    /// Forgets it.
     ///
     /// # Safety
     ///
     /// As of [`Question::route`].
-    pub(crate) unsafe fn take_actions(&self) -> Option<Actions> {
+    pub(crate) unsafe fn forget_actions(&self) {
         // SAFETY: By the contract.
-        unsafe { (*self.actions.get()).take() }
+        unsafe {
+            if (*self.actions.get()).is_some() {
+                *self.actions.get() = None;
+            }
+        }
     }
 
     /// Asks where the request is to go. The error is the `XLB_REASON_*` that it is to be answered with.
@@ -220,7 +234,7 @@ impl Question {
             }
             view.forget_needles();
             // SAFETY: As of the view.
-            drop(unsafe { self.take_actions() });
+            unsafe { self.forget_actions() };
             // SAFETY: Both are valid for the call, and the view is set.
             ret = unsafe { sys::xlb_policy_route(self.handle.get(), self.req.get(), decision) };
             if ret != sys::XLB_REASON_RETRIED as i32 {

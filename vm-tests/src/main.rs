@@ -23,6 +23,7 @@ mod caller;
 mod cases;
 mod corpus;
 mod ctx;
+mod envoy;
 mod guest;
 mod host;
 mod http;

@@ -108,7 +108,7 @@ pub struct Logging {
 
 impl Logging {
     /// Starts one; its name is its address. A request for `/sleep/MS` is answered after so many milliseconds, one that ends
-    /// with `/held` when [`Logging::held`] is open.
+    /// with `/held` when [`Logging::held`] is open, and one for `/answer/NAME:VALUE/..` with these fields.
     pub fn start(address: &str) -> Result<Self> {
         Self::named(address, address)
     }
@@ -180,6 +180,13 @@ fn answer_all(
             .and_then(|ms| ms.parse().ok());
         let is_held = message.path().ends_with("/held");
         let head = message.method() == "HEAD";
+        let more: String = message
+            .path()
+            .strip_prefix("/answer/")
+            .into_iter()
+            .flat_map(|fields| fields.split('/'))
+            .map(|field| format!("{}\r\n", field.replacen(':', ": ", 1)))
+            .collect();
         let text = format!("{name}\n{} {}\n", message.method(), message.path());
         log.lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -195,7 +202,7 @@ fn answer_all(
         }
         let length = text.len();
         conn.send(format!(
-            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{}",
+            "HTTP/1.1 200 OK\r\n{more}Content-Length: {length}\r\n\r\n{}",
             if head { "" } else { &text }
         ))?;
     }

@@ -169,6 +169,7 @@ fn write(
     }
     for action in &mut tables.actions {
         places.put(&mut action.text_page, &mut action.text_offset)?;
+        places.put(&mut action.value_page, &mut action.value_offset)?;
     }
     for entry in &mut tables.index {
         places.put(&mut entry.string_page, &mut entry.string_offset)?;

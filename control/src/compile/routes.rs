@@ -129,7 +129,7 @@ impl Tables {
         }
         let action = count(self.actions.len())?;
         self.actions
-            .extend(route.actions.records(&mut self.strings)?);
+            .extend(route.actions.records(&route.matches, &mut self.strings)?);
         self.routes.push(xlb_route {
             methods: route
                 .matches

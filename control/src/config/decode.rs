@@ -266,6 +266,35 @@ impl<'a> Field<'a> {
         items
     }
 
+    /// As a mapping with any keys, each once without regard to case.
+    pub fn map<T>(&self, mut item: impl FnMut(&str, Field<'_>) -> Option<T>) -> Vec<T> {
+        let Value::Map(entries) = &self.node.value else {
+            self.expected::<()>("a mapping");
+            return Vec::new();
+        };
+        let mut lines: HashMap<String, u32> = HashMap::new();
+        let mut items = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let key = entry.key.as_str();
+            if let Some(line) = lines.insert(key.to_ascii_lowercase(), entry.at.line) {
+                self.wrong_key(entry, || {
+                    format!("given twice, first in line {line}: keep one")
+                });
+                continue;
+            }
+            items.extend(item(
+                key,
+                Field {
+                    node: &entry.node,
+                    place: Place::Key(&self.place, key),
+                    alias: entry.node.alias.or(self.alias),
+                    issues: self.issues,
+                },
+            ));
+        }
+        items
+    }
+
     pub fn is_empty_list(&self) -> bool {
         matches!(&self.node.value, Value::List(items) if items.is_empty())
     }

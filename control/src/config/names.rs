@@ -175,6 +175,67 @@ pub fn protocol(field: Field<'_>) -> Option<String> {
     Some(name)
 }
 
+/// A path that takes the place of a request's: with or without a query.
+pub fn new_path(field: Field<'_>, query: bool) -> Option<String> {
+    let text = text(field)?;
+    if !text.starts_with('/') {
+        field.wrong(format!("\"{text}\": a path begins with /"));
+        return None;
+    }
+    let (path, rest) = text.split_at(text.find('?').unwrap_or(text.len()));
+    if text.contains('#') || !(query || rest.is_empty()) {
+        let excess = if query { "#" } else { "? and #" };
+        field.wrong(format!("\"{text}\": write a path without {excess}"));
+        return None;
+    }
+    if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        field.wrong(format!(
+            "\"{text}\": percent-encode spaces and what is not ASCII"
+        ));
+        return None;
+    }
+    match xlb_engine::path::forward(path.as_bytes()) {
+        Ok(0) => Some(text),
+        Ok(_) => {
+            field.wrong(format!("\"{text}\": write one slash at its start"));
+            None
+        }
+        Err(reason) => {
+            field.wrong(format!(
+                "\"{text}\": servers could read another path in it ({})",
+                reason.text()
+            ));
+            None
+        }
+    }
+}
+
+/// A host, without port.
+pub fn host(field: Field<'_>) -> Option<String> {
+    let text = field.text()?;
+    if xlb_engine::host::check(text.as_bytes()).is_err() {
+        field.wrong(format!(
+            "\"{text}\": write a host, such as shop.example or [fd00::1], without port"
+        ));
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// What a Host field may say: a host, with or without port.
+pub fn authority(field: Field<'_>) -> Option<String> {
+    let text = field.text()?;
+    let host = without_port(text);
+    let port = text.get(host.len() + 1..).map(|port| port.parse::<u16>());
+    if xlb_engine::host::check(host.as_bytes()).is_err() || matches!(port, Some(Err(_) | Ok(0))) {
+        field.wrong(format!(
+            "\"{text}\": write a host with or without port, such as shop.example or [fd00::1]:8080"
+        ));
+        return None;
+    }
+    Some(text.to_owned())
+}
+
 /// A field name of RFC 9110, section 5.1, in lower case.
 pub fn header(field: Field<'_>) -> Option<String> {
     let text = field.text()?;

@@ -151,13 +151,8 @@ fn route(field: Field<'_>) -> Option<Route> {
     let object = field.object(&ROUTE_FIELDS)?;
     let name = object.get("name").and_then(names::item);
     let matches = object.get("match").map(matching);
-    for key in [
-        "rewrite",
-        "request_headers",
-        "response_headers",
-        "mirror",
-        "hash_on",
-    ] {
+    let matches = matches.flatten().unwrap_or_default();
+    for key in ["mirror", "hash_on"] {
         if let Some(field) = object.get(key) {
             field.unsupported(key);
         }
@@ -168,23 +163,17 @@ fn route(field: Field<'_>) -> Option<Route> {
             .and_then(names::item)
             .map(|name| vec![Target { name, weight: 1 }]),
         Some("clusters") => object.get("clusters").and_then(targets),
-        Some(action) if Actions::INSTEAD.contains(&action) => None,
-        Some(action) => {
-            if let Some(field) = object.get(action) {
-                field.unsupported(action);
-            }
-            None
-        }
+        Some(_) => None,
         None => {
-            object.wrong("no action: add cluster, clusters or respond");
+            object.wrong("no action: add cluster, clusters, redirect or respond");
             None
         }
     };
     Some(Route {
         name,
-        matches: matches.flatten().unwrap_or_default(),
+        actions: Actions::of(&object, &matches),
+        matches,
         clusters: clusters.unwrap_or_default(),
-        actions: Actions::of(&object),
     })
 }
 

@@ -163,6 +163,7 @@ fn responding(random: &mut Random, route: Route) -> Route {
                 status: [200, 204, 403, 503][random.below(4)],
                 body: random.one(&["", "no\n"]).to_owned(),
             }),
+            ..Actions::default()
         },
         ..route
     }

@@ -28,9 +28,9 @@ fn requests(c: &mut Criterion) {
         group.bench_function("xlb", |b| b.iter(|| request(bytes)));
         group.bench_function("httparse", |b| b.iter(|| httparse_request(bytes)));
         let head = request(bytes);
-        let mut out = vec![0; rewrite::request_bound(&head, &RequestEdits::default())];
+        let mut out = vec![0; rewrite::request_bound(&head, &RequestEdits::NONE)];
         group.bench_function("xlb rewrite", |b| {
-            b.iter(|| rewrite::request(black_box(bytes), &head, &RequestEdits::default(), &mut out))
+            b.iter(|| rewrite::request(black_box(bytes), &head, &RequestEdits::NONE, &mut out))
         });
         group.bench_function("xlb path", |b| {
             b.iter(|| path::normalize(black_box(head.path.get(bytes)), path::Form::Match, &mut []))

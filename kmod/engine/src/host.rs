@@ -14,7 +14,7 @@ use crate::reason::Reason;
 use crate::scan;
 
 /// Checks a host without port.
-pub(crate) fn check(host: &[u8]) -> Result<(), Reason> {
+pub fn check(host: &[u8]) -> Result<(), Reason> {
     if host.is_empty() {
         return Err(Reason::HostEmpty);
     }

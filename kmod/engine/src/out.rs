@@ -46,6 +46,16 @@ impl<'a> Out<'a> {
         Ok(())
     }
 
+    /// What `write` writes to the rest of the buffer, of which it returns the length.
+    pub(crate) fn put_with(
+        &mut self,
+        write: impl FnOnce(&mut [u8]) -> Result<usize, Reason>,
+    ) -> Result<(), Reason> {
+        let free = self.buf.get_mut(self.len..).ok_or(Reason::OutputFull)?;
+        self.len = self.len.wrapping_add(write(free)?);
+        Ok(())
+    }
+
     /// A number in decimal.
     pub(crate) fn decimal(&mut self, number: u32) -> Result<(), Reason> {
         let tens = number / 10;
@@ -53,6 +63,15 @@ impl<'a> Out<'a> {
             self.decimal(tens)?;
         }
         self.push(b'0'.wrapping_add((number % 10) as u8))
+    }
+
+    /// A byte as RFC 3986, section 2.1, has it.
+    pub(crate) fn encoded(&mut self, byte: u8) -> Result<(), Reason> {
+        let digit = |value: u8| match value {
+            0..=9 => b'0'.wrapping_add(value),
+            _ => b'A'.wrapping_add(value.wrapping_sub(10)),
+        };
+        self.put(&[b'%', digit(byte >> 4), digit(byte & 15)])
     }
 
     /// One field line.

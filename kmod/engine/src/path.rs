@@ -186,7 +186,7 @@ pub fn normalize(path: &[u8], form: Form, out: &mut [u8]) -> Result<Normalized, 
                 continue;
             }
             Some((Piece::Encoded(byte), tail)) => {
-                out.put(&[b'%', hex_digit(byte >> 4), hex_digit(byte & 15)])?;
+                out.encoded(*byte)?;
                 rest = tail;
                 continue;
             }
@@ -250,10 +250,73 @@ pub fn forward(path: &[u8]) -> Result<usize, Reason> {
     }
 }
 
-fn hex_digit(value: u8) -> u8 {
-    match value {
-        0..=9 => b'0'.wrapping_add(value),
-        _ => b'A'.wrapping_add(value.wrapping_sub(10)),
+/// What a path becomes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NewPath<'a> {
+    /// This path.
+    Whole(&'a [u8]),
+    /// `to`, instead of what stands for the first `matched` bytes of its [`Form::Match`].  Between the two is one slash
+    /// where either has one, as Gateway API has it (`ReplacePrefixMatch`): of `/v2` and `/v2/a` where `/v2` was matched, `/`
+    /// makes `/` and `/a`, and `/x/` makes `/x/` and `/x/a`.
+    Prefix {
+        /// Bytes of the form that rules see.
+        matched: usize,
+        /// What stands there instead.
+        to: &'a [u8],
+    },
+}
+
+impl NewPath<'_> {
+    /// The most bytes that [`write`](Self::write) needs.
+    pub fn bound(&self, path: &[u8]) -> usize {
+        match self {
+            NewPath::Whole(new) => new.len(),
+            NewPath::Prefix { to, .. } => path.len().saturating_add(to.len()),
+        }
+    }
+
+    /// Writes what `path` becomes, and returns its length.  The path is without dot segments, and has one slash at its
+    /// start.  Its rest stays as it came, so what was a part of a segment may be a segment of dots now: what a server gets
+    /// is for [`forward`] to judge.
+    pub fn write(&self, path: &[u8], out: &mut [u8]) -> Result<usize, Reason> {
+        let mut out = Out::new(out);
+        match self {
+            NewPath::Whole(new) => out.put(new)?,
+            NewPath::Prefix { matched, to } => {
+                let rest = match after(path, *matched)? {
+                    // A prefix without segments is all of a path that has none.
+                    rest if *matched == 0 && after(rest, 1) == Ok(&[]) => &[],
+                    rest => rest,
+                };
+                let joins = matches!(rest.first(), Some(b'/' | b'\\'));
+                out.put(to.strip_suffix(b"/").filter(|_| joins).unwrap_or(to))?;
+                out.put(rest)?;
+            }
+        }
+        Ok(out.len())
+    }
+}
+
+/// What of `path` follows what stands for the first `bytes` of its [`Form::Match`].
+fn after(path: &[u8], bytes: usize) -> Result<&[u8], Reason> {
+    let (mut rest, mut left, mut slash) = (path, bytes, false);
+    while let Some((piece, tail)) = piece(rest, Form::Match)? {
+        let bytes = match piece {
+            // Of those that follow each other.
+            Piece::Slash if slash => 0,
+            Piece::Slash | Piece::Byte(_) => 1,
+            Piece::Encoded(_) => 3,
+        };
+        if bytes > left {
+            break;
+        }
+        slash = matches!(piece, Piece::Slash);
+        left = left.wrapping_sub(bytes);
+        rest = tail;
+    }
+    match left {
+        0 => Ok(rest),
+        _ => Err(Reason::EditTarget),
     }
 }
 
@@ -414,6 +477,79 @@ mod tests {
         ] {
             assert_eq!(forward(path.as_bytes()), Err(reason), "{path}");
         }
+    }
+
+    fn replaced(path: &str, matched: &str, to: &str) -> Result<String, Reason> {
+        let new = NewPath::Prefix {
+            matched: matched.len(),
+            to: to.as_bytes(),
+        };
+        let mut out = vec![0; new.bound(path.as_bytes())];
+        let len = new.write(path.as_bytes(), &mut out)?;
+        Ok(String::from_utf8(out[..len].to_vec()).unwrap())
+    }
+
+    /// The table of Gateway API's HTTPPathModifier, and what it leaves out.
+    #[test]
+    fn prefixes_are_replaced() {
+        for (path, matched, to, expected) in [
+            ("/foo/bar", "/foo", "/xyz", "/xyz/bar"),
+            ("/foo/bar", "/foo", "/xyz/", "/xyz/bar"),
+            ("/foo", "/foo", "/xyz", "/xyz"),
+            ("/foo", "/foo", "/xyz/", "/xyz/"),
+            ("/foo/", "/foo", "/xyz", "/xyz/"),
+            ("/foo/bar", "/foo", "/", "/bar"),
+            ("/foo/", "/foo", "/", "/"),
+            ("/foo", "/foo", "/", "/"),
+            // No segment was matched.
+            ("/", "", "/", "/"),
+            ("/", "", "/x", "/x"),
+            ("/", "", "/x/", "/x/"),
+            ("/a/b", "", "/x", "/x/a/b"),
+            ("/a/b", "", "/", "/a/b"),
+            // In another spelling.
+            ("/%66oo/%62ar%2F", "/foo", "/x", "/x/%62ar%2F"),
+            ("/foo%2Fbar//c", "/foo/bar", "/x", "/x//c"),
+            ("/foo%2fbar", "/foo", "/x/", "/x/%2fbar"),
+            ("/foo%2fbar", "/foo", "/x", "/x%2fbar"),
+            ("/foo//bar", "/foo", "/", "//bar"),
+            ("/%e4%b8%ad/a", "/%E4%B8%AD", "/x", "/x/a"),
+            ("/\u{e9}/a", "/%C3%A9", "/x", "/x/a"),
+            ("/a|b/c", "/a%7Cb", "/x", "/x/c"),
+            // A prefix of bytes, not of segments.
+            ("/v2x/a", "/v2", "/", "/x/a"),
+            ("/v2//a", "/v2/", "/w/", "/w/a"),
+            ("/v2/", "/v2/", "/w", "/w"),
+            ("/v2../a", "/v2", "/", "/../a"),
+        ] {
+            assert_eq!(
+                replaced(path, matched, to).as_deref(),
+                Ok(expected),
+                "{path} {matched} {to}"
+            );
+        }
+        assert_eq!(replaced("/a", "/abc", "/"), Err(Reason::EditTarget));
+        assert_eq!(forward(b"/../a"), Err(Reason::PathDots));
+    }
+
+    /// Whatever the spelling, the rest is that of what was matched.
+    #[test]
+    fn what_replaces_a_prefix_of_segments_is_before_the_rest_of_them() {
+        let mut count = 0;
+        each_path(|path| {
+            let Ok(matched) = normal(path) else { return };
+            let Ok(start) = forward(path.as_bytes()) else {
+                return;
+            };
+            for (end, _) in matched.char_indices().filter(|(_, c)| *c == '/') {
+                count += 1;
+                let (prefix, rest) = matched.split_at(end);
+                let new = replaced(&path[start..], prefix, "/new").unwrap();
+                let expected = format!("/new{}", if matched == "/" { "" } else { rest });
+                assert_eq!(normal(&new), Ok(expected), "{path} {prefix}");
+            }
+        });
+        assert!(count > 10_000, "{count}");
     }
 
     /// Paths of parts that mean something to some reading.

@@ -6,6 +6,8 @@
 //! what frames or routes: those fields are the engine's.  What was written parses to the same
 //! message: the fuzz target `rewrite` holds that true.
 
+use core::iter;
+
 use crate::fields::Fields;
 use crate::known::Known;
 use crate::message::{Framing, Span, Version};
@@ -38,15 +40,29 @@ pub struct FieldEdit<'a> {
     pub value: &'a [u8],
 }
 
+/// Changes to the fields, from wherever they are kept: gone through once for each field of the head.
+pub trait FieldEdits<'a>: Iterator<Item = FieldEdit<'a>> + Clone {}
+
+impl<'a, I: Iterator<Item = FieldEdit<'a>> + Clone> FieldEdits<'a> for I {}
+
 /// Changes to a request.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RequestEdits<'a> {
+#[derive(Clone, Debug)]
+pub struct RequestEdits<'a, F> {
     /// Instead of the path; the query stays.
     pub path: Option<&'a [u8]>,
     /// Instead of the authority: host with or without port.
     pub host: Option<&'a [u8]>,
-    /// Changes to the fields.
-    pub fields: &'a [FieldEdit<'a>],
+    /// Changes to the fields: [`FieldEdits`].
+    pub fields: F,
+}
+
+impl RequestEdits<'static, iter::Empty<FieldEdit<'static>>> {
+    /// None.
+    pub const NONE: Self = RequestEdits {
+        path: None,
+        host: None,
+        fields: iter::empty(),
+    };
 }
 
 /// What the client is told about its connection.
@@ -59,12 +75,12 @@ pub enum Connection {
 }
 
 /// Changes to a response.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ResponseEdits<'a> {
+#[derive(Clone, Debug)]
+pub struct ResponseEdits<F> {
     /// The Connection field to write, if any.  Not used for 1xx.
     pub connection: Option<Connection>,
-    /// Changes to the fields.
-    pub fields: &'a [FieldEdit<'a>],
+    /// Changes to the fields: [`FieldEdits`].
+    pub fields: F,
 }
 
 /// Fields that Connection may name at once; more than `Limits::connection_options` allows by default.
@@ -98,76 +114,81 @@ impl<'a> Options<'a> {
 }
 
 /// An upper bound of what [`request`] writes.
-pub fn request_bound(h: &RequestHead, edits: &RequestEdits<'_>) -> usize {
+pub fn request_bound<'a>(h: &RequestHead, edits: &RequestEdits<'_, impl FieldEdits<'a>>) -> usize {
     let target = edits.path.map_or(0, <[u8]>::len);
     let host = edits.host.map_or(0, <[u8]>::len);
-    bound(h.head_bytes, h.field_count, edits.fields)
+    bound(h.head_bytes, h.field_count, &edits.fields)
         .saturating_add(target)
         .saturating_add(host)
 }
 
 /// An upper bound of what [`response`] writes.
-pub fn response_bound(h: &ResponseHead, edits: &ResponseEdits<'_>) -> usize {
-    bound(h.head_bytes, h.field_count, edits.fields)
+pub fn response_bound<'a>(h: &ResponseHead, edits: &ResponseEdits<impl FieldEdits<'a>>) -> usize {
+    bound(h.head_bytes, h.field_count, &edits.fields)
 }
 
 /// Every field may gain a space; `Connection` and `Host` may be new.
-fn bound(head_bytes: u32, field_count: u32, edits: &[FieldEdit<'_>]) -> usize {
+fn bound<'a>(head_bytes: u32, field_count: u32, edits: &impl FieldEdits<'a>) -> usize {
     const NEW_BYTES: usize = 64;
-    edits.iter().fold(
-        (head_bytes as usize)
-            .saturating_add(field_count as usize)
-            .saturating_add(NEW_BYTES),
-        |n, e| {
-            n.saturating_add(e.name.len())
-                .saturating_add(e.value.len())
-                .saturating_add(4)
-        },
-    )
+    (head_bytes as usize)
+        .saturating_add(field_count as usize)
+        .saturating_add(NEW_BYTES)
+        .saturating_add(edits_bound(edits))
 }
 
-fn check(edits: &[FieldEdit<'_>]) -> Result<(), Reason> {
-    for edit in edits {
-        if edit.name.is_empty() || !edit.name.iter().all(|b| scan::is_token(*b)) {
-            return Err(Reason::EditName);
-        }
-        if Known::from_name(edit.name).is_some() || Known::is_lookalike(edit.name) {
-            return Err(Reason::EditForbidden);
-        }
-        if !edit.value.iter().all(|b| scan::is_value(*b)) {
-            return Err(Reason::EditValue);
-        }
+/// An upper bound of the fields that the edits add.
+pub(crate) fn edits_bound<'a>(edits: &impl FieldEdits<'a>) -> usize {
+    edits.clone().fold(0usize, |n, e| {
+        n.saturating_add(e.name.len())
+            .saturating_add(e.value.len())
+            .saturating_add(4)
+    })
+}
+
+/// Whether an edit may be made at all; what configuration says is held against it, too.
+pub fn check_edit(edit: &FieldEdit<'_>) -> Result<(), Reason> {
+    if edit.name.is_empty() || !edit.name.iter().all(|b| scan::is_token(*b)) {
+        return Err(Reason::EditName);
+    }
+    if Known::from_name(edit.name).is_some() || Known::is_lookalike(edit.name) {
+        return Err(Reason::EditForbidden);
+    }
+    if !edit.value.iter().all(|b| scan::is_value(*b)) {
+        return Err(Reason::EditValue);
     }
     Ok(())
 }
 
+pub(crate) fn check<'a>(edits: &impl FieldEdits<'a>) -> Result<(), Reason> {
+    edits.clone().try_for_each(|edit| check_edit(&edit))
+}
+
 /// Is the field of this name dropped by an edit?
-fn is_replaced(name: &[u8], edits: &[FieldEdit<'_>]) -> bool {
+pub(crate) fn is_replaced<'a>(name: &[u8], edits: &impl FieldEdits<'a>) -> bool {
     edits
-        .iter()
+        .clone()
         .any(|e| e.op != Op::Add && e.name.eq_ignore_ascii_case(name))
 }
 
 /// The fields that the edits add; an edit gives way to a later `Set` or `Remove` of its name.
-fn put_edits(edits: &[FieldEdit<'_>], out: &mut Out<'_>) -> Result<(), Reason> {
-    let mut rest = edits;
-    while let [edit, later @ ..] = rest {
-        if edit.op != Op::Remove && !is_replaced(edit.name, later) {
+pub(crate) fn put_edits<'a>(edits: &impl FieldEdits<'a>, out: &mut Out<'_>) -> Result<(), Reason> {
+    let mut rest = edits.clone();
+    while let Some(edit) = rest.next() {
+        if edit.op != Op::Remove && !is_replaced(edit.name, &rest) {
             out.field(edit.name, scan::trim(edit.value))?;
         }
-        rest = later;
     }
     Ok(())
 }
 
 /// Writes the request `head` (parsed to `h`) with `edits` to `out`; returns its length.
-pub fn request(
+pub fn request<'a>(
     head: &[u8],
     h: &RequestHead,
-    edits: &RequestEdits<'_>,
+    edits: &RequestEdits<'_, impl FieldEdits<'a>>,
     out: &mut [u8],
 ) -> Result<usize, Reason> {
-    check(edits.fields)?;
+    check(&edits.fields)?;
     let mut out = Out::new(out);
     out.put(h.method_span.get(head))?;
     out.push(b' ')?;
@@ -206,7 +227,7 @@ pub fn request(
                 continue;
             }
             Some(known) if known.is_hop_by_hop() => continue,
-            _ if options.has(name) || is_replaced(name, edits.fields) => continue,
+            _ if options.has(name) || is_replaced(name, &edits.fields) => continue,
             _ => {}
         }
         out.field(name, value)?;
@@ -226,7 +247,7 @@ pub fn request(
     if !connection.is_empty() {
         out.field(b"Connection", connection)?;
     }
-    put_edits(edits.fields, &mut out)?;
+    put_edits(&edits.fields, &mut out)?;
     out.put(b"\r\n")?;
     Ok(out.len())
 }
@@ -239,7 +260,7 @@ fn put_target(
     out: &mut Out<'_>,
 ) -> Result<(), Reason> {
     if let Some(path) = path {
-        let allowed = |b: &u8| scan::is_visible(*b) && !matches!(b, b'?' | b'#');
+        let allowed = |b: &u8| scan::is_target(*b) && !matches!(b, b'?' | b'#');
         if path.first() != Some(&b'/') || !path.iter().all(allowed) {
             return Err(Reason::EditTarget);
         }
@@ -263,13 +284,13 @@ fn put_target(
 
 /// Writes the response `head` (parsed to `h`) with `edits` to `out`; returns its length.  The version becomes
 /// HTTP/1.1, the sender's own (RFC 9110, section 6.2), so say in `edits.connection` what an HTTP/1.0 client must know.
-pub fn response(
+pub fn response<'a>(
     head: &[u8],
     h: &ResponseHead,
-    edits: &ResponseEdits<'_>,
+    edits: &ResponseEdits<impl FieldEdits<'a>>,
     out: &mut [u8],
 ) -> Result<usize, Reason> {
-    check(edits.fields)?;
+    check(&edits.fields)?;
     let mut out = Out::new(out);
     let line_end = scan::find_byte(head, 0, b'\n').ok_or(Reason::StatusLine)?;
     out.put(Version::Http11.as_bytes())?;
@@ -285,7 +306,7 @@ pub fn response(
                 continue;
             }
             Some(known) if known.is_hop_by_hop() => continue,
-            _ if options.has(name) || is_replaced(name, edits.fields) => continue,
+            _ if options.has(name) || is_replaced(name, &edits.fields) => continue,
             _ => {}
         }
         out.field(name, value)?;
@@ -297,7 +318,7 @@ pub fn response(
         Some(Connection::KeepAlive) => out.field(b"Connection", b"keep-alive")?,
         None => {}
     }
-    put_edits(edits.fields, &mut out)?;
+    put_edits(&edits.fields, &mut out)?;
     out.put(b"\r\n")?;
     Ok(out.len())
 }

@@ -75,7 +75,7 @@ pub(crate) fn is_visible(byte: u8) -> bool {
 
 /// What clients send in a target: visible ASCII, and bytes from 0x80, which mean nothing to framing.
 #[inline]
-fn is_target(byte: u8) -> bool {
+pub(crate) fn is_target(byte: u8) -> bool {
     byte > 0x20 && byte != 0x7f
 }
 

@@ -44,6 +44,7 @@ pub mod hash;
 pub mod headers;
 pub mod host;
 pub mod limits;
+pub mod location;
 pub mod parts;
 pub mod path;
 pub mod reason;

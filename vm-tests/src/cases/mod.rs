@@ -3,6 +3,7 @@
 
 use crate::ctx::Scenario;
 
+mod actions;
 mod balance;
 mod bodies;
 mod clients;
@@ -49,6 +50,7 @@ const ALL: &[&[Scenario]] = &[
     clients::SCENARIOS,
     balance::SCENARIOS,
     routes::SCENARIOS,
+    actions::SCENARIOS,
     differential::SCENARIOS,
     pool::SCENARIOS,
     pool_cpus::SCENARIOS,

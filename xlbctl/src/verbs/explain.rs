@@ -27,6 +27,8 @@ struct Answer {
     /// Routes in the order of the file, up to the one that serves.
     routes: Vec<Tried>,
     clusters: Vec<Choice>,
+    /// What the route changes on the way.
+    changes: Vec<String>,
     /// What the client gets when nothing serves.
     reply: Option<Cow<'static, str>>,
 }
@@ -123,6 +125,7 @@ fn answer(config: &Config, service: &Service, head: &Head) -> Result<Answer, Err
         domain: None,
         routes: Vec::new(),
         clusters: Vec::new(),
+        changes: Vec::new(),
         reply: None,
     };
     let mut routed = Routed::new(config, service, head)?;
@@ -133,8 +136,10 @@ fn answer(config: &Config, service: &Service, head: &Head) -> Result<Answer, Err
     answer.domain = Some(domain.to_owned());
     match tried(host, &mut routed, &mut answer.routes)? {
         Some(route) => {
-            let reply = host.routes.get(route).and_then(|r| r.actions.reply());
+            let actions = host.routes.get(route).map(|route| &route.actions);
+            let reply = actions.and_then(|actions| actions.reply());
             answer.reply = reply.map(|reply| format!("{reply}, by the route").into());
+            answer.changes = actions.map(|a| a.changes()).unwrap_or_default();
             answer.clusters = choices(config, host, route);
         }
         None => answer.reply = Some("404 no_route: no route matches".into()),
@@ -224,6 +229,9 @@ fn text(answer: &Answer) -> String {
             Some(why) => out.push_str(&format!("route {} ({matches}): no: {why}\n", tried.route)),
             None => out.push_str(&format!("route {} ({matches}): serves\n", tried.route)),
         }
+    }
+    for change in &answer.changes {
+        out.push_str(&format!("  {change}\n"));
     }
     for choice in &answer.clusters {
         out.push_str(&format!(

@@ -287,7 +287,7 @@ fn rewritten_request(data: &[u8], head: &RequestHead, rng: &mut Rng) {
     let edits = RequestEdits {
         path: (!asterisk && rng.below(2) == 0).then_some(b"/new/path".as_slice()),
         host: (rng.below(2) == 0).then_some(b"other.example:81".as_slice()),
-        fields: &fields,
+        fields: fields.iter().copied(),
     };
     let mut out = vec![0; rewrite::request_bound(head, &edits)];
     let len = match rewrite::request(data, head, &edits, &mut out) {
@@ -392,7 +392,7 @@ fn rewritten_response(data: &[u8], head: &ResponseHead, to: &RequestContext, rng
     let fields = edits(rng);
     let edits = ResponseEdits {
         connection: [None, Some(Connection::Close), Some(Connection::KeepAlive)][rng.below(3)],
-        fields: &fields,
+        fields: fields.iter().copied(),
     };
     let mut out = vec![0; rewrite::response_bound(head, &edits)];
     let len = match rewrite::response(data, head, &edits, &mut out) {

@@ -9,6 +9,7 @@ use anyhow::Result;
 
 use super::{raw, Line, Task};
 use crate::ctx::{Ctx, Proc};
+use crate::envoy;
 
 /// Where the proxy listens for each way.
 const PORTS: [&str; 2] = ["127.0.1.1:8101", "127.0.1.1:8102"];
@@ -85,47 +86,15 @@ pub fn haproxy(ctx: &mut Ctx, task: &Task) -> Result<Vec<Line>> {
     through(ctx, task, proxy)
 }
 
-/// The binary in the wheel.
-const ENVOY: &str = "/xlb/pypi/programs/envoy/_bin/envoy";
-
 pub fn envoy(ctx: &mut Ctx, task: &Task) -> Result<Vec<Line>> {
     let (mut listeners, mut clusters) = (String::new(), String::new());
     for (name, port, upstream) in ways(task)? {
-        let address = |a: SocketAddr| {
-            format!(
-                "{{socket_address: {{address: {}, port_value: {}}}}}",
-                a.ip(),
-                a.port()
-            )
-        };
-        let manager = format!(
-            "{{'@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, \
-             stat_prefix: {name}, http_protocol_options: {{accept_http_10: true, default_host_for_http_10: shop.example}}, \
-             proxy_100_continue: true, \
-             http_filters: [{{name: router, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}], \
-             route_config: {{virtual_hosts: [{{name: all, domains: ['*'], routes: [{{match: {{prefix: /}}, route: {{cluster: {name}, timeout: 600s}}}}]}}]}}}}"
+        let routes = format!(
+            "{{virtual_hosts: [{{name: all, domains: ['*'], routes: [{{match: {{prefix: /}}, route: {{cluster: {name}, timeout: 600s}}}}]}}]}}"
         );
-        listeners += &format!(
-            "  - {{name: {name}, address: {}, filter_chains: [{{filters: [{{name: http, typed_config: {manager}}}]}}]}}\n",
-            address(port)
-        );
-        clusters += &format!(
-            "  - {{name: {name}, type: STATIC, connect_timeout: 60s, load_assignment: {{cluster_name: {name}, endpoints: \
-             [{{lb_endpoints: [{{endpoint: {{address: {}}}}}]}}]}}}}\n",
-            address(upstream)
-        );
+        listeners += &envoy::listener(name, port, &routes);
+        clusters += &envoy::cluster(name, upstream);
     }
-    let config = format!("static_resources:\n  listeners:\n{listeners}  clusters:\n{clusters}");
-    let file = ctx.file("envoy.yaml", &config)?.display().to_string();
-    let args = [
-        "--concurrency",
-        "1",
-        "--disable-hot-restart",
-        "-l",
-        "warn",
-        "-c",
-        &file,
-    ];
-    let proxy = ctx.spawn(ENVOY, &args)?;
+    let proxy = envoy::start(ctx, &listeners, &clusters)?;
     through(ctx, task, proxy)
 }
