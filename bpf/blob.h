@@ -29,7 +29,7 @@
 #ifdef XLB_NEXT_LAYOUT /* for tests of upgrades */
 #define XLB_LAYOUT 1000
 #else
-#define XLB_LAYOUT 8
+#define XLB_LAYOUT 9
 #endif
 
 #define XLB_PAGE_BYTES 4096
@@ -117,6 +117,9 @@ enum xlb_key {
 	XLB_KEY_HOST_PREFIX = 3, /* "example." of "example.*" */
 	XLB_KEY_PATH = 4, /* a whole path */
 	XLB_KEY_PATH_PREFIX = 5, /* whole segments, without trailing slash */
+	/* The same without case: the string is in lower case. */
+	XLB_KEY_PATH_LOWER = 6,
+	XLB_KEY_PATH_PREFIX_LOWER = 7,
 };
 
 #define XLB_SCOPE(key, vhost) (((__u32)(key) << 28) | (__u32)(vhost))
@@ -138,7 +141,9 @@ struct xlb_index {
 };
 _Static_assert(sizeof(struct xlb_index) == 32, "a power of two");
 
-#define XLB_VHOST_PATHS 0x1 /* has exact paths */
+#define XLB_VHOST_PATHS 0x1 /* has exact paths.. */
+#define XLB_VHOST_PATHS_LOWER 0x4 /* ..without case.. */
+#define XLB_VHOST_PREFIXES_LOWER 0x8 /* ..prefixes without case; depth and lengths are of all */
 #define XLB_VHOST_NEEDLES 0x2 /* some values are searched for many needles at once */
 
 struct xlb_vhost {
@@ -180,8 +185,15 @@ enum xlb_condition_kind {
 	XLB_CONDITION_CONTAINS = 4,
 	XLB_CONDITION_PRESENT = 5,
 	XLB_CONDITION_ABSENT = 6,
-	XLB_CONDITION_PERCENT = 7, /* of the requests that come this far: `number` per cent */
+	XLB_CONDITION_PERCENT = 7, /* `number` in XLB_PERCENT_ALL; one draw for all of a request */
+	XLB_CONDITION_RANGE =
+		8, /* a number; the value is two __s64, from the first to before the second */
 };
+
+#define XLB_PERCENT_ALL 1000000
+
+/* Holds where it does not; of a value that is absent it never holds. */
+#define XLB_CONDITION_INVERT 0x1
 
 /* Where the value is; those with a name are enum xlb_named. */
 enum xlb_condition_place {
@@ -189,12 +201,13 @@ enum xlb_condition_place {
 	XLB_PLACE_HEADER = 1,
 	XLB_PLACE_QUERY = 2, /* a parameter, as written: not percent-decoded */
 	XLB_PLACE_COOKIE = 4,
+	XLB_PLACE_PATH_LOWER = 8, /* PATH in lower case */
 };
 
 struct xlb_condition {
 	__u8 kind; /* enum xlb_condition_kind */
 	__u8 place; /* enum xlb_condition_place */
-	__u16 reserved0;
+	__u16 flags; /* XLB_CONDITION_INVERT */
 	__u32 number; /* PERCENT */
 	__u32 name_page;
 	__u16 name_offset;

@@ -35,7 +35,7 @@ static __always_inline bool value_holds(struct xlb_exchange *ex, void *blob, str
 	if (len < 0)
 		return false;
 	bytes = len;
-	if (bytes < wanted)
+	if (bytes < wanted && c->kind != XLB_CONDITION_RANGE)
 		return false;
 	values = blob_page(blob, c->value_page);
 	if (!values)
@@ -52,10 +52,29 @@ static __always_inline bool value_holds(struct xlb_exchange *ex, void *blob, str
 		break;
 	case XLB_CONDITION_CONTAINS:
 		return contains(ex, blob, head, c, field, values);
+	case XLB_CONDITION_RANGE:
+		return bpf_xlb_in_range(ex, field, values, XLB_PAGE_BYTES, off_len) == 1;
 	default:
 		return false;
 	}
 	return bpf_xlb_equal(ex, XLB_FIELD_FROM(field, from), values, XLB_PAGE_BYTES, off_len) == 1;
+}
+
+/*
+ * Drawn for the request once, whatever asks for it, and however often it is decided: as Envoy's
+ * fractions are of one number for each request.
+ */
+static __always_inline __u32 draw_of(unsigned long long *ctx)
+{
+	struct xlb_decision *dec = DECISION(ctx);
+	__u32 draw = dec->draw;
+
+	if (!draw) {
+		draw = bpf_get_prandom_u32();
+		/* 0 is none. */
+		dec->draw = draw | !draw;
+	}
+	return draw;
 }
 
 /* Does the condition at `index` hold? */
@@ -73,9 +92,11 @@ __noinline int condition_holds(unsigned long long *ctx __arg_ctx, __u64 generati
 	if (!c)
 		return false;
 	if (c->kind == XLB_CONDITION_PERCENT)
-		return bpf_get_prandom_u32() % 100 < c->number;
+		return ((__u64)draw_of(ctx) * XLB_PERCENT_ALL) >> 32 < c->number;
 
-	if (c->place != XLB_PLACE_PATH) {
+	if (c->place == XLB_PLACE_PATH_LOWER) {
+		field = XLB_FIELD_PATH_LOWER;
+	} else if (c->place != XLB_PLACE_PATH) {
 		void *names = blob_page(blob, c->name_page);
 
 		if (!names)
@@ -87,7 +108,8 @@ __noinline int condition_holds(unsigned long long *ctx __arg_ctx, __u64 generati
 		return c->kind == XLB_CONDITION_ABSENT;
 	if (c->kind == XLB_CONDITION_ABSENT || c->kind == XLB_CONDITION_PRESENT)
 		return c->kind == XLB_CONDITION_PRESENT;
-	return value_holds(EXCHANGE(ctx), blob, head, c, field);
+	return value_holds(EXCHANGE(ctx), blob, head, c, field) !=
+	       (c->flags & XLB_CONDITION_INVERT);
 }
 
 #endif /* XLB_CONDITION_H */

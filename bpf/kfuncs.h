@@ -17,6 +17,8 @@ extern int bpf_xlb_equal(struct xlb_exchange *ex, __u64 field_from, const void *
 			 __u64 off_len) __ksym;
 extern int bpf_xlb_contains(struct xlb_exchange *ex, __u64 field_from, const void *buf,
 			    __u32 buf__sz, __u64 off_len) __ksym;
+extern int bpf_xlb_in_range(struct xlb_exchange *ex, __u32 field, const void *buf, __u32 buf__sz,
+			    __u64 off_len) __ksym;
 extern int bpf_xlb_needles(struct xlb_exchange *ex, __u32 count) __ksym;
 extern int bpf_xlb_search(struct xlb_exchange *ex, __u32 field, void *pages__map,
 			  const struct xlb_needle *needle) __ksym;

@@ -91,6 +91,12 @@ __noinline __u32 scan_prefixes(unsigned long long *ctx __arg_ctx, __u64 generati
 				   XLB_SCOPE(XLB_KEY_PATH_PREFIX, vhost));
 		if (entry != XLB_ABSENT)
 			best = scan_entry(ctx, generation, entry, best);
+		if (vh->flags & XLB_VHOST_PREFIXES_LOWER) {
+			entry = INDEX_FIND(ctx, generation, XLB_FIELD_PATH_LOWER, 0, end,
+					   XLB_SCOPE(XLB_KEY_PATH_PREFIX_LOWER, vhost));
+			if (entry != XLB_ABSENT)
+				best = scan_entry(ctx, generation, entry, best);
+		}
 		from = end + 1;
 	}
 	return best;
@@ -150,6 +156,13 @@ static __always_inline __u32 find_route(unsigned long long *ctx, void *blob, str
 	if (vh->flags & XLB_VHOST_PATHS && path_bytes <= vh->max_path_bytes) {
 		__u64 entry = INDEX_FIND(ctx, head->generation, XLB_FIELD_PATH, 0, path_bytes,
 					 XLB_SCOPE(XLB_KEY_PATH, vhost));
+
+		if (entry != XLB_ABSENT)
+			best = scan_entry(ctx, head->generation, entry, best);
+	}
+	if (vh->flags & XLB_VHOST_PATHS_LOWER && path_bytes <= vh->max_path_bytes) {
+		__u64 entry = INDEX_FIND(ctx, head->generation, XLB_FIELD_PATH_LOWER, 0, path_bytes,
+					 XLB_SCOPE(XLB_KEY_PATH_LOWER, vhost));
 
 		if (entry != XLB_ABSENT)
 			best = scan_entry(ctx, head->generation, entry, best);

@@ -15,6 +15,7 @@
 /* The arguments of route(), pick() and done(), by position. */
 #define EXCHANGE(ctx) ((struct xlb_exchange *)(ctx)[0])
 #define REQUEST(ctx) ((struct xlb_request *)(ctx)[1])
+#define DECISION(ctx) ((struct xlb_decision *)(ctx)[2])
 #define RESULT(ctx) ((struct xlb_result *)(ctx)[3])
 
 static __always_inline void *blob_page(void *blob, __u32 page)

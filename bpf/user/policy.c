@@ -46,7 +46,9 @@ __u32 xlb_user_vhost(struct xlb_exchange *ex, struct xlb_request *req)
 /* Does the condition at `index` hold?  After xlb_user_route(), which asks for what that needs. */
 int xlb_user_condition(struct xlb_exchange *ex, struct xlb_request *req, __u32 index)
 {
+	struct xlb_decision dec = {};
 	struct xlb_blob *head;
 
-	return blob_now(req, &head) && condition_holds(CONTEXT(ARGUMENTS), head->generation, index);
+	return blob_now(req, &head) &&
+	       condition_holds(CONTEXT(ARGUMENTS, ARGUMENT(&dec)), head->generation, index);
 }

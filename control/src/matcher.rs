@@ -90,11 +90,16 @@ pub fn target<'t>(targets: &'t [Target], request: &Request) -> Option<&'t Target
 }
 
 pub fn holds(matches: &Match, request: &Request) -> bool {
+    let case = |text: &str| match matches.ignore_case {
+        true => text.to_ascii_lowercase(),
+        false => text.to_owned(),
+    };
+    let asked = case(&request.path);
     let path = match &matches.path {
         None => true,
-        Some(PathMatch::Exact(path)) => request.path == *path,
-        Some(PathMatch::Prefix(path)) => has_prefix(&request.path, path),
-        Some(PathMatch::StringPrefix(path)) => request.path.starts_with(path.as_str()),
+        Some(PathMatch::Exact(path)) => asked == case(path),
+        Some(PathMatch::Prefix(path)) => has_prefix(&asked, &case(path)),
+        Some(PathMatch::StringPrefix(path)) => asked.starts_with(&case(path)),
     };
     let method = matches.method.is_empty()
         || request
@@ -113,7 +118,7 @@ pub fn holds(matches: &Match, request: &Request) -> bool {
         && matches.cookies.iter().all(cookie)
         && matches
             .percent
-            .is_none_or(|share| request.drawn % 100 < share)
+            .is_none_or(|share| (u64::from(request.drawn) * 1_000_000) >> 32 < share.0.into())
 }
 
 /// By whole segments: /v2 holds for /v2, /v2/ and /v2/a, not for /v2x.
@@ -132,15 +137,21 @@ fn part<'r>(mut parts: impl Iterator<Item = &'r str>, name: &str) -> Option<&'r 
     })
 }
 
+/// A value that is absent matches nothing but `present`, also inverted.
 fn has_value(rule: &NamedMatch, found: Option<&str>) -> bool {
-    match (&rule.value, found) {
+    let holds = match (&rule.value, found) {
         (ValueMatch::Present(wanted), found) => found.is_some() == *wanted,
-        (_, None) => false,
+        (_, None) => return false,
         (ValueMatch::Exact(value), Some(found)) => found == value,
         (ValueMatch::Prefix(value), Some(found)) => found.starts_with(value.as_str()),
         (ValueMatch::Suffix(value), Some(found)) => found.ends_with(value.as_str()),
         (ValueMatch::Contains(value), Some(found)) => found.contains(value.as_str()),
-    }
+        (ValueMatch::Range(from, to), Some(found)) => found
+            .trim()
+            .parse()
+            .is_ok_and(|n: i64| (*from..*to).contains(&n)),
+    };
+    holds != rule.invert
 }
 
 #[test]

@@ -120,6 +120,7 @@ impl<'c> Routed<'c> {
         if let Some(path) = &matches.path {
             let alone = Match {
                 path: Some(path.clone()),
+                ignore_case: matches.ignore_case,
                 ..Match::default()
             };
             if !self.holds(alone)? {
@@ -166,13 +167,14 @@ impl<'c> Routed<'c> {
     }
 
     fn value_refusal(&self, kind: Kind, rule: &NamedMatch) -> Result<String, Error> {
-        let what = rule.value.refusal();
+        let what = rule.refusal();
         if matches!(rule.value, ValueMatch::Present(_)) {
             return Ok(what);
         }
         let present = kind.alone(NamedMatch {
             name: rule.name.clone(),
             value: ValueMatch::Present(true),
+            invert: false,
         });
         Ok(match self.holds(present)? {
             true => what,

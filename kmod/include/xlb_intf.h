@@ -25,7 +25,7 @@
 #include <linux/types.h>
 #endif
 
-#define XLB_ABI 8
+#define XLB_ABI 9
 #define XLB_ABI_OLDEST 6
 
 /* --- Requests -------------------------------------------------------------- */
@@ -54,6 +54,8 @@ enum xlb_field {
 	XLB_FIELD_HOST = 1,
 	XLB_FIELD_PATH = 2,
 	XLB_FIELD_QUERY = 3,
+	/* PATH with ASCII letters in lower case; not for bpf_xlb_find(), bpf_xlb_contains() and bpf_xlb_search(). */
+	XLB_FIELD_PATH_LOWER = 4,
 	XLB_FIELD_NAMED = 64,
 };
 
@@ -151,7 +153,7 @@ struct xlb_decision {
 	__u8 addr[16]; /* network order; IPv4 as ::ffff:a.b.c.d */
 	__u16 port; /* host order */
 	__u16 flags; /* XLB_DECISION_*; route() sets them */
-	__u32 reserved0;
+	__u32 draw; /* the policy's own; 0 before the first decision on a request */
 	struct xlb_pool_limits pool;
 };
 _Static_assert(sizeof(struct xlb_decision) == 88,
@@ -301,6 +303,10 @@ enum xlb_reason {
  *	1 when buf[off, off + len) is somewhere in field[from, end), else 0; linear in both
  *	int bpf_xlb_contains(struct xlb_exchange *ex, __u64 field_from,
  *			     const void *buf, __u32 buf__sz, __u64 off_len);
+ *	1 when the field is a decimal number and in the range that buf[off, off + len) is: two __s64,
+ *	the first in it, the second not; else 0.  A sign and white space around it are let pass
+ *	int bpf_xlb_in_range(struct xlb_exchange *ex, __u32 field, const void *buf, __u32 buf__sz,
+ *			     __u64 off_len);
  *	0 when there is a table of the named parts of all `kinds`; -EAGAIN when route() must
  *	return XLB_REASON_RETRIED first: it is there when it is called again
  *	int bpf_xlb_fields(struct xlb_exchange *ex, __u32 kinds);

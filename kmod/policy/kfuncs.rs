@@ -4,8 +4,8 @@
 //!
 //! They run while the policy is called, in RCU, and answer from the [`View`] of the request that it is called for.
 
-use xlb_engine::hash::fnv1a;
-use xlb_engine::search;
+use xlb_engine::hash::{fnv1a, fnv1a_lower};
+use xlb_engine::{number, search};
 
 use super::view::{View, ALL_KINDS};
 use super::{Actions, Question};
@@ -31,9 +31,14 @@ unsafe extern "C" fn xlb_field_hash(
 ) -> u64 {
     // SAFETY: The verifier lets programs pass their own argument only.
     let field = unsafe { view(ex) }.field(n);
+    let hash = if n == sys::XLB_FIELD_PATH_LOWER {
+        fnv1a_lower
+    } else {
+        fnv1a
+    };
     field
         .and_then(|f| f.get(from as usize..to as usize))
-        .map_or(0, fnv1a)
+        .map_or(0, hash)
 }
 
 /// # Safety
@@ -101,8 +106,13 @@ unsafe extern "C" fn xlb_field_equal(
     buf: *const u8,
     len: u32,
 ) -> i32 {
+    let how = if n == sys::XLB_FIELD_PATH_LOWER {
+        search::starts_with_lower
+    } else {
+        <[u8]>::starts_with
+    };
     // SAFETY: By the function's contract.
-    i32::from(unsafe { compare(ex, n, from, buf, len, <[u8]>::starts_with) })
+    i32::from(unsafe { compare(ex, n, from, buf, len, how) })
 }
 
 /// # Safety
@@ -118,6 +128,20 @@ unsafe extern "C" fn xlb_field_contains(
 ) -> i32 {
     // SAFETY: By the function's contract.
     i32::from(unsafe { compare(ex, n, from, buf, len, search::contains) })
+}
+
+/// # Safety
+///
+/// Called by `bpf_xlb_in_range()`; `buf` is valid for `len` bytes, which the shim has checked.
+#[no_mangle]
+unsafe extern "C" fn xlb_field_in_range(
+    ex: *const sys::xlb_exchange,
+    n: u32,
+    buf: *const u8,
+    len: u32,
+) -> i32 {
+    // SAFETY: By the function's contract.
+    i32::from(unsafe { compare(ex, n, 0, buf, len, number::is_in) })
 }
 
 /// # Safety

@@ -33,7 +33,7 @@ pub(crate) const NO_DECISION: sys::xlb_decision = sys::xlb_decision {
     addr: [0; 16],
     port: 0,
     flags: 0,
-    reserved0: 0,
+    draw: 0,
     pool: sys::xlb_pool_limits {
         min_idle: 0,
         max: 0,

@@ -290,7 +290,8 @@ impl View {
         Some(match field {
             sys::XLB_FIELD_METHOD => self.head().method_span.get(bytes),
             sys::XLB_FIELD_HOST => host,
-            sys::XLB_FIELD_PATH => path,
+            // Who compares it does so without case.
+            sys::XLB_FIELD_PATH | sys::XLB_FIELD_PATH_LOWER => path,
             sys::XLB_FIELD_QUERY => self.head().query.get(bytes),
             n => {
                 let part = n.checked_sub(sys::XLB_FIELD_NAMED)?;

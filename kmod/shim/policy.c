@@ -338,6 +338,14 @@ __bpf_kfunc int bpf_xlb_contains(struct xlb_exchange *ex, __u64 field_from, cons
 	return xlb_field_contains(ex, field_from >> 32, field_from, buf + (off_len >> 32), off_len);
 }
 
+__bpf_kfunc int bpf_xlb_in_range(struct xlb_exchange *ex, __u32 field, const void *buf,
+				 __u32 buf__sz, __u64 off_len)
+{
+	if (!is_in(off_len, buf__sz))
+		return 0;
+	return xlb_field_in_range(ex, field, buf + (off_len >> 32), off_len);
+}
+
 __bpf_kfunc int bpf_xlb_needles(struct xlb_exchange *ex, __u32 count)
 {
 	return xlb_field_needles(ex, count);
@@ -446,6 +454,7 @@ BTF_ID_FLAGS(func, bpf_xlb_find, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_len, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_equal, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_contains, XLB_KF_TRUSTED)
+BTF_ID_FLAGS(func, bpf_xlb_in_range, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_needles, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_search, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_fields, XLB_KF_TRUSTED)

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Virtual hosts and routes of one service, as records and index entries.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::blob::Strings;
 use super::index;
 use super::needles::Automata;
-use crate::config::model::{Match, PathMatch, Route, Service, ValueMatch, VirtualHost};
+use crate::config::model::{Match, PathMatch, Percent, Route, Service, ValueMatch, VirtualHost};
 use crate::intf::{
     self, xlb_action, xlb_condition, xlb_index, xlb_needle, xlb_route, xlb_target, xlb_vhost,
     XLB_NONE,
@@ -71,6 +72,37 @@ struct Named {
     all: u32,
     /// Conditions whose names it gets, each name once.
     few: Vec<u32>,
+}
+
+/// The routes that ask for a path, by that path.
+type ByPath<'r> = BTreeMap<Cow<'r, str>, Vec<u32>>;
+
+/// The same of one kind of match: with case, and without.
+#[derive(Default)]
+struct Lists<'r> {
+    as_written: ByPath<'r>,
+    lower: ByPath<'r>,
+}
+
+impl<'r> Lists<'r> {
+    fn add(&mut self, path: &'r str, lower: bool, route: u32) {
+        let list = match lower {
+            true => self.lower.entry(path.to_ascii_lowercase().into()),
+            false => self.as_written.entry(path.into()),
+        };
+        list.or_default().push(route);
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &str> {
+        let all = self.as_written.keys().chain(self.lower.keys());
+        all.map(|path| path.as_ref())
+    }
+}
+
+#[derive(Default)]
+struct Paths<'r> {
+    exact: Lists<'r>,
+    prefix: Lists<'r>,
 }
 
 /// What conditions ask for in one place.
@@ -151,36 +183,51 @@ impl Tables {
     /// In the order cheap to dear; `percent` last, for it is of those that matched so far.
     fn conditions(&mut self, matches: &Match) -> Option<()> {
         if let Some(PathMatch::StringPrefix(prefix)) = &matches.path {
-            let value = ValueMatch::Prefix(prefix.clone());
-            self.condition(intf::XLB_PLACE_PATH, "", &value)?;
+            let (place, prefix) = match matches.ignore_case {
+                true => (intf::XLB_PLACE_PATH_LOWER, prefix.to_ascii_lowercase()),
+                false => (intf::XLB_PLACE_PATH, prefix.clone()),
+            };
+            self.condition(place, "", &ValueMatch::Prefix(prefix), false)?;
         }
-        for header in &matches.headers {
-            self.condition(intf::XLB_PLACE_HEADER, &header.name, &header.value)?;
+        for (place, rules) in [
+            (intf::XLB_PLACE_HEADER, &matches.headers),
+            (intf::XLB_PLACE_QUERY, &matches.query),
+            (intf::XLB_PLACE_COOKIE, &matches.cookies),
+        ] {
+            for rule in rules {
+                self.condition(place, &rule.name, &rule.value, rule.invert)?;
+            }
         }
-        for parameter in &matches.query {
-            self.condition(intf::XLB_PLACE_QUERY, &parameter.name, &parameter.value)?;
-        }
-        for cookie in &matches.cookies {
-            self.condition(intf::XLB_PLACE_COOKIE, &cookie.name, &cookie.value)?;
-        }
-        if let Some(percent) = matches.percent {
+        if let Some(Percent(number)) = matches.percent {
             self.conditions.push(xlb_condition {
                 kind: small(intf::XLB_CONDITION_PERCENT)?,
-                number: percent,
+                number,
                 ..xlb_condition::default()
             });
         }
         Some(())
     }
 
-    fn condition(&mut self, place: u32, name: &str, value: &ValueMatch) -> Option<()> {
+    fn condition(
+        &mut self,
+        place: u32,
+        name: &str,
+        value: &ValueMatch,
+        invert: bool,
+    ) -> Option<()> {
+        // The kernel has a word for each of the two.
+        let (value, flags) = match value {
+            ValueMatch::Present(wanted) => (&ValueMatch::Present(*wanted != invert), 0),
+            value if invert => (value, intf::XLB_CONDITION_INVERT),
+            value => (value, 0),
+        };
         let (kind, value) = value.condition();
         let name = self.strings.add(name.as_bytes())?;
-        let at = self.strings.add(value.as_bytes())?;
+        let at = self.strings.add(&value)?;
         self.conditions.push(xlb_condition {
             kind: small(kind)?,
             place: small(place)?,
-            reserved0: 0,
+            flags: u16::try_from(flags).ok()?,
             number: 0,
             name_page: name.page,
             name_offset: name.offset,
@@ -266,25 +313,25 @@ impl Tables {
     /// The lists of routes by path; route `n` of the virtual host is at `first + n` in the table.
     fn vhost(&mut self, host: &VirtualHost, vhost: u32, first: u32) -> Option<()> {
         let mut any = Vec::new();
-        let mut exact: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
-        let mut prefix: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+        let mut paths = Paths::default();
         for (r, route) in host.routes.iter().enumerate() {
             let route_index = first.checked_add(count(r)?)?;
+            let lower = route.matches.ignore_case;
             match &route.matches.path {
-                Some(PathMatch::Exact(path)) => exact.entry(path).or_default().push(route_index),
+                Some(PathMatch::Exact(path)) => paths.exact.add(path, lower, route_index),
                 Some(PathMatch::Prefix(path)) if path != "/" => {
-                    prefix.entry(path).or_default().push(route_index);
+                    paths.prefix.add(path, lower, route_index);
                 }
                 Some(PathMatch::Prefix(_) | PathMatch::StringPrefix(_)) | None => {
                     any.push(route_index);
                 }
             }
         }
+        let Paths { exact, prefix } = paths;
         let routes = first..first.checked_add(count(host.routes.len())?)?;
         let has_needles = self.search_together(routes.clone())?;
         let named = self.named(routes);
-        let longest =
-            |map: &BTreeMap<&str, Vec<u32>>| count(map.keys().map(|k| k.len()).max().unwrap_or(0));
+        let longest = |lists: &Lists<'_>| count(lists.keys().map(str::len).max().unwrap_or(0));
         let record = xlb_vhost {
             any_list: count(self.lists.len())?,
             any_count: count(any.len())?,
@@ -298,7 +345,9 @@ impl Tables {
             .ok()?,
             flags: u16::try_from(
                 [
-                    (!exact.is_empty(), intf::XLB_VHOST_PATHS),
+                    (!exact.as_written.is_empty(), intf::XLB_VHOST_PATHS),
+                    (!exact.lower.is_empty(), intf::XLB_VHOST_PATHS_LOWER),
+                    (!prefix.lower.is_empty(), intf::XLB_VHOST_PREFIXES_LOWER),
                     (has_needles, intf::XLB_VHOST_NEEDLES),
                 ]
                 .into_iter()
@@ -316,11 +365,13 @@ impl Tables {
         self.lists.extend(any);
         self.lists.extend(named.few);
         self.vhosts.push(record);
-        self.paths(intf::XLB_KEY_PATH, vhost, &exact)?;
-        self.paths(intf::XLB_KEY_PATH_PREFIX, vhost, &prefix)
+        self.paths(intf::XLB_KEY_PATH, vhost, &exact.as_written)?;
+        self.paths(intf::XLB_KEY_PATH_LOWER, vhost, &exact.lower)?;
+        self.paths(intf::XLB_KEY_PATH_PREFIX, vhost, &prefix.as_written)?;
+        self.paths(intf::XLB_KEY_PATH_PREFIX_LOWER, vhost, &prefix.lower)
     }
 
-    fn paths(&mut self, key: u32, vhost: u32, lists: &BTreeMap<&str, Vec<u32>>) -> Option<()> {
+    fn paths(&mut self, key: u32, vhost: u32, lists: &ByPath<'_>) -> Option<()> {
         for (path, routes) in lists {
             let at = self.strings.add(path.as_bytes())?;
             let list = count(self.lists.len())?;

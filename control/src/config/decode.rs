@@ -199,6 +199,28 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// Any whole number of 64 bits.
+    pub fn integer(&self) -> Option<i64> {
+        let Value::Int(v) = &self.node.value else {
+            return self.expected("a whole number");
+        };
+        let number = i64::try_from(*v).ok();
+        if number.is_none() {
+            self.wrong(format!("{v} is out of range: give a number of 64 bits"));
+        }
+        number
+    }
+
+    /// A number, whole or not.
+    pub fn decimal(&self) -> Option<f64> {
+        match &self.node.value {
+            // Those that are meant have few digits.
+            Value::Int(v) => Some(*v as f64),
+            Value::Float(v) => Some(*v),
+            _ => self.expected("a number"),
+        }
+    }
+
     /// `500ms`, `60s`, `5m`, `1h`; in milliseconds.
     pub fn duration_ms(&self) -> Option<u32> {
         let text = match &self.node.value {

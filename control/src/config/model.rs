@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A checked configuration.  What is serialised is again what `apply` reads.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::net::SocketAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::action::Actions;
 use super::decode::{duration_text, parse_duration_ms};
@@ -86,6 +89,9 @@ pub struct Target {
 pub struct Match {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathMatch>,
+    /// Of the path: letters of either case are the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignore_case: bool,
     /// Empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub method: Vec<Method>,
@@ -97,7 +103,47 @@ pub struct Match {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cookies: Vec<NamedMatch>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub percent: Option<u32>,
+    pub percent: Option<Percent>,
+}
+
+/// In parts of [`intf::XLB_PERCENT_ALL`]; written as `12.5`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Percent(pub u32);
+
+impl Percent {
+    const ONE: u32 = intf::XLB_PERCENT_ALL / 100;
+
+    /// `None`: not from 0 to 100, or in smaller parts.
+    pub fn new(percent: f64) -> Option<Percent> {
+        let parts = percent * f64::from(Percent::ONE);
+        // A decimal fraction is none of a binary one: as near as it can be.
+        let whole = parts.round();
+        let is_whole = (parts - whole).abs() < 1e-6;
+        let fits = (0.0..=f64::from(intf::XLB_PERCENT_ALL)).contains(&whole);
+        (is_whole && fits).then_some(Percent(whole as u32))
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", f64::from(self.0) / f64::from(Percent::ONE))
+    }
+}
+
+impl Serialize for Percent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 % Percent::ONE {
+            0 => serializer.serialize_u32(self.0 / Percent::ONE),
+            _ => serializer.serialize_f64(f64::from(self.0) / f64::from(Percent::ONE)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let percent = Percent::new(f64::deserialize(deserializer)?);
+        percent.ok_or_else(|| D::Error::custom("not a percentage"))
+    }
 }
 
 impl Match {
@@ -156,6 +202,34 @@ pub struct NamedMatch {
     pub name: String,
     #[serde(flatten)]
     pub value: ValueMatch,
+    /// It is there, and does not match; of `present`: the opposite.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub invert: bool,
+}
+
+impl NamedMatch {
+    /// As lists show it.
+    pub fn shown(&self) -> String {
+        let not = if self.invert { "not " } else { "" };
+        format!("{not}{}{}", self.name, self.value.shown())
+    }
+
+    /// What a value is that is there and does not match; for `present`, what one is that does not.
+    pub fn refusal(&self) -> String {
+        match (&self.value, self.invert) {
+            (ValueMatch::Present(wanted), invert) => {
+                let absent = *wanted != invert;
+                if absent { "is absent" } else { "is present" }.to_owned()
+            }
+            (value, false) => value.refusal(),
+            (value, true) => {
+                value
+                    .refusal()
+                    .replacen("is not", "is", 1)
+                    .replacen("does not ", "does ", 1)
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -166,6 +240,8 @@ pub enum ValueMatch {
     Suffix(String),
     Contains(String),
     Present(bool),
+    /// A number from the first to before the second.
+    Range(i64, i64),
 }
 
 /// A word in a file, and the match of a text.
@@ -180,16 +256,21 @@ impl ValueMatch {
         ("contains", ValueMatch::Contains),
     ];
 
-    /// Its number in `bpf/blob.h`, and the text.
-    pub fn condition(&self) -> (u32, &str) {
-        match self {
-            ValueMatch::Exact(text) => (intf::XLB_CONDITION_EXACT, text),
-            ValueMatch::Prefix(text) => (intf::XLB_CONDITION_PREFIX, text),
-            ValueMatch::Suffix(text) => (intf::XLB_CONDITION_SUFFIX, text),
-            ValueMatch::Contains(text) => (intf::XLB_CONDITION_CONTAINS, text),
+    /// Its number in `bpf/blob.h`, and its value there.
+    pub fn condition(&self) -> (u32, Cow<'_, [u8]>) {
+        let (kind, text) = match self {
+            ValueMatch::Exact(text) => (intf::XLB_CONDITION_EXACT, text.as_str()),
+            ValueMatch::Prefix(text) => (intf::XLB_CONDITION_PREFIX, text.as_str()),
+            ValueMatch::Suffix(text) => (intf::XLB_CONDITION_SUFFIX, text.as_str()),
+            ValueMatch::Contains(text) => (intf::XLB_CONDITION_CONTAINS, text.as_str()),
             ValueMatch::Present(true) => (intf::XLB_CONDITION_PRESENT, ""),
             ValueMatch::Present(false) => (intf::XLB_CONDITION_ABSENT, ""),
-        }
+            ValueMatch::Range(from, to) => {
+                let range = [from.to_ne_bytes(), to.to_ne_bytes()].concat();
+                return (intf::XLB_CONDITION_RANGE, range.into());
+            }
+        };
+        (kind, text.as_bytes().into())
     }
 
     /// As lists show it, behind a name.
@@ -201,18 +282,21 @@ impl ValueMatch {
             ValueMatch::Contains(text) => format!("=*{text}*"),
             ValueMatch::Present(true) => " present".to_owned(),
             ValueMatch::Present(false) => " absent".to_owned(),
+            ValueMatch::Range(from, to) => format!(" in {from}..{to}"),
         }
     }
 
-    /// What a value is that is there and does not match; for `present: true`, what one is that does not.
-    pub fn refusal(&self) -> String {
+    /// Of a value that does not match.
+    fn refusal(&self) -> String {
         match self {
             ValueMatch::Exact(text) => format!("is not \"{text}\""),
             ValueMatch::Prefix(text) => format!("does not begin with \"{text}\""),
             ValueMatch::Suffix(text) => format!("does not end with \"{text}\""),
             ValueMatch::Contains(text) => format!("does not contain \"{text}\""),
-            ValueMatch::Present(true) => "is absent".to_owned(),
-            ValueMatch::Present(false) => "is present".to_owned(),
+            ValueMatch::Range(from, to) => {
+                format!("is not a number from {from} to before {to}")
+            }
+            ValueMatch::Present(_) => String::new(),
         }
     }
 }

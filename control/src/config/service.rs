@@ -4,8 +4,8 @@
 use super::action::Actions;
 use super::decode::{Field, Object};
 use super::model::{
-    default_upgrades, Match, Method, NamedMatch, Normalize, PathMatch, Route, Service, Target,
-    ValueMatch, VirtualHost,
+    default_upgrades, Match, Method, NamedMatch, Normalize, PathMatch, Percent, Route, Service,
+    Target, ValueMatch, VirtualHost,
 };
 use super::names;
 use crate::intf;
@@ -230,12 +230,8 @@ fn matching(field: Field<'_>) -> Option<Match> {
         "cookies",
         "percent",
     ])?;
-    if let Some(field) = object.get("ignore_case") {
-        if field.flag() == Some(true) {
-            field.unsupported("ignore_case");
-        }
-    }
     let path = object.get("path").map(path);
+    let ignore_case = object.get("ignore_case").map(|f| f.flag());
     let method = object
         .get("method")
         .map(|f| f.list(method))
@@ -253,15 +249,27 @@ fn matching(field: Field<'_>) -> Option<Match> {
             "{conditions} headers, query parameters and cookies; the limit in one route is {MAX_NAMED}"
         ));
     }
-    let percent = object.get("percent").map(|f| f.number(0, 100));
+    let percent = object.get("percent").map(percent);
     Some(Match {
         path: path.flatten(),
+        ignore_case: ignore_case.flatten().unwrap_or(false),
         method,
         headers,
         query,
         cookies,
         percent: percent.flatten(),
     })
+}
+
+fn percent(field: Field<'_>) -> Option<Percent> {
+    let number = field.decimal()?;
+    let percent = Percent::new(number);
+    if percent.is_none() {
+        field.wrong(format!(
+            "{number} is out of range: give a number from 0 to 100, in steps of 0.0001"
+        ));
+    }
+    percent
 }
 
 const PATH_KINDS: [&str; 4] = ["prefix", "exact", "string_prefix", "regex"];
@@ -322,30 +330,51 @@ const VALUE_KINDS: [&str; 7] = [
 ];
 
 fn named(field: Field<'_>, name: fn(Field<'_>) -> Option<String>) -> Option<NamedMatch> {
-    let mut known = vec!["name"];
+    let mut known = vec!["name", "invert"];
     known.extend(VALUE_KINDS);
     let object = field.object(&known)?;
     let name = object.need("name", "name: x-user").and_then(name);
     let value = value_match(&object);
+    let invert = object.get("invert").map_or(Some(false), |f| f.flag());
     Some(NamedMatch {
         name: name?,
         value: value?,
+        invert: invert?,
     })
 }
 
 fn value_match(object: &Object<'_, '_>) -> Option<ValueMatch> {
     let Some(kind) = object.one_of(&VALUE_KINDS) else {
-        object.wrong("no kind of match: add exact, prefix, suffix, contains or present");
+        object.wrong("no kind of match: add exact, prefix, suffix, contains, range or present");
         return None;
     };
     let field = object.get(kind)?;
-    if kind == "present" {
-        return field.flag().map(ValueMatch::Present);
+    match kind {
+        "present" => return field.flag().map(ValueMatch::Present),
+        "range" => return range(field),
+        _ => {}
     }
     match ValueMatch::OF_TEXT.iter().find(|(word, _)| *word == kind) {
         Some((_, of)) => names::value(field).map(of),
         None => {
             field.unsupported(kind);
+            None
+        }
+    }
+}
+
+fn range(field: Field<'_>) -> Option<ValueMatch> {
+    let ends = field.list(|item| item.integer());
+    match ends[..] {
+        [from, to] if from < to => Some(ValueMatch::Range(from, to)),
+        [_, _] => {
+            field.wrong("no number is in it: the first must be less than the second");
+            None
+        }
+        _ => {
+            field.wrong(
+                "write two whole numbers, [from, to]: the first is in the range, the second not",
+            );
             None
         }
     }

@@ -91,9 +91,14 @@ fn rule(random: &mut Random, name: String) -> NamedMatch {
     let value = value(random);
     NamedMatch {
         name,
-        value: match random.below(8) {
+        invert: random.chance(15),
+        value: match random.below(9) {
             0 => ValueMatch::Present(true),
             1 => ValueMatch::Present(false),
+            8 => ValueMatch::Range(
+                [-5, 0, 1][random.below(3)],
+                [2, 10, i64::MAX][random.below(3)],
+            ),
             2 => ValueMatch::Prefix(value),
             3 => ValueMatch::Suffix(value),
             4 | 5 => ValueMatch::Contains(value),
@@ -140,9 +145,10 @@ fn route(random: &mut Random, clusters: usize, many: bool) -> Route {
                 let name = name(random, many);
                 rule(random, name)
             }),
+            ignore_case: random.chance(20),
             percent: random
                 .chance(8)
-                .then(|| [0, 1, 50, 99, 100][random.below(5)]),
+                .then(|| Percent([0, 1, 500_000, 999_999, 1_000_000][random.below(5)])),
         },
         clusters: (0..1 + random.below(3).min(clusters - 1))
             .map(|n| Target {

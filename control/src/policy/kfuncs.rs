@@ -5,8 +5,8 @@
 use std::ffi::c_void;
 use std::slice;
 
-use xlb_engine::hash::fnv1a;
-use xlb_engine::search;
+use xlb_engine::hash::{fnv1a, fnv1a_lower};
+use xlb_engine::{number, search};
 
 use super::maps;
 use super::{Asked, View};
@@ -70,9 +70,13 @@ fn found(value: Option<usize>) -> i32 {
 unsafe extern "C" fn bpf_xlb_hash(ex: *const xlb_exchange, n: u32, from: u32, to: u32) -> u64 {
     // SAFETY: by the function's contract.
     let field = unsafe { view(ex) }.field(n);
+    let hash = match n {
+        XLB_FIELD_PATH_LOWER => fnv1a_lower,
+        _ => fnv1a,
+    };
     field
         .and_then(|field| field.get(from as usize..to as usize))
-        .map_or(0, fnv1a)
+        .map_or(0, hash)
 }
 
 /// # Safety
@@ -127,8 +131,12 @@ unsafe extern "C" fn bpf_xlb_equal(
     size: u32,
     off_len: u64,
 ) -> i32 {
+    let how = match halves(field_from).0 {
+        XLB_FIELD_PATH_LOWER => search::starts_with_lower,
+        _ => <[u8]>::starts_with,
+    };
     // SAFETY: by the function's contract.
-    unsafe { compare(ex, field_from, buf, size, off_len, <[u8]>::starts_with) }
+    unsafe { compare(ex, field_from, buf, size, off_len, how) }
 }
 
 /// # Safety
@@ -144,6 +152,22 @@ unsafe extern "C" fn bpf_xlb_contains(
 ) -> i32 {
     // SAFETY: by the function's contract.
     unsafe { compare(ex, field_from, buf, size, off_len, search::contains) }
+}
+
+/// # Safety
+///
+/// Called by a program; `buf` is valid for `size` bytes.
+#[no_mangle]
+unsafe extern "C" fn bpf_xlb_in_range(
+    ex: *const xlb_exchange,
+    field: u32,
+    buf: *const u8,
+    size: u32,
+    off_len: u64,
+) -> i32 {
+    let whole = u64::from(field) << 32;
+    // SAFETY: by the function's contract.
+    unsafe { compare(ex, whole, buf, size, off_len, number::is_in) }
 }
 
 /// # Safety

@@ -157,7 +157,8 @@ impl View<'_> {
         Some(match field {
             XLB_FIELD_METHOD => head.method_span.get(bytes),
             XLB_FIELD_HOST => &self.head.host,
-            XLB_FIELD_PATH => &self.head.path,
+            // Who compares it does so without case.
+            XLB_FIELD_PATH | XLB_FIELD_PATH_LOWER => &self.head.path,
             XLB_FIELD_QUERY => head.query.get(bytes),
             n => self.value(n.checked_sub(XLB_FIELD_NAMED)?)?,
         })

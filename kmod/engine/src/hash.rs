@@ -11,6 +11,14 @@ pub const fn fnv1a(bytes: &[u8]) -> u64 {
     Fnv1a::new().update(bytes).finish()
 }
 
+/// The same of the bytes with ASCII letters in lower case.
+pub fn fnv1a_lower(bytes: &[u8]) -> u64 {
+    let hash = bytes.iter().fold(Fnv1a::new(), |hash, byte| {
+        hash.push(byte.to_ascii_lowercase())
+    });
+    hash.finish()
+}
+
 /// The same, a piece at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fnv1a(u64);
@@ -113,6 +121,7 @@ mod tests {
         assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
         assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
+        assert_eq!(fnv1a_lower(b"FooBar"), fnv1a(b"foobar"));
         assert_eq!(
             Fnv1a::new().update(b"foo").update(b"bar").finish(),
             fnv1a(b"foobar")

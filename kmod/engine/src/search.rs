@@ -10,6 +10,12 @@ use core::cell::Cell;
 
 use crate::scan;
 
+/// Whether `text` begins with `prefix`, which is in lower case, when its ASCII letters are.
+pub fn starts_with_lower(text: &[u8], prefix: &[u8]) -> bool {
+    let mut pairs = prefix.iter().zip(text);
+    text.len() >= prefix.len() && pairs.all(|(lower, byte)| *lower == byte.to_ascii_lowercase())
+}
+
 /// Whether `needle` is somewhere in `text`.
 pub fn contains(text: &[u8], needle: &[u8]) -> bool {
     if needle.len() > text.len() {

@@ -45,6 +45,7 @@ pub mod headers;
 pub mod host;
 pub mod limits;
 pub mod location;
+pub mod number;
 pub mod parts;
 pub mod path;
 pub mod reason;

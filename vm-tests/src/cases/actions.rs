@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use anyhow::{ensure, Context, Result};
 
 use crate::backend;
-use crate::ctx::{shop_yaml, Ctx, Scenario, VIP4};
+use crate::ctx::{shop_yaml, Ctx, Proc, Scenario, VIP4};
 use crate::envoy;
 use crate::http::{Conn, Message};
 use crate::script::Logging;
@@ -15,6 +15,7 @@ use crate::xlb;
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::xlb("actions/as_envoy", as_envoy).within(60),
+    Scenario::xlb("actions/matches_as_envoy", matches_as_envoy).within(60),
     Scenario::xlb("actions/as_gateway_api", as_gateway_api),
     Scenario::xlb("actions/paths", paths),
     Scenario::xlb("actions/fields", fields),
@@ -149,16 +150,7 @@ fn as_envoy(ctx: &mut Ctx) -> Result<()> {
             case.envoy
         );
     }
-    ctx.apply(&shop_yaml(&[BACKEND], "round_robin", "").replace(
-        "  routes:\n  - cluster: items\n",
-        &format!("  virtual_hosts:\n{hosts}"),
-    ))?;
-    let proxy: SocketAddr = PROXY.parse()?;
-    let listener = envoy::listener("all", proxy, &format!("{{virtual_hosts: [{envoys}]}}"));
-    let _proxy = envoy::start(ctx, &listener, &envoy::cluster("items", BACKEND.parse()?))?;
-    ctx.wait_listen(PROXY)?;
-
-    let mut conns = [ctx.open(VIP4.parse()?)?, ctx.open(proxy)?];
+    let (mut conns, _proxy) = beside(ctx, &hosts, &envoys)?;
     for (n, case) in CASES.iter().enumerate() {
         for (method, target, port, fields) in case.requests {
             let head =
@@ -174,6 +166,193 @@ fn as_envoy(ctx: &mut Ctx) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a route matches, in a file of XLB and in one of Envoy; and requests, of which some match: target and fields.
+struct Matches {
+    xlb: &'static str,
+    envoy: &'static str,
+    requests: &'static [(&'static str, &'static str)],
+}
+
+const NUMBERS: &[(&str, &str)] = &[
+    ("/", ""),
+    ("/", "x-n: 10\r\n"),
+    ("/", "x-n: 19\r\n"),
+    ("/", "x-n: 20\r\n"),
+    ("/", "x-n: 9\r\n"),
+    ("/", "x-n: +12\r\n"),
+    ("/", "x-n: -12\r\n"),
+    ("/", "x-n: 012\r\n"),
+    ("/", "x-n: 1 2\r\n"),
+    ("/", "x-n: 12.0\r\n"),
+    ("/", "x-n:\r\n"),
+    ("/", "x-n: 12\r\nx-n: 13\r\n"),
+    ("/", "x-n: 99999999999999999999\r\n"),
+];
+
+const VALUES: &[(&str, &str)] = &[
+    ("/", ""),
+    ("/", "x-a: b\r\n"),
+    ("/", "x-a: B\r\n"),
+    ("/", "x-a: bc\r\n"),
+    ("/", "x-a: ab\r\n"),
+    ("/", "x-a:\r\n"),
+    ("/", "x-a: b\r\nx-a: c\r\n"),
+];
+
+const PATHS: &[(&str, &str)] = &[
+    ("/a/b", ""),
+    ("/A/b", ""),
+    ("/a/B", ""),
+    ("/a/b/", ""),
+    ("/A/B/c?D", ""),
+    ("/a/bc", ""),
+    ("/", ""),
+];
+
+const MATCHES: &[Matches] = &[
+    Matches {
+        xlb: "headers: [{name: x-n, range: [10, 20]}]",
+        envoy: "prefix: /, headers: [{name: x-n, range_match: {start: 10, end: 20}}]",
+        requests: NUMBERS,
+    },
+    Matches {
+        xlb: "headers: [{name: x-n, range: [-20, 12], invert: true}]",
+        envoy: "prefix: /, headers: [{name: x-n, invert_match: true, range_match: {start: -20, end: 12}}]",
+        requests: NUMBERS,
+    },
+    Matches {
+        xlb: "headers: [{name: x-a, exact: b, invert: true}]",
+        envoy: "prefix: /, headers: [{name: x-a, invert_match: true, string_match: {exact: b}}]",
+        requests: VALUES,
+    },
+    Matches {
+        xlb: "headers: [{name: x-a, prefix: b, invert: true}]",
+        envoy: "prefix: /, headers: [{name: x-a, invert_match: true, string_match: {prefix: b}}]",
+        requests: VALUES,
+    },
+    Matches {
+        xlb: "headers: [{name: x-a, suffix: b}]",
+        envoy: "prefix: /, headers: [{name: x-a, string_match: {suffix: b}}]",
+        requests: VALUES,
+    },
+    Matches {
+        xlb: "headers: [{name: x-a, contains: b, invert: true}, {name: x-a, contains: c}]",
+        envoy: "prefix: /, headers: [{name: x-a, invert_match: true, string_match: {contains: b}}, \
+                {name: x-a, string_match: {contains: c}}]",
+        requests: VALUES,
+    },
+    Matches {
+        xlb: "headers: [{name: x-a, present: true}]",
+        envoy: "prefix: /, headers: [{name: x-a, present_match: true}]",
+        requests: VALUES,
+    },
+    Matches {
+        xlb: "headers: [{name: x-a, present: false}]",
+        envoy: "prefix: /, headers: [{name: x-a, present_match: false}]",
+        requests: VALUES,
+    },
+    Matches {
+        xlb: "headers: [{name: x-a, present: true, invert: true}]",
+        envoy: "prefix: /, headers: [{name: x-a, invert_match: true, present_match: true}]",
+        requests: VALUES,
+    },
+    Matches {
+        xlb: "headers: [{name: x-a, present: false, invert: true}]",
+        envoy: "prefix: /, headers: [{name: x-a, invert_match: true, present_match: false}]",
+        requests: VALUES,
+    },
+    Matches {
+        xlb: "path: {prefix: /A/b}, ignore_case: true",
+        envoy: "path_separated_prefix: /A/b, case_sensitive: false",
+        requests: PATHS,
+    },
+    Matches {
+        xlb: "path: {exact: /A/b}, ignore_case: true",
+        envoy: "path: /A/b, case_sensitive: false",
+        requests: PATHS,
+    },
+    Matches {
+        xlb: "path: {string_prefix: /A/b}, ignore_case: true",
+        envoy: "prefix: /A/b, case_sensitive: false",
+        requests: PATHS,
+    },
+    Matches {
+        xlb: "percent: 0",
+        envoy: "prefix: /, runtime_fraction: {default_value: {numerator: 0, denominator: MILLION}}",
+        requests: &[("/", "")],
+    },
+    Matches {
+        xlb: "percent: 100",
+        envoy: "prefix: /, runtime_fraction: {default_value: {numerator: 1000000, denominator: MILLION}}",
+        requests: &[("/", "")],
+    },
+    Matches {
+        xlb: "query: [{name: a, exact: b}, {name: c, present: true}]",
+        envoy: "prefix: /, query_parameters: [{name: a, string_match: {exact: b}}, {name: c, present_match: true}]",
+        requests: &[
+            ("/", ""),
+            ("/?a=b", ""),
+            ("/?a=b&c", ""),
+            ("/?c=&a=b", ""),
+            ("/?c=1&a=b&a=d", ""),
+            ("/?c=1&a=d&a=b", ""),
+            ("/?A=b&c=1", ""),
+        ],
+    },
+];
+
+fn matches_as_envoy(ctx: &mut Ctx) -> Result<()> {
+    let (mut hosts, mut envoys) = (String::new(), String::new());
+    for (n, Matches { xlb, envoy, .. }) in MATCHES.iter().enumerate() {
+        hosts += &format!(
+            "  - {{domains: [c{n}.example], routes: [{{match: {{{xlb}}}, respond: {{status: 204}}}}]}}\n"
+        );
+        envoys += &format!(
+            "{{name: c{n}, domains: [c{n}.example], routes: [{{match: {{{envoy}}}, direct_response: {{status: 204}}}}]}}, "
+        );
+    }
+    let (mut conns, _proxy) = beside(ctx, &hosts, &envoys)?;
+    let mut differ = Vec::new();
+    for (n, case) in MATCHES.iter().enumerate() {
+        for (target, fields) in case.requests {
+            let ask = |conn: &mut Conn, fields: &str| -> Result<u16> {
+                let head = format!("GET {target} HTTP/1.1\r\nHost: c{n}.example\r\n{fields}\r\n");
+                conn.send(&head)?;
+                let response = conn.response("GET").context(head)?;
+                Ok(response.status())
+            };
+            // Envoy looks at the first of repeated fields only: it gets what they are to XLB, one joined with ",".
+            let joined = ["\r\nx-a: ", "\r\nx-n: "]
+                .iter()
+                .fold((*fields).to_owned(), |text, again| text.replace(again, ","));
+            let [ours, theirs] = &mut conns;
+            let (ours, theirs) = (ask(ours, fields)?, ask(theirs, &joined)?);
+            if ours != theirs || !matches!(ours, 204 | 404) {
+                differ.push(format!(
+                    "{}: {target} {fields:?}: XLB {ours}, Envoy {theirs}",
+                    case.xlb
+                ));
+            }
+        }
+    }
+    ensure!(differ.is_empty(), "{differ:#?}");
+    Ok(())
+}
+
+/// XLB and Envoy with these virtual hosts, before the same backend; a connection to each.
+fn beside(ctx: &mut Ctx, hosts: &str, envoys: &str) -> Result<([Conn; 2], Proc)> {
+    let yaml = shop_yaml(&[BACKEND], "round_robin", "");
+    ctx.apply(&yaml.replace(
+        "  routes:\n  - cluster: items\n",
+        &format!("  virtual_hosts:\n{hosts}"),
+    ))?;
+    let proxy: SocketAddr = PROXY.parse()?;
+    let listener = envoy::listener("all", proxy, &format!("{{virtual_hosts: [{envoys}]}}"));
+    let process = envoy::start(ctx, &listener, &envoy::cluster("items", BACKEND.parse()?))?;
+    ctx.wait_listen(PROXY)?;
+    Ok(([ctx.open(VIP4.parse()?)?, ctx.open(proxy)?], process))
 }
 
 /// What the client got, and what the backend, as far as both proxies should agree.

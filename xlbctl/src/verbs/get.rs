@@ -234,6 +234,9 @@ pub fn match_text(matches: &Match) -> String {
         Some(PathMatch::StringPrefix(path)) => parts.push(format!("string_prefix {path}")),
         None => {}
     }
+    if matches.ignore_case {
+        parts.push("ignore_case".to_owned());
+    }
     let lists = [
         ("", &matches.headers),
         ("?", &matches.query),
@@ -243,7 +246,7 @@ pub fn match_text(matches: &Match) -> String {
         .iter()
         .flat_map(|(kind, list)| list.iter().map(move |r| (kind, r)))
     {
-        parts.push(format!("{kind}{}{}", rule.name, rule.value.shown()));
+        parts.push(format!("{kind}{}", rule.shown()));
     }
     if let Some(percent) = matches.percent {
         parts.push(format!("{percent}%"));
