@@ -157,8 +157,50 @@ __noinline __u32 least_request(__u32 slot, __u64 generation)
 	return best;
 }
 
-/* The endpoint for a request, as a position in the cluster, or XLB_NONE. */
-static __always_inline __u32 choose_endpoint(__u32 slot, struct xlb_cluster *cluster)
+/* The first point at or behind the request's, or the first of all. */
+__noinline __u32 ring_hash(__u32 slot, __u64 generation, __u64 hash)
+{
+	struct xlb_cluster *cluster;
+	void *blob = cluster_of(slot, generation, &cluster);
+	__u32 at = XLB_POINT(hash) >> 32, low = 0, high, count, page;
+	struct xlb_point *point;
+	int i;
+
+	if (!blob)
+		return XLB_NONE;
+	high = count = cluster->choices;
+	page = cluster->stride;
+	bpf_for(i, 0, 32) {
+		__u32 middle = low + (high - low) / 2;
+
+		if (low >= high)
+			break;
+		point = cluster_record(blob, page, middle, struct xlb_point);
+		if (!point)
+			break;
+		if (point->at >= at)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	point = cluster_record(blob, page, low < count ? low : 0, struct xlb_point);
+	return point ? point->endpoint : XLB_NONE;
+}
+
+__noinline __u32 maglev(__u32 slot, __u64 generation, __u64 hash)
+{
+	struct xlb_cluster *cluster;
+	void *blob = cluster_of(slot, generation, &cluster);
+	__u16 *place;
+
+	if (!blob || !cluster->choices)
+		return XLB_NONE;
+	place = cluster_record(blob, cluster->stride, XLB_POINT(hash) % cluster->choices, __u16);
+	return place ? *place : XLB_NONE;
+}
+
+/* The endpoint for a request, as a position in the cluster, or XLB_NONE; `hash` is 0 when it has none. */
+static __always_inline __u32 choose_endpoint(__u32 slot, struct xlb_cluster *cluster, __u64 hash)
 {
 	if (cluster->endpoint_count == 0 || cluster->total_weight == 0)
 		return XLB_NONE;
@@ -171,6 +213,14 @@ static __always_inline __u32 choose_endpoint(__u32 slot, struct xlb_cluster *clu
 		return at_position(slot, cluster, draw(cluster->total_weight));
 	case XLB_LB_LEAST_REQUEST:
 		return least_request(slot, cluster->generation);
+	case XLB_LB_RING_HASH:
+		if (hash)
+			return ring_hash(slot, cluster->generation, hash);
+		return at_position(slot, cluster, draw(cluster->total_weight));
+	case XLB_LB_MAGLEV:
+		if (hash)
+			return maglev(slot, cluster->generation, hash);
+		return at_position(slot, cluster, draw(cluster->total_weight));
 	default:
 		return XLB_NONE;
 	}

@@ -29,7 +29,7 @@
 #ifdef XLB_NEXT_LAYOUT /* for tests of upgrades */
 #define XLB_LAYOUT 1000
 #else
-#define XLB_LAYOUT 9
+#define XLB_LAYOUT 10
 #endif
 
 #define XLB_PAGE_BYTES 4096
@@ -46,8 +46,10 @@
 #define XLB_MAX_ENDPOINTS 65536 /* in one cluster */
 #define XLB_MAX_TARGETS 1024 /* weighted clusters of one route */
 #define XLB_MAX_CONDITIONS 64 /* of one route */
-#define XLB_MAX_WANTED \
-	(2 * XLB_MAX_CONDITIONS) /* names of a virtual host: parameters and cookies */
+#define XLB_MAX_POINTS 1048576 /* of a ring */
+#define XLB_MAX_HASHES 16 /* what a route hashes requests by */
+/* Names of a virtual host: parameters and cookies. */
+#define XLB_MAX_WANTED (2 * XLB_MAX_CONDITIONS)
 #define XLB_MAX_DEPTH 64 /* segments of a path prefix */
 #define XLB_MAX_LABELS 128 /* dots in a host: a DNS name of 255 bytes has fewer */
 #define XLB_MAX_CGROUP_LEVEL 64
@@ -162,15 +164,19 @@ _Static_assert(sizeof(struct xlb_vhost) == 32, "a power of two");
 
 /* --- Routes -------------------------------------------------------------------- */
 
+#define XLB_ROUTE_ANSWERS 0x1 /* the first of its actions says what the client gets */
+
 /* In the order of the file: of all that match, the lowest index wins. */
 struct xlb_route {
-	__u32 methods; /* bit 1 << enum xlb_method; 0: all */
+	__u16 methods; /* bit 1 << enum xlb_method; 0: all */
+	__u16 flags; /* XLB_ROUTE_* */
 	__u32 condition; /* first, in the condition table */
-	__u16 condition_count;
+	__u8 condition_count;
+	__u8 hash_count; /* behind those, in the condition table: what it hashes requests by, the first that is there */
 	__u16 action_count; /* 0: it is sent, and that is all */
 	__u32 number;
 	__u32 target; /* first, in the target table */
-	__u32 target_count; /* 0: no cluster; one of the actions says what the client gets */
+	__u32 target_count;
 	__u32 total_weight;
 	__u32 action; /* first, in the action table */
 };
@@ -188,6 +194,8 @@ enum xlb_condition_kind {
 	XLB_CONDITION_PERCENT = 7, /* `number` in XLB_PERCENT_ALL; one draw for all of a request */
 	XLB_CONDITION_RANGE =
 		8, /* a number; the value is two __s64, from the first to before the second */
+	XLB_CONDITION_HASH = 9, /* none: what a request is hashed by */
+	XLB_CONDITION_HASH_MADE = 10, /* the same, of a cookie that is made when it is absent */
 };
 
 #define XLB_PERCENT_ALL 1000000
@@ -202,6 +210,7 @@ enum xlb_condition_place {
 	XLB_PLACE_QUERY = 2, /* a parameter, as written: not percent-decoded */
 	XLB_PLACE_COOKIE = 4,
 	XLB_PLACE_PATH_LOWER = 8, /* PATH in lower case */
+	XLB_PLACE_SOURCE = 16, /* HASH: who sends it */
 };
 
 struct xlb_condition {
@@ -233,18 +242,42 @@ enum xlb_lb {
 	XLB_LB_ROUND_ROBIN = 0,
 	XLB_LB_RANDOM = 1,
 	XLB_LB_LEAST_REQUEST = 2,
+	/* By a hash of the request, see XLB_POINT(); without one as RANDOM. */
+	XLB_LB_RING_HASH = 3, /* struct xlb_point */
+	XLB_LB_MAGLEV = 4, /* __u16: endpoints, by position */
 };
+
+/* Where a request with that hash falls on the ring, and by what it is divided for a place in the Maglev table. */
+#define XLB_POINT(hash) xlb_mix(hash)
+
+static inline __u64 xlb_mix(__u64 hash)
+{
+	/* FNV-1a leaves similar strings near each other in the high bits. */
+	hash ^= hash >> 33;
+	hash *= 0xff51afd7ed558ccdull;
+	hash ^= hash >> 33;
+	hash *= 0xc4ceb9fe1a85ec53ull;
+	return hash ^ hash >> 33;
+}
+
+/* In ascending order: requests from the point before this one to this one, and behind the last one those of the first. */
+struct xlb_point {
+	__u32 at; /* the high half of XLB_POINT() */
+	__u32 endpoint; /* position */
+};
+_Static_assert(sizeof(struct xlb_point) == 8, "a power of two");
 
 /* At the beginning of a cluster's blob; its endpoints are records XLB_FIRST_ENDPOINT and on. */
 struct xlb_cluster {
 	__u64 generation; /* that wrote it */
 	__u32 number;
 	__u32 lb; /* enum xlb_lb */
-	__u32 choices; /* least_request: 0 = look at all */
+	__u32 choices; /* least_request: 0 = look at all; ring_hash and maglev: records in the table */
 	__u32 endpoint_count; /* only those that may be picked */
 	__u32 total_weight; /* reduced by the weights' greatest common divisor */
 	/* Coprime to total_weight, near total_weight / golden ratio: walking the weights in this
-	 * stride is exact over total_weight picks and spreads each endpoint's picks evenly. */
+	 * stride is exact over total_weight picks and spreads each endpoint's picks evenly.
+	 * ring_hash and maglev: the page that the table begins with. */
 	__u32 stride;
 	__u32 equal; /* all weights are the same: position = endpoint */
 	/* As struct xlb_pool_limits. */

@@ -32,7 +32,7 @@ static __always_inline bool route_holds(unsigned long long *ctx, void *blob, str
 
 	if (!route)
 		return false;
-	if (route->methods && !(route->methods & (1U << (REQUEST(ctx)->method & 31))))
+	if (route->methods && !(route->methods & (1U << (REQUEST(ctx)->method & 15))))
 		return false;
 	return !route->condition_count ||
 	       conditions_hold(ctx, head->generation, route->condition, route->condition_count);

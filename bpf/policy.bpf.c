@@ -102,7 +102,7 @@ static __always_inline int act(unsigned long long *ctx, void *blob, struct xlb_b
 
 	if (err)
 		return err == -EAGAIN ? XLB_REASON_RETRIED : XLB_REASON_NO_ROUTE;
-	return route->target_count ? 0 : XLB_REASON_RESPOND;
+	return route->flags & XLB_ROUTE_ANSWERS ? XLB_REASON_RESPOND : 0;
 }
 
 static __always_inline void count_responded(__u32 number, __u32 status)
@@ -131,6 +131,70 @@ static __noinline int respond(unsigned long long *ctx, __u64 generation, __u32 r
 	count_responded(head->number, record->status);
 	count_responded(route, record->status);
 	return XLB_REASON_RESPOND;
+}
+
+/* FNV-1a of the cookie that XLB_ACTION_COOKIE makes of `affinity`. */
+static __always_inline __u64 cookie_hash(__u64 affinity)
+{
+	__u64 hash = 0xcbf29ce484222325ull;
+
+	for (int shift = 60; shift >= 0; shift -= 4) {
+		__u32 digit = affinity >> shift & 15;
+
+		hash ^= digit + (digit < 10 ? '0' : 'a' - 10);
+		hash *= 0x100000001b3ull;
+	}
+	return hash;
+}
+
+/* Hashes the request by the first that it has of `count` conditions of kind HASH: the decision's `hash`, never 0 then. */
+__noinline int hash_request(unsigned long long *ctx __arg_ctx, __u64 generation, __u32 first,
+			    __u32 count)
+{
+	struct xlb_decision *dec = DECISION(ctx);
+	struct xlb_request *req = REQUEST(ctx);
+	struct xlb_blob *head;
+	void *blob = blob_of(req, generation, &head);
+	__u64 hash = 0;
+	int i;
+
+	if (!blob || count > XLB_MAX_HASHES)
+		return 0;
+	bpf_for(i, 0, count) {
+		struct xlb_condition *c;
+		void *names;
+		int field;
+
+		c = blob_record(blob, head->condition_base, first + i, struct xlb_condition);
+		if (!c)
+			break;
+		if (c->place == XLB_PLACE_SOURCE) {
+			hash = req->source;
+			break;
+		}
+		names = blob_page(blob, c->name_page);
+		if (!names)
+			break;
+		field = bpf_xlb_named(EXCHANGE(ctx), c->place, names, XLB_PAGE_BYTES,
+				      XLB_OFF_LEN(c->name_offset, c->name_bytes));
+		if (field >= 0) {
+			int len = bpf_xlb_len(EXCHANGE(ctx), field);
+
+			hash = bpf_xlb_hash(EXCHANGE(ctx), field, 0, len);
+			break;
+		}
+		if (c->kind == XLB_CONDITION_HASH_MADE) {
+			__u64 affinity = PAIR(bpf_get_prandom_u32(), bpf_get_prandom_u32());
+
+			/* 0 is none. */
+			dec->affinity = affinity | !affinity;
+			hash = cookie_hash(dec->affinity);
+			break;
+		}
+	}
+	/* Whatever was found; without any it stays 0. */
+	dec->hash = hash;
+	return 0;
 }
 
 /* What the service says of the request, whatever its route. */
@@ -180,6 +244,11 @@ static __always_inline int decide(unsigned long long *ctx, void *blob, struct xl
 		if (reason)
 			return reason;
 	}
+	dec->hash = 0;
+	dec->affinity = 0;
+	if (route->hash_count)
+		hash_request(ctx, head->generation, route->condition + route->condition_count,
+			     route->hash_count);
 	slot = choose_cluster(blob, head, route);
 	if (slot == XLB_NONE || !cluster_now(slot, &cluster))
 		return XLB_REASON_NO_ENDPOINT;
@@ -204,7 +273,7 @@ static __always_inline int pick_endpoint(unsigned long long *ctx, struct xlb_blo
 	blob = cluster_now(slot, &cluster);
 	if (!blob)
 		goto refuse;
-	position = choose_endpoint(slot, cluster);
+	position = choose_endpoint(slot, cluster, dec->hash);
 	if (position >= cluster->endpoint_count) {
 		/* Chosen from a cluster that has changed meanwhile? */
 		if (!cluster_of(slot, cluster->generation, &now))

@@ -104,6 +104,11 @@ static __always_inline struct xlb_endpoint *endpoint_at(void *blob, __u32 index)
 		       record % ENDPOINTS_PER_PAGE * sizeof(struct xlb_endpoint));
 }
 
+/* Record `index` of a table of a power of two bytes each that begins with a page of a cluster's blob, or NULL. */
+#define cluster_record(blob, page, index, type)                                                   \
+	((type *)blob_at(blob, (page) + (__u32)(index) / (XLB_CLUSTER_PAGE_BYTES / sizeof(type)), \
+			 (__u32)(index) % (XLB_CLUSTER_PAGE_BYTES / sizeof(type)) * sizeof(type)))
+
 /* Is field[from, from + bytes) the string at page, offset? */
 static __always_inline bool blob_equal(void *blob, struct xlb_exchange *ex, __u32 field, __u32 from,
 				       __u32 page, __u32 offset, __u32 bytes)

@@ -4,9 +4,12 @@
 //! No request is ever routed by this. Tests compare it with the policy ([`crate::policy`]), which reaches the same
 //! answers through an index.
 
+use xlb_engine::hash::fnv1a;
+
 use crate::config::model::{
-    Match, Method, NamedMatch, PathMatch, Service, Target, ValueMatch, VirtualHost,
+    HashOn, Match, Method, NamedMatch, PathMatch, Service, Target, ValueMatch, VirtualHost,
 };
+use crate::policy::SOURCE;
 
 /// A request as rules see it: host in lower case without port, path normalised.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +89,26 @@ pub fn target<'t>(targets: &'t [Target], request: &Request) -> Option<&'t Target
         let is_it = left < weight;
         left = left.saturating_sub(weight);
         is_it
+    })
+}
+
+/// The hash that the endpoint is chosen by, where the cluster chooses by one.
+pub fn hashed(hash_on: &[HashOn], request: &Request) -> Option<u64> {
+    let text = |on: &HashOn| match on {
+        HashOn::Header(name) => request.header(name),
+        HashOn::Query(name) => part(request.query.split('&'), name).map(str::to_owned),
+        HashOn::Cookie(cookie) => {
+            let all = request.header("cookie").unwrap_or_default();
+            let cookies = all.split(';').map(|c| c.strip_prefix(' ').unwrap_or(c));
+            let made = || Some(format!("{:08x}{:08x}", request.drawn, request.drawn));
+            let found = part(cookies, &cookie.name).map(str::to_owned);
+            found.or_else(|| cookie.ttl.and_then(|_| made()))
+        }
+        HashOn::SourceIp(_) => None,
+    };
+    hash_on.iter().find_map(|on| match on {
+        HashOn::SourceIp(_) => Some(SOURCE),
+        on => text(on).map(|text| fnv1a(text.as_bytes())),
     })
 }
 

@@ -190,6 +190,7 @@ impl<'c> Routed<'c> {
                 name: None,
                 matches,
                 clusters: Vec::new(),
+                hash_on: Vec::new(),
                 actions: Actions::default(),
             }],
         }])?;

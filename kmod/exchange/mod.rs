@@ -196,13 +196,19 @@ impl Exchange {
         self.request_bytes = 0;
         self.attempt = 0;
         // SAFETY: Reads the clock; the socket is live.
-        let (now_ns, cgroup_id) =
-            unsafe { (sys::xlb_now_ns(), sys::xlb_sk_cgroup_id(with.party.sk)) };
+        let (now_ns, cgroup_id, source) = unsafe {
+            (
+                sys::xlb_now_ns(),
+                sys::xlb_sk_cgroup_id(with.party.sk),
+                sys::xlb_sk_source(with.party.sk),
+            )
+        };
         self.started_ns = now_ns;
         let origin = Origin {
             cgroup_id,
             service,
             now_ns,
+            source,
         };
         let question = &with.shared.question;
         // SAFETY: The exchange is ours, and the policy is not being called.

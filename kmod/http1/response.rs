@@ -10,8 +10,9 @@
 
 use core::iter;
 
+use xlb_engine::cookie;
 use xlb_engine::reason::Class;
-use xlb_engine::rewrite::{self, Connection, FieldEdits, ResponseEdits};
+use xlb_engine::rewrite::{self, Connection, FieldEdit, FieldEdits, Op, ResponseEdits};
 use xlb_engine::{Body, Framing, Reason, ResponseHead, Status, Version};
 
 use super::{fill_with, keep_alive, Active, Phase, Relay, Response, Stage, EAGAIN_I};
@@ -266,6 +267,7 @@ impl Active<'_> {
             last: inner.last,
             version: inner.head.version,
             actions,
+            affinity: inner.exchange.decision.affinity,
         };
         if rewritten(bytes, &head, told, 0, &mut inner.local)? {
             drop(guard);
@@ -340,6 +342,7 @@ impl Active<'_> {
             last: inner.last,
             version: inner.head.version,
             actions,
+            affinity: inner.exchange.decision.affinity,
         };
         let behind = bytes.len() - own.len();
         if !rewritten(own, &head, told, behind, &mut inner.local)? {
@@ -416,13 +419,27 @@ fn rewritten(
     more: usize,
     to: &mut Buf,
 ) -> Result<bool, Reason> {
-    match told.actions {
-        // Those of 1xx are not the response (RFC 9110, section 15.2).
-        Some(actions) if !head.interim => {
-            edit(bytes, head, told, actions.response_fields(), more, to)
+    // Those of 1xx are not the response (RFC 9110, section 15.2).
+    let Some(actions) = told.actions.filter(|_| !head.interim) else {
+        return edit(bytes, head, told, iter::empty(), more, to);
+    };
+    let mut value = Buf::new();
+    let cookie = match actions.cookie().filter(|_| told.affinity != 0) {
+        Some((name, attributes)) => {
+            let bound = cookie::bound(name, attributes);
+            fill_with(&mut value, bound, |to| {
+                cookie::write(name, told.affinity, attributes, to)
+            })?;
+            Some(FieldEdit {
+                op: Op::Add,
+                name: b"set-cookie",
+                value: value.bytes(),
+            })
         }
-        _ => edit(bytes, head, told, iter::empty(), more, to),
-    }
+        None => None,
+    };
+    let fields = actions.response_fields().chain(cookie);
+    edit(bytes, head, told, fields, more, to)
 }
 
 fn edit<'a>(
@@ -454,6 +471,8 @@ struct Told<'a> {
     last: bool,
     version: Version,
     actions: Option<&'a Actions>,
+    /// For a cookie among these; 0: none is needed.
+    affinity: u64,
 }
 
 impl Told<'_> {

@@ -25,7 +25,7 @@
 #include <linux/types.h>
 #endif
 
-#define XLB_ABI 9
+#define XLB_ABI 10
 #define XLB_ABI_OLDEST 6
 
 /* --- Requests -------------------------------------------------------------- */
@@ -115,8 +115,9 @@ struct xlb_request {
 	__u16 http_version; /* 0x0100 or 0x0101 */
 	__u16 flags; /* XLB_REQ_* */
 	__u64 upgrade; /* FNV-1a of the protocol asked for, in lower case; 0: none */
+	__u64 source; /* a hash of the client's network namespace and address */
 };
-_Static_assert(sizeof(struct xlb_request) == 64,
+_Static_assert(sizeof(struct xlb_request) == 72,
 	       "read by BPF programs of an ABI from the oldest on");
 
 #define XLB_REQ_HAS_BODY 0x0001
@@ -155,8 +156,10 @@ struct xlb_decision {
 	__u16 flags; /* XLB_DECISION_*; route() sets them */
 	__u32 draw; /* the policy's own; 0 before the first decision on a request */
 	struct xlb_pool_limits pool;
+	__u64 hash; /* the policy's own */
+	__u64 affinity; /* for XLB_ACTION_COOKIE; 0: the client has its cookie, or needs none */
 };
-_Static_assert(sizeof(struct xlb_decision) == 88,
+_Static_assert(sizeof(struct xlb_decision) == 104,
 	       "written by BPF programs of an ABI from the oldest on");
 
 /* The path is forwarded in its normal form; without this as it came, or refused. */
@@ -190,6 +193,11 @@ enum xlb_action_kind {
 	XLB_ACTION_RESPONSE_SET = 11,
 	XLB_ACTION_RESPONSE_ADD = 12,
 	XLB_ACTION_RESPONSE_REMOVE = 13,
+	/*
+	 * The client gets a cookie of that name with the response: its value is the decision's `affinity` in 16
+	 * hexadecimal digits, if that is not 0; `value` is what follows, its attributes (RFC 6265, section 4.1).
+	 */
+	XLB_ACTION_COOKIE = 14,
 };
 
 struct xlb_action {

@@ -121,6 +121,13 @@ impl Actions {
         })
     }
 
+    /// The cookie that a client without one gets: its name, and what follows the value.
+    pub(crate) fn cookie(&self) -> Option<(&[u8], &[u8])> {
+        let action = self.find(sys::XLB_ACTION_COOKIE)?;
+        let attributes = self.bytes(action.value_page, action.value_offset, action.value_bytes)?;
+        Some((self.text(&action)?, attributes))
+    }
+
     fn fields(&self, kinds: Kinds) -> impl FieldEdits<'_> {
         self.all().filter_map(move |action| {
             let op = match u32::from(action.kind) {

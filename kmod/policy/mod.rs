@@ -44,6 +44,8 @@ pub(crate) const NO_DECISION: sys::xlb_decision = sys::xlb_decision {
         pending_timeout_ms: 0,
         cluster: 0,
     },
+    hash: 0,
+    affinity: 0,
 };
 
 /// A framed request.
@@ -63,6 +65,8 @@ pub(crate) struct Origin {
     pub(crate) service: u32,
     /// `CLOCK_MONOTONIC`
     pub(crate) now_ns: u64,
+    /// Of its network namespace and address.
+    pub(crate) source: u64,
 }
 
 /// A request as the policy sees it, from its first decision to its end.
@@ -171,6 +175,7 @@ impl Question {
             http_version: head.version.as_u16(),
             flags: flags as u16,
             upgrade: head.upgrade.map_or(0, Protocol::hash),
+            source: origin.source,
         };
         *decision = NO_DECISION;
         // SAFETY: By the contract.

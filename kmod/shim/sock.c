@@ -193,6 +193,23 @@ __u64 xlb_sk_cgroup_id(const struct sock *sk)
 #endif
 }
 
+/*
+ * The same for clients of one network namespace with one address.  Where none is bound it is the namespace alone: a
+ * p-sock has no route of which an address could be taken.
+ */
+__u64 xlb_sk_source(const struct sock *sk)
+{
+	__u64 source = sock_net(sk)->net_cookie;
+
+#if IS_ENABLED(CONFIG_IPV6)
+	if (sk->sk_family == AF_INET6 && !ipv6_addr_any(&sk->sk_v6_rcv_saddr)) {
+		source ^= get_unaligned((__u64 *)&sk->sk_v6_rcv_saddr.s6_addr32[0]);
+		return source ^ get_unaligned((__u64 *)&sk->sk_v6_rcv_saddr.s6_addr32[2]);
+	}
+#endif
+	return source ^ (__u64)sk->sk_rcv_saddr << 32;
+}
+
 __u64 xlb_sk_cookie(struct sock *sk)
 {
 	return atomic64_read(&sk->sk_cookie);

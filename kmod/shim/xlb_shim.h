@@ -59,6 +59,7 @@ int xlb_sk_rcvlowat(const struct sock *sk, int waitall, int len);
 struct net *xlb_sk_net(const struct sock *sk);
 __u32 xlb_net_inum(const struct net *net);
 __u64 xlb_sk_cgroup_id(const struct sock *sk);
+__u64 xlb_sk_source(const struct sock *sk);
 __u64 xlb_sk_cookie(struct sock *sk);
 void xlb_sk_peer(const struct sock *sk, __u8 addr[16], __u16 *port); /* in RCU */
 /* Sleep, unlocked, until the socket is ready, a signal or the time-out; locked on return. */

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! From a cluster to its blob, with the weights that `balance.h` needs to pick exactly and smoothly.
 
-use crate::config::model::Cluster;
-use crate::intf::{self, xlb_cluster, xlb_endpoint, Pod, XLB_CLUSTER_PAGE_BYTES};
+use super::hashing::{self, Weighted};
+use crate::config::model::{Cluster, Endpoint, Lb};
+use crate::intf::{self, xlb_cluster, xlb_endpoint, xlb_point, Pod, XLB_CLUSTER_PAGE_BYTES};
 use crate::numbers::Numbers;
 
 pub fn gcd(a: u64, b: u64) -> u64 {
@@ -26,6 +27,37 @@ pub fn stride(total: u32) -> u32 {
         .find(|m| (1..=total).contains(m) && gcd(*m, total) == 1)
         .and_then(|m| u32::try_from(m).ok())
         .unwrap_or(1)
+}
+
+/// By which a hash chooses.
+enum Table {
+    Ring(Vec<xlb_point>),
+    Maglev(Vec<u16>),
+}
+
+impl Table {
+    fn records(&self) -> u32 {
+        let records = match self {
+            Table::Ring(points) => points.len(),
+            Table::Maglev(places) => places.len(),
+        };
+        u32::try_from(records).unwrap_or(0)
+    }
+}
+
+fn table(cluster: &Cluster, eligible: &[(&Endpoint, &u32)]) -> Option<Table> {
+    if !cluster.lb.is_hashing() {
+        return None;
+    }
+    let endpoints: Vec<Weighted> = eligible
+        .iter()
+        .map(|(e, _)| (e.address, e.weight))
+        .collect();
+    let size = cluster.lb_options.table_size;
+    Some(match cluster.lb {
+        Lb::Maglev => Table::Maglev(hashing::maglev(&endpoints, size.unwrap_or(hashing::MAGLEV))),
+        _ => Table::Ring(hashing::ring(&endpoints, size.unwrap_or(hashing::RING))),
+    })
 }
 
 const _: () = assert!(
@@ -65,14 +97,32 @@ pub fn blob(cluster: &Cluster, numbers: &Numbers, generation: u64) -> Option<Vec
         };
         bytes.extend_from_slice(record.bytes());
     }
+    let table = table(cluster, &eligible);
+    bytes.resize(bytes.len().next_multiple_of(page), 0);
+    let table_page = u32::try_from(bytes.len() / page).ok()?;
+    let (choices, stride) = match &table {
+        None => (cluster.lb_options.choices, stride(cumulative)),
+        Some(table) => (table.records(), table_page),
+    };
+    match &table {
+        Some(Table::Ring(points)) => points
+            .iter()
+            .for_each(|p| bytes.extend_from_slice(p.bytes())),
+        Some(Table::Maglev(places)) => {
+            places
+                .iter()
+                .for_each(|place| bytes.extend_from_slice(&place.to_ne_bytes()));
+        }
+        None => {}
+    }
     let record = xlb_cluster {
         generation,
         number: numbers.cluster(&cluster.name)?,
         lb: cluster.lb.number(),
-        choices: cluster.lb_options.choices,
+        choices,
         endpoint_count: u32::try_from(eligible.len()).ok()?,
         total_weight: cumulative,
-        stride: stride(cumulative),
+        stride,
         equal: u32::from(equal),
         min_idle: cluster.pool.min_idle,
         max: cluster.pool.max,

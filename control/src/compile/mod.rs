@@ -3,6 +3,7 @@
 
 mod blob;
 mod cluster;
+pub(crate) mod hashing;
 mod index;
 mod needles;
 mod routes;

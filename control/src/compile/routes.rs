@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use super::blob::Strings;
 use super::index;
 use super::needles::Automata;
-use crate::config::model::{Match, PathMatch, Percent, Route, Service, ValueMatch, VirtualHost};
+use crate::config::model::{
+    HashOn, Match, PathMatch, Percent, Route, Service, ValueMatch, VirtualHost,
+};
 use crate::intf::{
     self, xlb_action, xlb_condition, xlb_index, xlb_needle, xlb_route, xlb_target, xlb_vhost,
     XLB_NONE,
@@ -150,6 +152,8 @@ impl Tables {
     fn route(&mut self, route: &Route, number: u32, numbers: &Numbers) -> Option<()> {
         let condition = count(self.conditions.len())?;
         self.conditions(&route.matches)?;
+        let hash = count(self.conditions.len())?;
+        self.hashes(&route.hash_on)?;
         let target = count(self.targets.len())?;
         let mut total = 0u32;
         for weighted in route.clusters.iter().filter(|t| t.weight > 0) {
@@ -160,16 +164,24 @@ impl Tables {
             });
         }
         let action = count(self.actions.len())?;
-        self.actions
-            .extend(route.actions.records(&route.matches, &mut self.strings)?);
+        self.actions.extend(route.actions.records(
+            &route.matches,
+            &route.hash_on,
+            &mut self.strings,
+        )?);
         self.routes.push(xlb_route {
             methods: route
                 .matches
                 .method
                 .iter()
-                .fold(0, |mask, m| mask | (1 << (*m as u32))),
+                .fold(0, |mask, m| mask | (1 << (*m as u16))),
+            flags: match route.actions.reply() {
+                Some(_) => u16::try_from(intf::XLB_ROUTE_ANSWERS).ok()?,
+                None => 0,
+            },
             condition,
-            condition_count: u16::try_from(count(self.conditions.len())? - condition).ok()?,
+            condition_count: small(hash - condition)?,
+            hash_count: small(count(self.conditions.len())? - hash)?,
             action_count: u16::try_from(count(self.actions.len())? - action).ok()?,
             number,
             target,
@@ -177,6 +189,31 @@ impl Tables {
             total_weight: total,
             action,
         });
+        Some(())
+    }
+
+    fn hashes(&mut self, hash_on: &[HashOn]) -> Option<()> {
+        for on in hash_on {
+            let (place, name) = match on {
+                HashOn::Header(name) => (intf::XLB_PLACE_HEADER, name.as_str()),
+                HashOn::Query(name) => (intf::XLB_PLACE_QUERY, name.as_str()),
+                HashOn::Cookie(cookie) => (intf::XLB_PLACE_COOKIE, cookie.name.as_str()),
+                HashOn::SourceIp(_) => (intf::XLB_PLACE_SOURCE, ""),
+            };
+            let kind = match on {
+                HashOn::Cookie(cookie) if cookie.ttl.is_some() => intf::XLB_CONDITION_HASH_MADE,
+                _ => intf::XLB_CONDITION_HASH,
+            };
+            let name = self.strings.add(name.as_bytes())?;
+            self.conditions.push(xlb_condition {
+                kind: small(kind)?,
+                place: small(place)?,
+                name_page: name.page,
+                name_offset: name.offset,
+                name_bytes: name.bytes,
+                ..xlb_condition::default()
+            });
+        }
         Some(())
     }
 
@@ -245,7 +282,8 @@ impl Tables {
     fn named(&self, routes: std::ops::Range<u32>) -> Named {
         let mut places: BTreeMap<u8, Asked> = BTreeMap::new();
         for route in &self.routes[routes.start as usize..routes.end as usize] {
-            for index in route.condition..route.condition + u32::from(route.condition_count) {
+            let asked = u32::from(route.condition_count) + u32::from(route.hash_count);
+            for index in route.condition..route.condition + asked {
                 let c = &self.conditions[index as usize];
                 if c.name_bytes > 0 {
                     let asked = places.entry(c.place).or_default();

@@ -58,6 +58,7 @@ fn wide(hosts: usize, routes: usize) -> Config {
                         name: "c".to_owned(),
                         weight: 1,
                     }],
+                    hash_on: Vec::new(),
                     actions: Actions::default(),
                 })
                 .collect(),

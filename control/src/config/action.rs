@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use xlb_engine::rewrite::{check_edit, FieldEdit, Op};
 
 use super::decode::{Field, Object};
-use super::model::{Match, PathMatch};
+use super::model::{HashCookie, HashOn, Match, PathMatch};
 use super::names;
 use crate::compile::Strings;
 use crate::intf::{self, xlb_action};
@@ -101,10 +101,14 @@ impl Actions {
 
     pub(super) fn of(route: &Object<'_, '_>, matches: &Match) -> Actions {
         let instead = Actions::INSTEAD.iter().find(|key| route.get(key).is_some());
-        for key in ["rewrite", "request_headers"] {
+        for (key, what) in [
+            ("rewrite", "changes what an endpoint gets"),
+            ("request_headers", "changes what an endpoint gets"),
+            ("hash_on", "chooses an endpoint"),
+        ] {
             if let (Some(instead), Some(field)) = (instead, route.get(key)) {
                 field.wrong(format!(
-                    "it changes what an endpoint gets, and with {instead} none gets anything: remove one of them"
+                    "it {what}, and with {instead} none gets anything: remove one of them"
                 ));
             }
         }
@@ -173,6 +177,7 @@ impl Actions {
     pub(crate) fn records(
         &self,
         matches: &Match,
+        hash_on: &[HashOn],
         strings: &mut Strings,
     ) -> Option<Vec<xlb_action>> {
         let mut records = Records {
@@ -206,6 +211,17 @@ impl Actions {
             intf::XLB_ACTION_RESPONSE_ADD,
         ];
         records.fields(&self.response_headers, remove, set, add)?;
+        let cookies = hash_on.iter().filter_map(|on| match on {
+            HashOn::Cookie(cookie) => Some((cookie, cookie.ttl?)),
+            _ => None,
+        });
+        for (cookie, ttl) in cookies {
+            records.with_value(
+                intf::XLB_ACTION_COOKIE,
+                &cookie.name,
+                &attributes(cookie, ttl),
+            )?;
+        }
         Some(records.list)
     }
 }
@@ -260,15 +276,32 @@ impl Records<'_> {
         }
         for (kind, fields) in [(set, &headers.set), (add, &headers.add)] {
             for (name, value) in fields {
-                let value = self.strings.add(value.as_bytes())?;
-                let record = self.add(kind, name)?;
-                record.value_page = value.page;
-                record.value_offset = value.offset;
-                record.value_bytes = value.bytes;
+                self.with_value(kind, name, value)?;
             }
         }
         Some(())
     }
+
+    fn with_value(&mut self, kind: u32, text: &str, value: &str) -> Option<()> {
+        let value = self.strings.add(value.as_bytes())?;
+        let record = self.add(kind, text)?;
+        record.value_page = value.page;
+        record.value_offset = value.offset;
+        record.value_bytes = value.bytes;
+        Some(())
+    }
+}
+
+/// What stands behind the value of a cookie, as Envoy has it.
+fn attributes(cookie: &HashCookie, ttl_ms: u32) -> String {
+    let mut text = String::new();
+    if ttl_ms > 0 {
+        text += &format!("; Max-Age={}", ttl_ms.div_ceil(1000));
+    }
+    if let Some(path) = &cookie.path {
+        text += &format!("; Path={path}");
+    }
+    text + "; HttpOnly"
 }
 
 impl NewPath {

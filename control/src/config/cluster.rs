@@ -17,16 +17,33 @@ pub fn cluster(field: Field<'_>, place: String) -> Option<Cluster> {
     let lb_options = object
         .get("lb_options")
         .map_or(Some(LbOptions::default()), |f| {
-            let object = f.object(&["choices"])?;
+            let object = f.object(&["choices", "table_size"])?;
+            let table_size = object.get("table_size").map(|f| table_size(f, lb));
             let choices = match object.get("choices") {
                 Some(f) => f.number(0, intf::XLB_MAX_ENDPOINTS)?,
                 None => LbOptions::default().choices,
             };
-            Some(LbOptions { choices })
+            Some(LbOptions {
+                choices,
+                table_size: table_size.flatten(),
+            })
         });
     let endpoints = object
         .need("endpoints", "endpoints: [\"127.0.0.1:8081\"]")
         .map(endpoints);
+    let options: &Option<LbOptions> = &lb_options;
+    if let (Some(size), Some(list), Some(field)) = (
+        options.and_then(|options| options.table_size),
+        &endpoints,
+        object.get("lb_options"),
+    ) {
+        if size < u32::try_from(list.len()).unwrap_or(u32::MAX) {
+            field.wrong(format!(
+                "a table of {size} has no place for each of {} endpoints: raise table_size",
+                list.len()
+            ));
+        }
+    }
     let pool = object.get("pool").map_or(Some(Pool::default()), pool);
     Some(Cluster {
         name: name.unwrap_or(place),
@@ -42,12 +59,32 @@ fn lb(field: Field<'_>) -> Option<Lb> {
     let lb = Lb::named(word);
     match word {
         _ if lb.is_some() => {}
-        "ring_hash" | "maglev" | "ewma" => field.wrong(format!(
-            "{word} is not supported yet: write round_robin, random or least_request"
-        )),
-        _ => field.wrong("unknown balancing: write round_robin, random or least_request"),
+        "ewma" => field.wrong(
+            "ewma is not supported yet: write round_robin, random, least_request, ring_hash or maglev",
+        ),
+        _ => field.wrong(
+            "unknown balancing: write round_robin, random, least_request, ring_hash or maglev",
+        ),
     }
     lb
+}
+
+fn table_size(field: Field<'_>, lb: Option<Lb>) -> Option<u32> {
+    let size = field.number(1, MAX_TABLE)?;
+    if lb == Some(Lb::Maglev) && !is_prime(size) {
+        let next = (size..).find(|n| is_prime(*n)).unwrap_or(size);
+        field.wrong(format!("{size} is no prime number: write {next}"));
+        return None;
+    }
+    Some(size)
+}
+
+/// Points of 8 MiB, places of 2 MiB.
+const MAX_TABLE: u32 = intf::XLB_MAX_POINTS;
+
+fn is_prime(number: u32) -> bool {
+    let mut divisors = (2..).take_while(|d| d * d <= number);
+    number > 1 && divisors.all(|divisor| number % divisor != 0)
 }
 
 fn endpoints(field: Field<'_>) -> Vec<Endpoint> {

@@ -75,8 +75,36 @@ pub struct Route {
     /// Empty where the route says by itself what the client gets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub clusters: Vec<Target>,
+    /// The first that a request has says which endpoint it goes to, where the cluster balances so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hash_on: Vec<HashOn>,
     #[serde(flatten)]
     pub actions: Actions,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HashOn {
+    /// In lower case.
+    Header(String),
+    Cookie(HashCookie),
+    Query(String),
+    /// The client's network namespace, and the address that it has bound.
+    SourceIp(bool),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HashCookie {
+    pub name: String,
+    /// A client without the cookie gets one that lasts so long; 0: for its session.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "some_duration"
+    )]
+    pub ttl: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -318,11 +346,13 @@ pub enum Lb {
     RoundRobin,
     Random,
     LeastRequest,
+    RingHash,
+    Maglev,
 }
 
 impl Lb {
     /// Each with its word in a file, and its number in `bpf/blob.h`.
-    const ALL: [(Lb, &'static str, u32); 3] = [
+    const ALL: [(Lb, &'static str, u32); 5] = [
         (Lb::RoundRobin, "round_robin", intf::XLB_LB_ROUND_ROBIN),
         (Lb::Random, "random", intf::XLB_LB_RANDOM),
         (
@@ -330,7 +360,14 @@ impl Lb {
             "least_request",
             intf::XLB_LB_LEAST_REQUEST,
         ),
+        (Lb::RingHash, "ring_hash", intf::XLB_LB_RING_HASH),
+        (Lb::Maglev, "maglev", intf::XLB_LB_MAGLEV),
     ];
+
+    /// By a hash of requests, which routes to it say.
+    pub fn is_hashing(self) -> bool {
+        matches!(self, Lb::RingHash | Lb::Maglev)
+    }
 
     fn row(self) -> (Lb, &'static str, u32) {
         let row = Lb::ALL.into_iter().find(|(lb, ..)| *lb == self);
@@ -354,12 +391,23 @@ impl Lb {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LbOptions {
     /// least_request: the best of so many drawn endpoints; 0 = of all.
+    #[serde(default = "default_choices")]
     pub choices: u32,
+    /// maglev: places, a prime number; ring_hash: points, or as many as there are endpoints. `None`: Envoy's defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table_size: Option<u32>,
+}
+
+fn default_choices() -> u32 {
+    LbOptions::default().choices
 }
 
 impl Default for LbOptions {
     fn default() -> Self {
-        LbOptions { choices: 2 }
+        LbOptions {
+            choices: 2,
+            table_size: None,
+        }
     }
 }
 
@@ -418,6 +466,22 @@ impl Default for Pool {
 impl Pool {
     fn is_default(&self) -> bool {
         *self == Pool::default()
+    }
+}
+
+/// As [`duration`], of one that may be absent.
+mod some_duration {
+    use serde::{Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(ms: &Option<u32>, serializer: S) -> Result<S::Ok, S::Error> {
+        match ms {
+            Some(ms) => super::duration::serialize(ms, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u32>, D::Error> {
+        super::duration::deserialize(d).map(Some)
     }
 }
 

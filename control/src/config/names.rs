@@ -210,6 +210,20 @@ pub fn new_path(field: Field<'_>, query: bool) -> Option<String> {
     }
 }
 
+/// The path of a cookie, RFC 6265, section 4.1.1.
+pub fn cookie_path(field: Field<'_>) -> Option<String> {
+    let text = text(field)?;
+    if !text.starts_with('/')
+        || text
+            .bytes()
+            .any(|b| !(b.is_ascii_graphic() || b == b' ') || b == b';')
+    {
+        field.wrong(format!("\"{text}\": a path begins with / and has no ;"));
+        return None;
+    }
+    Some(text)
+}
+
 /// A host, without port.
 pub fn host(field: Field<'_>) -> Option<String> {
     let text = field.text()?;

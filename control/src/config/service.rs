@@ -4,8 +4,8 @@
 use super::action::Actions;
 use super::decode::{Field, Object};
 use super::model::{
-    default_upgrades, Match, Method, NamedMatch, Normalize, PathMatch, Percent, Route, Service,
-    Target, ValueMatch, VirtualHost,
+    default_upgrades, HashCookie, HashOn, Match, Method, NamedMatch, Normalize, PathMatch, Percent,
+    Route, Service, Target, ValueMatch, VirtualHost,
 };
 use super::names;
 use crate::intf;
@@ -152,11 +152,10 @@ fn route(field: Field<'_>) -> Option<Route> {
     let name = object.get("name").and_then(names::item);
     let matches = object.get("match").map(matching);
     let matches = matches.flatten().unwrap_or_default();
-    for key in ["mirror", "hash_on"] {
-        if let Some(field) = object.get(key) {
-            field.unsupported(key);
-        }
+    if let Some(field) = object.get("mirror") {
+        field.unsupported("mirror");
     }
+    let hash_on = object.get("hash_on").map_or(Vec::new(), hash_on);
     let clusters = match object.one_of(&["cluster", "clusters", "redirect", "respond"]) {
         Some("cluster") => object
             .get("cluster")
@@ -173,7 +172,68 @@ fn route(field: Field<'_>) -> Option<Route> {
         name,
         actions: Actions::of(&object, &matches),
         matches,
+        hash_on,
         clusters: clusters.unwrap_or_default(),
+    })
+}
+
+const HASH_KINDS: [&str; 4] = ["header", "cookie", "query", "source_ip"];
+
+fn hash_on(field: Field<'_>) -> Vec<HashOn> {
+    let mut made = 0;
+    let list = field.list(|item| {
+        let object = item.object(&HASH_KINDS)?;
+        let Some(kind) = object.one_of(&HASH_KINDS) else {
+            object.wrong("nothing to hash: write {header: x-user}, {cookie: {name: sid}}, {query: user} or {source_ip: true}");
+            return None;
+        };
+        let field = object.get(kind)?;
+        match kind {
+            "header" => names::header(field).map(HashOn::Header),
+            "query" => names::parameter(field).map(HashOn::Query),
+            "cookie" => {
+                let cookie = hash_cookie(field)?;
+                made += usize::from(cookie.ttl.is_some());
+                Some(HashOn::Cookie(cookie))
+            }
+            _ => {
+                if field.flag()? {
+                    return Some(HashOn::SourceIp(true));
+                }
+                field.wrong("write true, or leave it out");
+                None
+            }
+        }
+    });
+    let limit = intf::XLB_MAX_HASHES as usize;
+    if list.len() > limit {
+        field.wrong(format!(
+            "{} of them; the limit in one route is {limit}",
+            list.len()
+        ));
+    }
+    if made > 1 {
+        field.wrong(
+            "two cookies with ttl: the first is always there, so the second is never looked at",
+        );
+    }
+    list
+}
+
+fn hash_cookie(field: Field<'_>) -> Option<HashCookie> {
+    let object = field.object(&["name", "ttl", "path"])?;
+    let name = object.need("name", "name: sid").and_then(names::parameter);
+    let ttl = object.get("ttl").map(|f| f.duration_ms());
+    let path = object.get("path").map(names::cookie_path);
+    if let (Some(field), None) = (object.get("path"), ttl) {
+        field.wrong(
+            "no cookie is made without ttl: add ttl: 0s for one that lasts as long as its session",
+        );
+    }
+    Some(HashCookie {
+        name: name?,
+        ttl: ttl.flatten(),
+        path: path.flatten(),
     })
 }
 

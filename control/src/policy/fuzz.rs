@@ -8,6 +8,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::*;
+use crate::compile::hashing;
 use crate::compile::Compiled;
 use crate::config::action::{Actions, Respond};
 use crate::config::model::*;
@@ -156,6 +157,16 @@ fn route(random: &mut Random, clusters: usize, many: bool) -> Route {
                 weight: [0, 1, 1, 2, 7, 100][random.below(6)],
             })
             .collect(),
+        hash_on: random.some(3, |random| match random.below(5) {
+            0 => HashOn::SourceIp(true),
+            1 => HashOn::Header(random.one(&HEADERS).to_owned()),
+            2 => HashOn::Query(name(random, many)),
+            n => HashOn::Cookie(HashCookie {
+                name: name(random, many),
+                ttl: (n == 3).then_some(0),
+                path: None,
+            }),
+        }),
         actions: Actions::default(),
     }
 }
@@ -237,9 +248,16 @@ fn cluster(random: &mut Random, name: String, ports: &mut std::ops::RangeFrom<u1
     };
     Cluster {
         name,
-        lb: [Lb::RoundRobin, Lb::Random, Lb::LeastRequest][random.below(3)],
+        lb: [
+            Lb::RoundRobin,
+            Lb::Random,
+            Lb::LeastRequest,
+            Lb::RingHash,
+            Lb::Maglev,
+        ][random.below(5)],
         lb_options: LbOptions {
             choices: [0, 1, 2, 3][random.below(4)],
+            table_size: [None, Some(5), Some(1009)][random.below(3)],
         },
         endpoints: random.some(4, |random| {
             let port = ports.next().expect("few");
@@ -499,7 +517,16 @@ fn expected(config: &Config, numbers: &Numbers, sent: &Sent) -> Answer {
         answer.reason = XLB_REASON_OK;
         answer.endpoints = eligible.iter().map(|(_, number)| **number).collect();
     }
-    if cluster.lb == Lb::Random && eligible.len() > 1 {
+    let hash = matcher::hashed(&host.routes[route].hash_on, request);
+    if let (true, true, Some(hash)) = (cluster.lb.is_hashing(), eligible.len() > 1, hash) {
+        let weighted: Vec<_> = eligible
+            .iter()
+            .map(|(e, _)| (e.address, e.weight))
+            .collect();
+        let size = cluster.lb_options.table_size;
+        let position = hashing::plainly(cluster.lb, &weighted, size, hash);
+        answer.endpoints = vec![*eligible[position].1];
+    } else if (cluster.lb == Lb::Random || cluster.lb.is_hashing()) && eligible.len() > 1 {
         let weights = eligible.iter().map(|(e, number)| Target {
             name: number.to_string(),
             weight: e.weight,

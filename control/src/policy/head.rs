@@ -4,6 +4,7 @@
 use xlb_engine::path::{self, Form, Normalized};
 use xlb_engine::{host, Framing, Limits, Protocol, Reason, RequestHead, RequestParser, Status};
 
+use super::SOURCE;
 use crate::intf::{xlb_request, XLB_REQ_HAS_BODY};
 
 /// Which slot of the services' map is asked for.
@@ -63,6 +64,7 @@ impl Head {
             path_segments: path::segments(&self.path),
             http_version: self.head.version.as_u16(),
             flags: u16::try_from(flags).unwrap_or(0),
+            source: SOURCE,
             upgrade: self.head.upgrade.map_or(0, Protocol::hash),
             ..xlb_request::default()
         }

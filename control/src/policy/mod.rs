@@ -66,6 +66,9 @@ pub struct Asked<'h> {
     view: View<'h>,
 }
 
+/// Of who asks here.
+pub const SOURCE: u64 = 1;
+
 /// What `route` or `pick` has said.
 pub struct Decision {
     /// `enum xlb_reason`; 0: there is an endpoint.

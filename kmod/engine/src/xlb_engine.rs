@@ -40,6 +40,7 @@ mod target;
 #[cfg(test)]
 mod testing;
 
+pub mod cookie;
 pub mod hash;
 pub mod headers;
 pub mod host;

@@ -20,6 +20,9 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     Scenario::xlb("balance/weighted_clusters", weighted_clusters),
     Scenario::xlb("balance/weight_zero_never", weight_zero_never),
+    Scenario::xlb("balance/hash_on", hash_on).within(60),
+    Scenario::xlb("balance/sticky_cookie", sticky_cookie).within(60),
+    Scenario::xlb("balance/hash_source", hash_source),
     Scenario::xlb("balance/one_curl_connection", one_curl_connection),
     Scenario::xlb("balance/one_wrk_connection", one_wrk_connection),
 ];
@@ -324,4 +327,168 @@ fn one_wrk_connection(ctx: &mut Ctx) -> Result<()> {
         Ok(least > 20 && most - least <= 2)
     })
     .with_context(|| format!("{counts:?}"))
+}
+
+/// A service with one route to a cluster of so many of [`THREE`].
+fn hashing(lb: &str, route: &str, endpoints: &[&str]) -> String {
+    let list: Vec<String> = endpoints.iter().map(|e| format!("\"{e}\"")).collect();
+    format!(
+        "version: 1\nservices:\n- {{name: shop, listen: [\"{VIP4}\"], routes: [{{cluster: items, {route}}}]}}\n\
+         clusters:\n- {{name: items, lb: {lb}, endpoints: [{}]}}\n",
+        list.join(", ")
+    )
+}
+
+/// Who gets the request that has these fields, over a connection of its own.
+fn who_by(ctx: &Ctx, path: &str, fields: &str) -> Result<String> {
+    let mut conn = ctx.open(VIP4.parse()?)?;
+    conn.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"))?;
+    let answer = conn.response("GET")?;
+    Ok(answer
+        .expect(200)?
+        .text()
+        .lines()
+        .next()
+        .unwrap_or("")
+        .to_owned())
+}
+
+/// The same value leads to the same endpoint, over any connection; many values to all of them; and an endpoint that goes
+/// takes none but its own along.
+fn hash_on(ctx: &mut Ctx) -> Result<()> {
+    const USERS: usize = 60;
+    let _backends = three()?;
+    let route = "hash_on: [{header: x-user}, {query: user}, {cookie: {name: user}}]";
+    for lb in ["ring_hash", "maglev"] {
+        ctx.apply(&hashing(lb, route, &THREE))?;
+        let all = |ctx: &Ctx| -> Result<Vec<String>> {
+            (0..USERS)
+                .map(|n| who_by(ctx, "/", &format!("X-User: {n}\r\n")))
+                .collect()
+        };
+        let before = all(ctx)?;
+        ensure!(all(ctx)? == before, "{lb}: another endpoint");
+        for name in THREE {
+            let count = before.iter().filter(|who| *who == name).count();
+            ensure!((5..=40).contains(&count), "{lb}: {name} {count} of {USERS}");
+        }
+        for (n, who) in before.iter().enumerate().take(20) {
+            // By whatever of the list is there; the first counts.
+            let query = who_by(ctx, &format!("/?a=b&user={n}"), "X-Other: 7\r\n")?;
+            let cookie = who_by(ctx, "/", &format!("Cookie: a=b; user={n}\r\n"))?;
+            let first = who_by(ctx, "/?user=other", &format!("x-user: {n}\r\n"))?;
+            ensure!(
+                [&query, &cookie, &first] == [who; 3],
+                "{lb}: {n}: {who}, by query {query}, by cookie {cookie}, by header {first}"
+            );
+        }
+        ctx.apply(&hashing(lb, route, &THREE[..2]))?;
+        let after = all(ctx)?;
+        let moved = before.iter().zip(&after).filter(|(was, is)| was != is);
+        let (gone, others): (Vec<_>, Vec<_>) = moved.partition(|(was, _)| *was == THREE[2]);
+        ensure!(
+            others.len() <= USERS / 10 && !gone.is_empty(),
+            "{lb}: {} moved that had their endpoint still",
+            others.len()
+        );
+        // Nothing to hash: anywhere.
+        let anywhere: Vec<_> = (0..40)
+            .map(|_| who_by(ctx, "/", ""))
+            .collect::<Result<_>>()?;
+        ensure!(
+            THREE[..2]
+                .iter()
+                .all(|name| anywhere.iter().any(|who| who == name)),
+            "{lb}: {anywhere:?}"
+        );
+    }
+    Ok(())
+}
+
+/// A client without a cookie gets one, once, and stays with its endpoint by it; curl keeps it as a browser does.
+fn sticky_cookie(ctx: &mut Ctx) -> Result<()> {
+    let backends = three()?;
+    let route =
+        "hash_on: [{cookie: {name: sid, ttl: 1h, path: /}}], response_headers: {set: {x-a: b}}";
+    ctx.apply(&hashing("ring_hash", route, &THREE))?;
+    let url = format!("http://{VIP4}/");
+    let mut seen = Vec::new();
+    for n in 0..12 {
+        let jar = ctx.path(&format!("jar{n}")).display().to_string();
+        let args = ["-sS", "-m", "10", "-i", "-b", &jar, "-c", &jar, &url];
+        let first = ctx.run_ok("curl", &args)?;
+        let cookie = first.lines().find(|line| line.starts_with("set-cookie: "));
+        let cookie = cookie.with_context(|| first.clone())?.trim_end();
+        let value = cookie.strip_prefix("set-cookie: sid=").unwrap_or("");
+        let (digits, attributes) = value.split_at_checked(16).unwrap_or(("", value));
+        ensure!(
+            digits
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+                && attributes == "; Max-Age=3600; Path=/; HttpOnly"
+                && first.contains("\r\nx-a: b\r\n"),
+            "{cookie}"
+        );
+        let name = |text: &str| {
+            text.lines()
+                .find(|l| l.starts_with("127."))
+                .map(str::to_owned)
+        };
+        let who = name(&first);
+        for _ in 0..4 {
+            let again = ctx.run_ok("curl", &args)?;
+            ensure!(name(&again) == who && who.is_some(), "{who:?} then {again}");
+            ensure!(!again.contains("set-cookie"), "{again}");
+        }
+        seen.extend(who);
+    }
+    seen.sort();
+    seen.dedup();
+    ensure!(seen.len() > 1, "all went to {seen:?}");
+    ensure!(
+        counts(&backends).iter().sum::<usize>() == 60,
+        "{:?}",
+        counts(&backends)
+    );
+    // Over one connection of a client that keeps no cookies, each time another one.
+    let mut conn = ctx.open(VIP4.parse()?)?;
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        let answer = conn.get("/")?;
+        made.push(answer.field("set-cookie").unwrap_or("").to_owned());
+    }
+    made.sort();
+    made.dedup();
+    ensure!(made.len() == 3, "{made:?}");
+    Ok(())
+}
+
+/// Clients of one network namespace and address have one endpoint.
+fn hash_source(ctx: &mut Ctx) -> Result<()> {
+    let _backends = three()?;
+    ctx.apply(&hashing("maglev", "hash_on: [{source_ip: true}]", &THREE))?;
+    let who = who_by(ctx, "/", "")?;
+    for _ in 0..10 {
+        let again = who_by(ctx, "/", "X-User: other\r\n")?;
+        ensure!(again == who, "{who}, then {again}");
+    }
+    let mut others = Vec::new();
+    for n in 1..=20 {
+        let from = format!("127.0.9.{n}");
+        let args = [
+            "-sS",
+            "-m",
+            "10",
+            "--interface",
+            &from,
+            &format!("http://{VIP4}/"),
+        ];
+        let once = ctx.run_ok("curl", &args)?;
+        ensure!(ctx.run_ok("curl", &args)? == once, "{from}");
+        others.push(once);
+    }
+    others.sort();
+    others.dedup();
+    ensure!(others.len() > 1, "twenty addresses, and {others:?}");
+    Ok(())
 }
