@@ -29,7 +29,7 @@
 #ifdef XLB_NEXT_LAYOUT /* for tests of upgrades */
 #define XLB_LAYOUT 1000
 #else
-#define XLB_LAYOUT 10
+#define XLB_LAYOUT 11
 #endif
 
 #define XLB_PAGE_BYTES 4096
@@ -100,11 +100,13 @@ struct xlb_blob {
 	__u32 max_suffix_bytes; /* the longest of the "*.suffix" domains, without "*" */
 	__u32 max_prefix_bytes; /* the longest of the "prefix.*" domains, without "*" */
 	__u32 action_base; /* struct xlb_action */
+	__u32 regex_base; /* struct xlb_regex */
+	__u32 reserved0;
 	__u64 upgrades[XLB_MAX_UPGRADES]; /* as in struct xlb_request; 0: none */
 #ifdef XLB_NEXT_LAYOUT
-	__u64 reserved1[5];
+	__u64 reserved1[4];
 #else
-	__u64 reserved1[7];
+	__u64 reserved1[6];
 #endif
 };
 _Static_assert(sizeof(struct xlb_blob) == 256, "a power of two");
@@ -146,7 +148,7 @@ _Static_assert(sizeof(struct xlb_index) == 32, "a power of two");
 #define XLB_VHOST_PATHS 0x1 /* has exact paths.. */
 #define XLB_VHOST_PATHS_LOWER 0x4 /* ..without case.. */
 #define XLB_VHOST_PREFIXES_LOWER 0x8 /* ..prefixes without case; depth and lengths are of all */
-#define XLB_VHOST_NEEDLES 0x2 /* some values are searched for many needles at once */
+#define XLB_VHOST_NEEDLES 0x2 /* some values are searched for many strings or expressions at once */
 
 struct xlb_vhost {
 	__u32 any_list; /* routes without a path, or with prefix "/" */
@@ -194,6 +196,7 @@ enum xlb_condition_kind {
 	XLB_CONDITION_PERCENT = 7, /* `number` in XLB_PERCENT_ALL; one draw for all of a request */
 	XLB_CONDITION_RANGE =
 		8, /* a number; the value is two __s64, from the first to before the second */
+	XLB_CONDITION_REGEX = 11, /* all of the value; `needle` is in the table of expressions */
 	XLB_CONDITION_HASH = 9, /* none: what a request is hashed by */
 	XLB_CONDITION_HASH_MADE = 10, /* the same, of a cookie that is made when it is absent */
 };

@@ -24,6 +24,15 @@ static __always_inline bool contains(struct xlb_exchange *ex, void *blob, struct
 				XLB_OFF_LEN(c->value_offset, c->value_bytes)) == 1;
 }
 
+static __always_inline bool matches(struct xlb_exchange *ex, void *blob, struct xlb_blob *head,
+				    struct xlb_condition *c, __u32 field)
+{
+	struct xlb_regex *regex;
+
+	regex = blob_record(blob, head->regex_base, c->needle, struct xlb_regex);
+	return regex && bpf_xlb_match(ex, field, blob, regex) == 1;
+}
+
 static __always_inline bool value_holds(struct xlb_exchange *ex, void *blob, struct xlb_blob *head,
 					struct xlb_condition *c, __u32 field)
 {
@@ -34,6 +43,8 @@ static __always_inline bool value_holds(struct xlb_exchange *ex, void *blob, str
 
 	if (len < 0)
 		return false;
+	if (c->kind == XLB_CONDITION_REGEX)
+		return matches(ex, blob, head, c, field);
 	bytes = len;
 	if (bytes < wanted && c->kind != XLB_CONDITION_RANGE)
 		return false;

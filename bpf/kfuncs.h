@@ -22,6 +22,8 @@ extern int bpf_xlb_in_range(struct xlb_exchange *ex, __u32 field, const void *bu
 extern int bpf_xlb_needles(struct xlb_exchange *ex, __u32 count) __ksym;
 extern int bpf_xlb_search(struct xlb_exchange *ex, __u32 field, void *pages__map,
 			  const struct xlb_needle *needle) __ksym;
+extern int bpf_xlb_match(struct xlb_exchange *ex, __u32 field, void *pages__map,
+			 const struct xlb_regex *regex) __ksym;
 extern int bpf_xlb_fields(struct xlb_exchange *ex, __u32 kinds) __ksym;
 extern int bpf_xlb_want(struct xlb_exchange *ex, __u32 kind, const void *buf, __u32 buf__sz,
 			__u64 off_len) __ksym;

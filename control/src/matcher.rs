@@ -6,6 +6,7 @@
 
 use xlb_engine::hash::fnv1a;
 
+use crate::compile::regexes;
 use crate::config::model::{
     HashOn, Match, Method, NamedMatch, PathMatch, Service, Target, ValueMatch, VirtualHost,
 };
@@ -123,6 +124,9 @@ pub fn holds(matches: &Match, request: &Request) -> bool {
         Some(PathMatch::Exact(path)) => asked == case(path),
         Some(PathMatch::Prefix(path)) => has_prefix(&asked, &case(path)),
         Some(PathMatch::StringPrefix(path)) => asked.starts_with(&case(path)),
+        Some(PathMatch::Regex(text)) => {
+            regexes::plainly(&request.path, (text, matches.ignore_case))
+        }
     };
     let method = matches.method.is_empty()
         || request
@@ -169,6 +173,7 @@ fn has_value(rule: &NamedMatch, found: Option<&str>) -> bool {
         (ValueMatch::Prefix(value), Some(found)) => found.starts_with(value.as_str()),
         (ValueMatch::Suffix(value), Some(found)) => found.ends_with(value.as_str()),
         (ValueMatch::Contains(value), Some(found)) => found.contains(value.as_str()),
+        (ValueMatch::Regex(text), Some(found)) => regexes::plainly(found, (text, false)),
         (ValueMatch::Range(from, to), Some(found)) => found
             .trim()
             .parse()

@@ -131,6 +131,7 @@ impl<'c> Routed<'c> {
                     PathMatch::StringPrefix(path) => {
                         format!("path {asked} does not begin with {path}")
                     }
+                    PathMatch::Regex(text) => format!("path {asked} does not match {text}"),
                 }));
             }
         }
@@ -144,7 +145,10 @@ impl<'c> Routed<'c> {
             }
         }
         // As compile/routes.rs has them: a path that is one is the first.
-        let is_condition = matches!(matches.path, Some(PathMatch::StringPrefix(_)));
+        let is_condition = matches!(
+            matches.path,
+            Some(PathMatch::StringPrefix(_) | PathMatch::Regex(_))
+        );
         let mut index = self.record(first + route)?.condition + u32::from(is_condition);
         let headers = matches.headers.iter().map(|rule| (Kind::Header, rule));
         let query = matches.query.iter().map(|rule| (Kind::Query, rule));

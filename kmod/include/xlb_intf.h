@@ -25,7 +25,7 @@
 #include <linux/types.h>
 #endif
 
-#define XLB_ABI 10
+#define XLB_ABI 11
 #define XLB_ABI_OLDEST 6
 
 /* --- Requests -------------------------------------------------------------- */
@@ -90,6 +90,25 @@ struct xlb_needle {
 };
 
 #define XLB_MAX_NEEDLES 4194304
+
+/*
+ * Regular expressions that are matched together, each with the whole of a field: a deterministic automaton in the
+ * values of an array map.  Its states are rows of `stride` entries, the first for bytes of class 0 and so on, and the last for
+ * the end: bytes lead to a row, and row 0 is left by nothing; the end leads to a place in the table of what has matched.
+ */
+struct xlb_regex {
+	/* The tables, each from the beginning of a value of the map. */
+	__u32 class_page; /* __u8: the class of each byte */
+	__u32 state_page; /* __u16 */
+	__u32 state_count; /* entries, of all rows */
+	__u16 stride;
+	__u16 start; /* row */
+	__u32 match_page; /* __u32: how many have matched, and their bits; at place 0: none */
+	__u32 match_count;
+	__u32 searched; /* as in struct xlb_needle */
+	__u32 needle; /* the bit of this one */
+};
+_Static_assert(sizeof(struct xlb_regex) == 32, "a power of two, as records of a blob are");
 
 /*
  * An exchange, one request and its response, as the module knows it.  Programs hand it on to the kfuncs; what is in it is
@@ -338,6 +357,10 @@ enum xlb_reason {
  *	when what it says is not in the map, an array
  *	int bpf_xlb_search(struct xlb_exchange *ex, __u32 field, void *pages__map,
  *			   const struct xlb_needle *needle);
+ *	whether the regular expression matches all of the field: 1 or 0.  As bpf_xlb_search(), the first of
+ *	those that are matched together is asked for in one pass over the field
+ *	int bpf_xlb_match(struct xlb_exchange *ex, __u32 field, void *pages__map,
+ *			  const struct xlb_regex *regex);
  *	what is to be done with the request, in place of what was said before: records first to
  *	first + count - 1, of `bytes` each, from the beginning of the values of the map, an array.
  *	0; -EAGAIN when the map is being taken away: the configuration has changed; -EINVAL when

@@ -4,8 +4,10 @@
 //!
 //! They run while the policy is called, in RCU, and answer from the [`View`] of the request that it is called for.
 
+use core::cell::Cell;
+
 use xlb_engine::hash::{fnv1a, fnv1a_lower};
-use xlb_engine::{number, search};
+use xlb_engine::{number, regex, search};
 
 use super::view::{View, ALL_KINDS};
 use super::{Actions, Question};
@@ -173,27 +175,38 @@ unsafe extern "C" fn xlb_field_search(
     states: *const sys::xlb_search_state,
     shorter: *const u32,
 ) -> i32 {
+    let tables = Tables {
+        states,
+        state_count: needle.state_count,
+        shorter,
+        shorter_count: needle.shorter_count,
+    };
     // SAFETY: As in `xlb_field_hash`.
     let view = unsafe { view(ex) };
+    find(view, n, needle.searched, needle.needle, |field, bits| {
+        search::all(&tables, needle.root, field, bits);
+    })
+}
+
+/// Whether a bit is set, by `find`, if that was not called for the bit `searched` before.
+fn find(
+    view: &View,
+    n: u32,
+    searched: u32,
+    bit: u32,
+    find: impl FnOnce(&[u8], &[Cell<u64>]),
+) -> i32 {
     let Some(field) = view.field(n) else {
         return NOT_FOUND;
     };
-    let (Some(searched), Some(mut found)) = (
-        view.has_needle(needle.searched),
-        view.has_needle(needle.needle),
-    ) else {
+    let (Some(was_searched), Some(mut found)) = (view.has_needle(searched), view.has_needle(bit))
+    else {
         return -(kernel::bindings::EINVAL as i32);
     };
-    if !searched {
-        let tables = Tables {
-            states,
-            state_count: needle.state_count,
-            shorter,
-            shorter_count: needle.shorter_count,
-        };
-        search::all(&tables, needle.root, field, view.needle_bits());
-        view.set_needle(needle.searched);
-        found = view.has_needle(needle.needle) == Some(true);
+    if !was_searched {
+        find(field, view.needle_bits());
+        view.set_needle(searched);
+        found = view.has_needle(bit) == Some(true);
     }
     i32::from(found)
 }
@@ -264,6 +277,77 @@ impl search::Automata for Tables {
         }
         // SAFETY: By the invariant of `Tables`; RCU keeps the map.
         unsafe { self.shorter.add(needle as usize).read_volatile() }
+    }
+}
+
+/// # Safety
+///
+/// Called by `bpf_xlb_match()`; the tables have as many entries as `regex` says, and 256 classes, which the shim has checked.
+#[no_mangle]
+unsafe extern "C" fn xlb_field_match(
+    ex: *const sys::xlb_exchange,
+    n: u32,
+    regex: &sys::xlb_regex,
+    classes: *const u8,
+    states: *const u16,
+    matches: *const u32,
+) -> i32 {
+    let automaton = Automaton {
+        regex,
+        classes,
+        states,
+        matches,
+    };
+    // SAFETY: As in `xlb_field_hash`.
+    let view = unsafe { view(ex) };
+    find(view, n, regex.searched, regex.needle, |field, bits| {
+        regex::all(&automaton, regex.start.into(), field, bits);
+    })
+}
+
+/// That of regular expressions, in a map.
+///
+/// # Invariants
+///
+/// The tables have as many entries as `regex` says, and 256 classes. They may be written to at any time: what is read is checked
+/// by whoever uses it.
+struct Automaton<'a> {
+    regex: &'a sys::xlb_regex,
+    classes: *const u8,
+    states: *const u16,
+    matches: *const u32,
+}
+
+impl regex::Automaton for Automaton<'_> {
+    #[inline]
+    fn class(&self, byte: u8) -> u32 {
+        // SAFETY: By the invariant; RCU, which the policy runs in, keeps the map.
+        u32::from(unsafe { self.classes.add(usize::from(byte)).read_volatile() })
+    }
+
+    #[inline]
+    fn next(&self, state: u32, class: u32) -> Option<u32> {
+        let at = state * u32::from(self.regex.stride) + class;
+        if at >= self.regex.state_count {
+            return None;
+        }
+        // SAFETY: As in `class`.
+        Some(u32::from(unsafe {
+            self.states.add(at as usize).read_volatile()
+        }))
+    }
+
+    #[inline]
+    fn end(&self) -> u32 {
+        u32::from(self.regex.stride).wrapping_sub(1)
+    }
+
+    fn matched(&self, place: u32) -> Option<u32> {
+        if place >= self.regex.match_count {
+            return None;
+        }
+        // SAFETY: As in `class`.
+        Some(unsafe { self.matches.add(place as usize).read_volatile() })
     }
 }
 

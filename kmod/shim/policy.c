@@ -373,6 +373,28 @@ __bpf_kfunc int bpf_xlb_search(struct xlb_exchange *ex, __u32 field, void *pages
 	return xlb_field_search(ex, field, &n, states, shorter);
 }
 
+__bpf_kfunc int bpf_xlb_match(struct xlb_exchange *ex, __u32 field, void *pages__map,
+			      const struct xlb_regex *regex)
+{
+	/* As in bpf_xlb_search(). */
+	struct xlb_regex r = {
+		.state_count = READ_ONCE(regex->state_count),
+		.stride = READ_ONCE(regex->stride),
+		.start = READ_ONCE(regex->start),
+		.match_count = READ_ONCE(regex->match_count),
+		.searched = READ_ONCE(regex->searched),
+		.needle = READ_ONCE(regex->needle),
+	};
+	const void *classes, *states, *matches;
+
+	classes = table_in(pages__map, READ_ONCE(regex->class_page), 256, sizeof(__u8));
+	states = table_in(pages__map, READ_ONCE(regex->state_page), r.state_count, sizeof(__u16));
+	matches = table_in(pages__map, READ_ONCE(regex->match_page), r.match_count, sizeof(__u32));
+	if (!classes || !states || !matches)
+		return -EINVAL;
+	return xlb_field_match(ex, field, &r, classes, states, matches);
+}
+
 __bpf_kfunc int bpf_xlb_fields(struct xlb_exchange *ex, __u32 kinds)
 {
 	return xlb_field_want(ex, kinds);
@@ -457,6 +479,7 @@ BTF_ID_FLAGS(func, bpf_xlb_contains, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_in_range, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_needles, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_search, XLB_KF_TRUSTED)
+BTF_ID_FLAGS(func, bpf_xlb_match, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_fields, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_want, XLB_KF_TRUSTED)
 BTF_ID_FLAGS(func, bpf_xlb_named, XLB_KF_TRUSTED)

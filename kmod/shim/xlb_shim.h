@@ -341,6 +341,8 @@ int xlb_field_find(const struct xlb_exchange *ex, __u32 field, __u32 from, __u32
 int xlb_field_len(const struct xlb_exchange *ex, __u32 field);
 int xlb_field_equal(const struct xlb_exchange *ex, __u32 field, __u32 from, const __u8 *buf,
 		    __u32 len);
+int xlb_field_match(const struct xlb_exchange *ex, __u32 field, const struct xlb_regex *regex,
+		    const __u8 *classes, const __u16 *states, const __u32 *matches);
 int xlb_field_in_range(const struct xlb_exchange *ex, __u32 field, const __u8 *buf, __u32 len);
 int xlb_field_contains(const struct xlb_exchange *ex, __u32 field, __u32 from, const __u8 *buf,
 		       __u32 len);

@@ -6,6 +6,7 @@ mod cluster;
 pub(crate) mod hashing;
 mod index;
 mod needles;
+pub(crate) mod regexes;
 mod routes;
 
 use blob::Blob;
@@ -17,7 +18,8 @@ use xlb_engine::Protocol;
 
 use crate::config::model::{Config, Normalize, Service};
 use crate::intf::{
-    xlb_blob, xlb_group, xlb_needle, Pod, XLB_BLOB_FORWARD_NORMAL, XLB_LAYOUT, XLB_MAX_UPGRADES,
+    xlb_blob, xlb_group, xlb_needle, xlb_regex, Pod, XLB_BLOB_FORWARD_NORMAL, XLB_LAYOUT,
+    XLB_MAX_NEEDLES, XLB_MAX_UPGRADES,
 };
 use crate::numbers::Numbers;
 
@@ -177,7 +179,6 @@ fn write(
     }
     let automata = &tables.automata;
     if !tables.needles.is_empty() {
-        head.needle_count = u32::try_from(automata.shorter.len()).ok()?;
         let state_page = blob.pages(&automata.states)?;
         let shorter_page = blob.pages(&automata.shorter)?;
         let mut needles = vec![xlb_needle::default(); automata.shorter.len()];
@@ -186,12 +187,38 @@ fn write(
                 state_page,
                 state_count: u32::try_from(automata.states.len()).ok()?,
                 shorter_page,
-                shorter_count: head.needle_count,
+                shorter_count: u32::try_from(automata.shorter.len()).ok()?,
                 ..*needle
             };
         }
         head.needle_base = blob.table(&needles)?;
     }
+    // The bits of expressions are behind those of needles.
+    head.needle_count = u32::try_from(automata.shorter.len()).ok()?;
+    let mut regexes = Vec::new();
+    for together in &tables.expressions {
+        let (searched, first) = (head.needle_count, head.needle_count + 1);
+        head.needle_count = first.checked_add(together.count)?;
+        let shared = xlb_regex {
+            class_page: blob.pages(&together.classes)?,
+            state_page: blob.pages(&together.states)?,
+            state_count: u32::try_from(together.states.len()).ok()?,
+            stride: together.stride,
+            start: together.start,
+            match_page: blob.pages(&together.matches(first))?,
+            match_count: u32::try_from(together.matches.len()).ok()?,
+            searched,
+            needle: 0,
+        };
+        regexes.extend((0..together.count).map(|nth| xlb_regex {
+            needle: first + nth,
+            ..shared
+        }));
+    }
+    if head.needle_count > XLB_MAX_NEEDLES {
+        return None;
+    }
+    head.regex_base = blob.table(&regexes)?;
     head.action_base = blob.table(&tables.actions)?;
     head.condition_base = blob.table(&tables.conditions)?;
     let index = index::build(&tables.index)?;

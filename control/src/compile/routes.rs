@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use super::blob::Strings;
 use super::index;
 use super::needles::Automata;
+use super::regexes;
 use crate::config::model::{
     HashOn, Match, PathMatch, Percent, Route, Service, ValueMatch, VirtualHost,
 };
@@ -29,6 +30,11 @@ pub struct Tables {
     pub actions: Vec<xlb_action>,
     pub automata: Automata,
     pub needles: Vec<xlb_needle>,
+    /// Records of expressions are numbered through all of them.
+    pub expressions: Vec<regexes::Tables>,
+    expression_count: u32,
+    /// Conditions whose expressions are in none of these yet.
+    sought: Vec<Sought>,
     pub flags: u32,
     pub default_vhost: u32,
     pub max_suffix_bytes: u32,
@@ -63,6 +69,13 @@ fn count(len: usize) -> Option<u32> {
 /// An enum of blob.h in one byte.
 fn small(value: u32) -> Option<u8> {
     u8::try_from(value).ok()
+}
+
+/// A condition that is an expression.
+struct Sought {
+    condition: usize,
+    text: String,
+    ignore_case: bool,
 }
 
 /// The names of headers, query parameters and cookies that routes of a virtual host ask for. One parameter or cookie is
@@ -226,6 +239,11 @@ impl Tables {
             };
             self.condition(place, "", &ValueMatch::Prefix(prefix), false)?;
         }
+        if let Some(PathMatch::Regex(text)) = &matches.path {
+            let value = ValueMatch::Regex(text.clone());
+            self.condition(intf::XLB_PLACE_PATH, "", &value, false)?;
+            self.sought.last_mut()?.ignore_case = matches.ignore_case;
+        }
         for (place, rules) in [
             (intf::XLB_PLACE_HEADER, &matches.headers),
             (intf::XLB_PLACE_QUERY, &matches.query),
@@ -258,6 +276,13 @@ impl Tables {
             value if invert => (value, intf::XLB_CONDITION_INVERT),
             value => (value, 0),
         };
+        if let ValueMatch::Regex(text) = value {
+            self.sought.push(Sought {
+                condition: self.conditions.len(),
+                text: text.clone(),
+                ignore_case: false,
+            });
+        }
         let (kind, value) = value.condition();
         let name = self.strings.add(name.as_bytes())?;
         let at = self.strings.add(&value)?;
@@ -348,6 +373,33 @@ impl Tables {
         Some(is_some)
     }
 
+    /// Makes as few searches as can be of the expressions of a virtual host that look at one value. Whether there is one.
+    fn match_together(&mut self) -> Option<bool> {
+        // By the place and name of the value, and the expression.
+        type Asked = BTreeMap<(String, bool), Vec<usize>>;
+        let mut places: BTreeMap<(u8, u32), Asked> = BTreeMap::new();
+        for sought in std::mem::take(&mut self.sought) {
+            let c = &self.conditions[sought.condition];
+            let asked = places.entry((c.place, c.name_page)).or_default();
+            let expression = (sought.text, sought.ignore_case);
+            asked.entry(expression).or_default().push(sought.condition);
+        }
+        let is_some = !places.is_empty();
+        for asked in places.into_values() {
+            let all: Vec<_> = asked.keys().map(|(text, i)| (text.as_str(), *i)).collect();
+            for (_, tables) in regexes::together(&all)? {
+                self.expressions.push(tables);
+            }
+            for conditions in asked.values() {
+                for condition in conditions {
+                    self.conditions[*condition].needle = self.expression_count;
+                }
+                self.expression_count += 1;
+            }
+        }
+        Some(is_some)
+    }
+
     /// The lists of routes by path; route `n` of the virtual host is at `first + n` in the table.
     fn vhost(&mut self, host: &VirtualHost, vhost: u32, first: u32) -> Option<()> {
         let mut any = Vec::new();
@@ -360,14 +412,15 @@ impl Tables {
                 Some(PathMatch::Prefix(path)) if path != "/" => {
                     paths.prefix.add(path, lower, route_index);
                 }
-                Some(PathMatch::Prefix(_) | PathMatch::StringPrefix(_)) | None => {
+                Some(PathMatch::Prefix(_) | PathMatch::StringPrefix(_) | PathMatch::Regex(_))
+                | None => {
                     any.push(route_index);
                 }
             }
         }
         let Paths { exact, prefix } = paths;
         let routes = first..first.checked_add(count(host.routes.len())?)?;
-        let has_needles = self.search_together(routes.clone())?;
+        let has_needles = self.search_together(routes.clone())? | self.match_together()?;
         let named = self.named(routes);
         let longest = |lists: &Lists<'_>| count(lists.keys().map(str::len).max().unwrap_or(0));
         let record = xlb_vhost {

@@ -327,7 +327,7 @@ impl NewPath {
         if key == "path" {
             return names::new_path(field, query).map(NewPath::Whole);
         }
-        if let Some(PathMatch::Exact(_)) = &matches.path {
+        if let Some(PathMatch::Exact(_) | PathMatch::Regex(_)) = &matches.path {
             field.wrong("the route matches no prefix that it could replace: write path");
             return None;
         }

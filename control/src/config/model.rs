@@ -188,6 +188,8 @@ pub enum PathMatch {
     Exact(String),
     /// Raw bytes.
     StringPrefix(String),
+    /// All of the path: an expression of RE2's syntax.
+    Regex(String),
 }
 
 /// The methods that the engine tells apart; the numbers are those of xlb_intf.h.
@@ -270,6 +272,8 @@ pub enum ValueMatch {
     Present(bool),
     /// A number from the first to before the second.
     Range(i64, i64),
+    /// All of the value: an expression of RE2's syntax.
+    Regex(String),
 }
 
 /// A word in a file, and the match of a text.
@@ -293,6 +297,7 @@ impl ValueMatch {
             ValueMatch::Contains(text) => (intf::XLB_CONDITION_CONTAINS, text.as_str()),
             ValueMatch::Present(true) => (intf::XLB_CONDITION_PRESENT, ""),
             ValueMatch::Present(false) => (intf::XLB_CONDITION_ABSENT, ""),
+            ValueMatch::Regex(text) => (intf::XLB_CONDITION_REGEX, text.as_str()),
             ValueMatch::Range(from, to) => {
                 let range = [from.to_ne_bytes(), to.to_ne_bytes()].concat();
                 return (intf::XLB_CONDITION_RANGE, range.into());
@@ -311,6 +316,7 @@ impl ValueMatch {
             ValueMatch::Present(true) => " present".to_owned(),
             ValueMatch::Present(false) => " absent".to_owned(),
             ValueMatch::Range(from, to) => format!(" in {from}..{to}"),
+            ValueMatch::Regex(text) => format!(" matches {text}"),
         }
     }
 
@@ -324,6 +330,7 @@ impl ValueMatch {
             ValueMatch::Range(from, to) => {
                 format!("is not a number from {from} to before {to}")
             }
+            ValueMatch::Regex(text) => format!("does not match {text}"),
             ValueMatch::Present(_) => String::new(),
         }
     }

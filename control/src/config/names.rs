@@ -5,6 +5,7 @@ use xlb_engine::path::{Form, Normalized};
 use xlb_engine::Protocol;
 
 use super::decode::Field;
+use crate::compile::regexes::{self, Refused};
 use crate::intf::XLB_PAGE_BYTES;
 
 /// One match string lives in one page of a blob.
@@ -208,6 +209,20 @@ pub fn new_path(field: Field<'_>, query: bool) -> Option<String> {
             None
         }
     }
+}
+
+/// An expression that all of a value is matched with.
+pub fn regex(field: Field<'_>) -> Option<String> {
+    let text = text(field)?;
+    match regexes::tables(&[(&text, false)]) {
+        Ok(_) => return Some(text),
+        Err(Refused::Wrong(reason)) => field.wrong(format!("\"{text}\": {reason}")),
+        Err(Refused::TooLarge) => field.wrong(format!(
+            "\"{text}\": its table would take more than {} KiB, the limit of one expression: make it shorter, or count less",
+            regexes::MAX_BYTES / 1024
+        )),
+    }
+    None
 }
 
 /// The path of a cookie, RFC 6265, section 4.1.1.

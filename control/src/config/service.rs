@@ -337,13 +337,12 @@ const PATH_KINDS: [&str; 4] = ["prefix", "exact", "string_prefix", "regex"];
 fn path(field: Field<'_>) -> Option<PathMatch> {
     let object = field.object(&PATH_KINDS)?;
     let Some(kind) = object.one_of(&PATH_KINDS) else {
-        object.wrong("no kind of match: write {prefix: /a}, {exact: /a} or {string_prefix: /a}");
+        object.wrong("no kind of match: write {prefix: /a}, {exact: /a}, {string_prefix: /a} or {regex: /a.*}");
         return None;
     };
     let field = object.get(kind)?;
     if kind == "regex" {
-        field.unsupported("regex");
-        return None;
+        return names::regex(field).map(PathMatch::Regex);
     }
     let text = names::path(field)?;
     match kind {
@@ -405,13 +404,16 @@ fn named(field: Field<'_>, name: fn(Field<'_>) -> Option<String>) -> Option<Name
 
 fn value_match(object: &Object<'_, '_>) -> Option<ValueMatch> {
     let Some(kind) = object.one_of(&VALUE_KINDS) else {
-        object.wrong("no kind of match: add exact, prefix, suffix, contains, range or present");
+        object.wrong(
+            "no kind of match: add exact, prefix, suffix, contains, regex, range or present",
+        );
         return None;
     };
     let field = object.get(kind)?;
     match kind {
         "present" => return field.flag().map(ValueMatch::Present),
         "range" => return range(field),
+        "regex" => return names::regex(field).map(ValueMatch::Regex),
         _ => {}
     }
     match ValueMatch::OF_TEXT.iter().find(|(word, _)| *word == kind) {

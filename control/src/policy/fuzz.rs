@@ -88,12 +88,28 @@ fn name(random: &mut Random, many: bool) -> String {
     }
 }
 
+const EXPRESSIONS: [&str; 12] = [
+    "",
+    ".*",
+    "a",
+    "a*b?",
+    "(?:a|ab)+",
+    ".*ab.*",
+    "[^b]*",
+    "/a.*",
+    "/[a-z0-9]+(?:/.*)?",
+    "/(?:v2|B)/?.*",
+    "\\w{2,3}",
+    "(?i:AB|a)",
+];
+
 fn rule(random: &mut Random, name: String) -> NamedMatch {
     let value = value(random);
     NamedMatch {
         name,
         invert: random.chance(15),
-        value: match random.below(9) {
+        value: match random.below(10) {
+            9 => ValueMatch::Regex(random.one(&EXPRESSIONS).to_owned()),
             0 => ValueMatch::Present(true),
             1 => ValueMatch::Present(false),
             8 => ValueMatch::Range(
@@ -114,7 +130,8 @@ fn path_match(random: &mut Random) -> PathMatch {
         long if long.len() > 250 => long.split_inclusive('/').take(60).collect(),
         path => path,
     };
-    match random.below(5) {
+    match random.below(6) {
+        5 => PathMatch::Regex(random.one(&EXPRESSIONS).to_owned()),
         0 => PathMatch::Exact(text),
         1 => PathMatch::StringPrefix(text),
         _ => PathMatch::Prefix(match text.trim_end_matches('/') {

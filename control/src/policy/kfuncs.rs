@@ -181,6 +181,29 @@ unsafe extern "C" fn bpf_xlb_needles(ex: *const xlb_exchange, count: u32) -> i32
 
 /// # Safety
 ///
+/// Called by a program; `regex` is valid.
+#[no_mangle]
+unsafe extern "C" fn bpf_xlb_match(
+    ex: *const xlb_exchange,
+    n: u32,
+    pages: *const c_void,
+    regex: *const xlb_regex,
+) -> i32 {
+    // SAFETY: by the function's contract.
+    let (view, array, regex) = unsafe { (view(ex), maps::current().array(pages), *regex) };
+    let states = 2 * u64::from(regex.state_count);
+    let matches = 4 * u64::from(regex.match_count);
+    if !array.has(regex.class_page, 256)
+        || !array.has(regex.state_page, states)
+        || !array.has(regex.match_page, matches)
+    {
+        return -EINVAL;
+    }
+    view.matches(n, array, &regex)
+}
+
+/// # Safety
+///
 /// Called by a program; `needle` is valid.
 #[no_mangle]
 unsafe extern "C" fn bpf_xlb_search(

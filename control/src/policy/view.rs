@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 
 use xlb_engine::headers::{self, Bytes, Entry, Headers};
 use xlb_engine::parts::{self, Kind, NotLookedFor, Slot, Wanted};
-use xlb_engine::{search, Span};
+use xlb_engine::{regex, search, Span};
 
 use super::maps::Array;
 use super::Head;
@@ -246,6 +246,30 @@ impl View<'_> {
     }
 
     pub fn search(&self, field: u32, array: &Array, needle: &xlb_needle) -> i32 {
+        self.find(field, needle.searched, needle.needle, |text, bits| {
+            search::all(&Automata { array, needle }, needle.root, text, bits);
+        })
+    }
+
+    pub fn matches(&self, field: u32, array: &Array, regex: &xlb_regex) -> i32 {
+        self.find(field, regex.searched, regex.needle, |text, bits| {
+            regex::all(
+                &Expressions { array, regex },
+                regex.start.into(),
+                text,
+                bits,
+            );
+        })
+    }
+
+    /// Whether a bit is set, by `find` if that was not called with this `searched` before.
+    fn find(
+        &self,
+        field: u32,
+        searched: u32,
+        bit: u32,
+        find: impl FnOnce(&[u8], &[Cell<u64>]),
+    ) -> i32 {
         let Some(text) = self.field(field) else {
             return -ENOENT;
         };
@@ -254,17 +278,16 @@ impl View<'_> {
             let word = bits.get(number(bit / u64::BITS))?;
             Some(word.get() & (1 << (bit % u64::BITS)) != 0)
         };
-        let (Some(searched), Some(_)) = (is_set(needle.searched), is_set(needle.needle)) else {
+        let (Some(was_searched), Some(_)) = (is_set(searched), is_set(bit)) else {
             return -EINVAL;
         };
-        if !searched {
-            search::all(&Automata { array, needle }, needle.root, text, bits);
-            let bit = needle.searched;
-            if let Some(word) = bits.get(number(bit / u64::BITS)) {
-                word.set(word.get() | (1 << (bit % u64::BITS)));
+        if !was_searched {
+            find(text, bits);
+            if let Some(word) = bits.get(number(searched / u64::BITS)) {
+                word.set(word.get() | (1 << (searched % u64::BITS)));
             }
         }
-        i32::from(is_set(needle.needle) == Some(true))
+        i32::from(is_set(bit) == Some(true))
     }
 }
 
@@ -352,6 +375,39 @@ impl Table {
 }
 
 /// Those of a needle, in a blob. The tables have as many records as the needle says.
+/// The expressions of a search, in a map.
+struct Expressions<'a> {
+    array: &'a Array,
+    regex: &'a xlb_regex,
+}
+
+impl Expressions<'_> {
+    /// Entry `n` of a table of entries that so many of are in a word.
+    fn part(&self, page: u32, n: u64, in_word: u64) -> u32 {
+        let bits = u64::from(u32::BITS) / in_word;
+        let word = self.array.word(page, n / in_word).expect("in the map");
+        let part = u64::from(word) >> (n % in_word * bits) & ((1 << bits) - 1);
+        u32::try_from(part).expect("less than a word")
+    }
+}
+
+impl regex::Automaton for Expressions<'_> {
+    fn class(&self, byte: u8) -> u32 {
+        self.part(self.regex.class_page, byte.into(), 4)
+    }
+    fn next(&self, state: u32, class: u32) -> Option<u32> {
+        let at = state * u32::from(self.regex.stride) + class;
+        (at < self.regex.state_count).then(|| self.part(self.regex.state_page, at.into(), 2))
+    }
+    fn end(&self) -> u32 {
+        u32::from(self.regex.stride) - 1
+    }
+    fn matched(&self, place: u32) -> Option<u32> {
+        let is_there = place < self.regex.match_count;
+        is_there.then(|| self.part(self.regex.match_page, place.into(), 1))
+    }
+}
+
 struct Automata<'a> {
     array: &'a Array,
     needle: &'a xlb_needle,

@@ -50,6 +50,7 @@ pub mod number;
 pub mod parts;
 pub mod path;
 pub mod reason;
+pub mod regex;
 pub mod reply;
 pub mod rewrite;
 pub mod search;

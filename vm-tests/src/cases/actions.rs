@@ -16,6 +16,7 @@ use crate::xlb;
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::xlb("actions/as_envoy", as_envoy).within(60),
     Scenario::xlb("actions/matches_as_envoy", matches_as_envoy).within(60),
+    Scenario::xlb("actions/expressions", expressions),
     Scenario::xlb("actions/as_gateway_api", as_gateway_api),
     Scenario::xlb("actions/paths", paths),
     Scenario::xlb("actions/fields", fields),
@@ -211,6 +212,19 @@ const PATHS: &[(&str, &str)] = &[
     ("/", ""),
 ];
 
+const EXPRESSIONS: &[(&str, &str)] = &[
+    ("/a/b", ""),
+    ("/a/", ""),
+    ("/a/b_1?c=/", ""),
+    ("/a/b-c", ""),
+    ("/x12/y", ""),
+    ("/x1/y", ""),
+    ("/A/B", ""),
+    ("/xb", ""),
+    ("/x/b/b", ""),
+    ("/", ""),
+];
+
 const MATCHES: &[Matches] = &[
     Matches {
         xlb: "headers: [{name: x-n, range: [10, 20]}]",
@@ -279,6 +293,36 @@ const MATCHES: &[Matches] = &[
         requests: PATHS,
     },
     Matches {
+        xlb: "path: {regex: \"/(?:a|x[0-9]{2})/\\\\w+\"}",
+        envoy: "safe_regex: {regex: \"/(?:a|x[0-9]{2})/\\\\w+\"}",
+        requests: EXPRESSIONS,
+    },
+    Matches {
+        xlb: "path: {regex: \"(?i)/a/.*|/X.*b\"}",
+        envoy: "safe_regex: {regex: \"(?i)/a/.*|/X.*b\"}",
+        requests: EXPRESSIONS,
+    },
+    Matches {
+        xlb: "path: {regex: \".*[^a-z/].*\"}",
+        envoy: "safe_regex: {regex: \".*[^a-z/].*\"}",
+        requests: EXPRESSIONS,
+    },
+    Matches {
+        xlb: "headers: [{name: x-a, regex: \"b*|B.?\"}]",
+        envoy: "prefix: /, headers: [{name: x-a, string_match: {safe_regex: {regex: \"b*|B.?\"}}}]",
+        requests: VALUES,
+    },
+    Matches {
+        xlb: "headers: [{name: x-a, regex: \"[^c]*\", invert: true}]",
+        envoy: "prefix: /, headers: [{name: x-a, invert_match: true, string_match: {safe_regex: {regex: \"[^c]*\"}}}]",
+        requests: VALUES,
+    },
+    Matches {
+        xlb: "query: [{name: a, regex: \"[0-9]+\"}]",
+        envoy: "prefix: /, query_parameters: [{name: a, string_match: {safe_regex: {regex: \"[0-9]+\"}}}]",
+        requests: &[("/", ""), ("/?a=", ""), ("/?a=12", ""), ("/?a=12b", ""), ("/?b=1&a=2", "")],
+    },
+    Matches {
         xlb: "percent: 0",
         envoy: "prefix: /, runtime_fraction: {default_value: {numerator: 0, denominator: MILLION}}",
         requests: &[("/", "")],
@@ -338,6 +382,64 @@ fn matches_as_envoy(ctx: &mut Ctx) -> Result<()> {
         }
     }
     ensure!(differ.is_empty(), "{differ:#?}");
+    Ok(())
+}
+
+/// Hundreds of expressions in one list of routes, of paths and of a header, the first that matches wins; and in another spelling
+/// of the path.
+fn expressions(ctx: &mut Ctx) -> Result<()> {
+    const COUNT: u16 = 150;
+    let mut routes = String::new();
+    for n in 0..COUNT {
+        let status = 200 + n;
+        routes += &format!(
+            "  - {{match: {{path: {{regex: \"/(?:item|thing)/{n}(?:/[a-z]+)?\"}}}}, respond: {{status: {status}}}}}\n  \
+             - {{match: {{headers: [{{name: x-user, regex: \"u{n}-[0-9]*\"}}]}}, respond: {{status: {}}}}}\n",
+            status + COUNT
+        );
+    }
+    ctx.apply(&format!(
+        "version: 1\nservices:\n- name: shop\n  listen: [\"{VIP4}\"]\n  routes:\n{routes}"
+    ))?;
+    let mut conn = ctx.open(VIP4.parse()?)?;
+    for n in (0..COUNT).step_by(7) {
+        for (target, user, status) in [
+            (format!("/item/{n}"), String::new(), 200 + n),
+            (format!("/%74hing//{n}/ab?c"), String::new(), 200 + n),
+            (format!("/thing/{n}/AB"), String::new(), 404),
+            ("/".to_owned(), format!("u{n}-12"), 200 + COUNT + n),
+            ("/".to_owned(), format!("u{n}-x"), 404),
+            (
+                format!("/item/{n}"),
+                "u0-".to_owned(),
+                if n == 0 { 200 } else { 200 + COUNT },
+            ),
+        ] {
+            let user = match user.as_str() {
+                "" => String::new(),
+                user => format!("x-user: {user}\r\n"),
+            };
+            conn.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n{user}\r\n"))?;
+            let got = conn.response("GET")?.status();
+            ensure!(got == status, "{target} {user:?}: {got}, not {status}");
+        }
+    }
+    // As long as a value may be.
+    let long = "9".repeat(30_000);
+    conn.send(format!(
+        "GET / HTTP/1.1\r\nHost: a\r\nx-user: u149-{long}\r\n\r\n"
+    ))?;
+    conn.response("GET")?.expect(200 + COUNT + 149)?;
+    let said = ctx.run_ok(
+        "xlbctl",
+        &["explain", "--service", "shop", "GET", "http://a/item/1"],
+    )?;
+    ensure!(
+        said.contains("path /item/1 does not match /(?:item|thing)/0(?:/[a-z]+)?")
+            && said.contains("header x-user is absent")
+            && said.contains("reply: respond 201"),
+        "{said}"
+    );
     Ok(())
 }
 

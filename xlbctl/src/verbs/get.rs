@@ -232,6 +232,7 @@ pub fn match_text(matches: &Match) -> String {
         Some(PathMatch::Prefix(path)) => parts.push(format!("prefix {path}")),
         Some(PathMatch::Exact(path)) => parts.push(format!("exact {path}")),
         Some(PathMatch::StringPrefix(path)) => parts.push(format!("string_prefix {path}")),
+        Some(PathMatch::Regex(text)) => parts.push(format!("regex {text}")),
         None => {}
     }
     if matches.ignore_case {
