@@ -386,7 +386,7 @@ impl Expressions<'_> {
     fn part(&self, page: u32, n: u64, in_word: u64) -> u32 {
         let bits = u64::from(u32::BITS) / in_word;
         let word = self.array.word(page, n / in_word).expect("in the map");
-        let part = u64::from(word) >> (n % in_word * bits) & ((1 << bits) - 1);
+        let part = (u64::from(word) >> (n % in_word * bits)) & ((1 << bits) - 1);
         u32::try_from(part).expect("less than a word")
     }
 }

@@ -41,7 +41,7 @@ pub fn all(automaton: &impl Automaton, start: u32, text: &[u8], bits: &[Cell<u64
             return;
         };
         if let Some(word) = bits.get((bit / u64::BITS) as usize) {
-            word.set(word.get() | 1 << (bit % u64::BITS));
+            word.set(word.get() | (1 << (bit % u64::BITS)));
         }
     }
 }
