@@ -8,7 +8,7 @@ use crate::reason::Reason;
 /// The digits of a value.
 const DIGITS: usize = 16;
 
-/// The most bytes that [`write`] needs.
+/// The most bytes that [`write()`] needs.
 pub fn bound(name: &[u8], attributes: &[u8]) -> usize {
     name.len()
         .saturating_add(attributes.len())
