@@ -209,21 +209,22 @@ static __always_inline __u32 choose_endpoint(__u32 slot, struct xlb_cluster *clu
 	switch (cluster->lb) {
 	case XLB_LB_ROUND_ROBIN:
 		return round_robin(slot, cluster);
-	case XLB_LB_RANDOM:
-		return at_position(slot, cluster, draw(cluster->total_weight));
 	case XLB_LB_LEAST_REQUEST:
 		return least_request(slot, cluster->generation);
 	case XLB_LB_RING_HASH:
 		if (hash)
 			return ring_hash(slot, cluster->generation, hash);
-		return at_position(slot, cluster, draw(cluster->total_weight));
+		break;
 	case XLB_LB_MAGLEV:
 		if (hash)
 			return maglev(slot, cluster->generation, hash);
-		return at_position(slot, cluster, draw(cluster->total_weight));
+		break;
+	case XLB_LB_RANDOM:
+		break;
 	default:
 		return XLB_NONE;
 	}
+	return at_position(slot, cluster, draw(cluster->total_weight));
 }
 
 #endif /* XLB_BALANCE_H */

@@ -67,6 +67,15 @@ __noinline __u32 scan_entry(unsigned long long *ctx __arg_ctx, __u64 generation,
 	return blob ? walk_list(ctx, blob, head, entry, entry >> 32, best) : best;
 }
 
+/* The same for the key that is the first `bytes` of a field. */
+static __always_inline __u32 scan_key(unsigned long long *ctx, __u64 generation, __u32 field,
+				      __u32 bytes, __u32 scope, __u32 best)
+{
+	__u64 entry = INDEX_FIND(ctx, generation, field, 0, bytes, scope);
+
+	return entry == XLB_ABSENT ? best : scan_entry(ctx, generation, entry, best);
+}
+
 __noinline __u32 scan_prefixes(unsigned long long *ctx __arg_ctx, __u64 generation, __u32 vhost,
 			       struct xlb_vhost *vh __arg_nonnull, __u32 best)
 {
@@ -77,7 +86,6 @@ __noinline __u32 scan_prefixes(unsigned long long *ctx __arg_ctx, __u64 generati
 	if (depth > XLB_MAX_DEPTH)
 		depth = XLB_MAX_DEPTH;
 	bpf_for(i, 0, depth) {
-		__u64 entry;
 		__u32 end;
 		int slash;
 
@@ -87,16 +95,11 @@ __noinline __u32 scan_prefixes(unsigned long long *ctx __arg_ctx, __u64 generati
 		end = slash < 0 ? bytes : (__u32)slash;
 		if (end > vh->max_prefix_bytes)
 			break;
-		entry = INDEX_FIND(ctx, generation, XLB_FIELD_PATH, 0, end,
-				   XLB_SCOPE(XLB_KEY_PATH_PREFIX, vhost));
-		if (entry != XLB_ABSENT)
-			best = scan_entry(ctx, generation, entry, best);
-		if (vh->flags & XLB_VHOST_PREFIXES_LOWER) {
-			entry = INDEX_FIND(ctx, generation, XLB_FIELD_PATH_LOWER, 0, end,
-					   XLB_SCOPE(XLB_KEY_PATH_PREFIX_LOWER, vhost));
-			if (entry != XLB_ABSENT)
-				best = scan_entry(ctx, generation, entry, best);
-		}
+		best = scan_key(ctx, generation, XLB_FIELD_PATH, end,
+				XLB_SCOPE(XLB_KEY_PATH_PREFIX, vhost), best);
+		if (vh->flags & XLB_VHOST_PREFIXES_LOWER)
+			best = scan_key(ctx, generation, XLB_FIELD_PATH_LOWER, end,
+					XLB_SCOPE(XLB_KEY_PATH_PREFIX_LOWER, vhost), best);
 		from = end + 1;
 	}
 	return best;
@@ -153,20 +156,12 @@ static __always_inline __u32 find_route(unsigned long long *ctx, void *blob, str
 		return XLB_LATER;
 	if (vh->any_count)
 		best = walk_list(ctx, blob, head, vh->any_list, vh->any_count, best);
-	if (vh->flags & XLB_VHOST_PATHS && path_bytes <= vh->max_path_bytes) {
-		__u64 entry = INDEX_FIND(ctx, head->generation, XLB_FIELD_PATH, 0, path_bytes,
-					 XLB_SCOPE(XLB_KEY_PATH, vhost));
-
-		if (entry != XLB_ABSENT)
-			best = scan_entry(ctx, head->generation, entry, best);
-	}
-	if (vh->flags & XLB_VHOST_PATHS_LOWER && path_bytes <= vh->max_path_bytes) {
-		__u64 entry = INDEX_FIND(ctx, head->generation, XLB_FIELD_PATH_LOWER, 0, path_bytes,
-					 XLB_SCOPE(XLB_KEY_PATH_LOWER, vhost));
-
-		if (entry != XLB_ABSENT)
-			best = scan_entry(ctx, head->generation, entry, best);
-	}
+	if (vh->flags & XLB_VHOST_PATHS && path_bytes <= vh->max_path_bytes)
+		best = scan_key(ctx, head->generation, XLB_FIELD_PATH, path_bytes,
+				XLB_SCOPE(XLB_KEY_PATH, vhost), best);
+	if (vh->flags & XLB_VHOST_PATHS_LOWER && path_bytes <= vh->max_path_bytes)
+		best = scan_key(ctx, head->generation, XLB_FIELD_PATH_LOWER, path_bytes,
+				XLB_SCOPE(XLB_KEY_PATH_LOWER, vhost), best);
 	if (vh->depth)
 		best = scan_prefixes(ctx, head->generation, vhost, vh, best);
 	return best;

@@ -37,6 +37,16 @@ impl Request {
         let values: Vec<&str> = values.map(|(_, value)| value.as_str()).collect();
         (!values.is_empty()).then(|| values.join(if name == "cookie" { "; " } else { "," }))
     }
+
+    fn parameter(&self, name: &str) -> Option<String> {
+        part(self.query.split('&'), name).map(str::to_owned)
+    }
+
+    fn cookie(&self, name: &str) -> Option<String> {
+        let all = self.header("cookie").unwrap_or_default();
+        let cookies = all.split(';').map(|c| c.strip_prefix(' ').unwrap_or(c));
+        part(cookies, name).map(str::to_owned)
+    }
 }
 
 /// Exact, then the longest `*.suffix`, then the longest `prefix.*`, then `*`.
@@ -97,13 +107,11 @@ pub fn target<'t>(targets: &'t [Target], request: &Request) -> Option<&'t Target
 pub fn hashed(hash_on: &[HashOn], request: &Request) -> Option<u64> {
     let text = |on: &HashOn| match on {
         HashOn::Header(name) => request.header(name),
-        HashOn::Query(name) => part(request.query.split('&'), name).map(str::to_owned),
+        HashOn::Query(name) => request.parameter(name),
         HashOn::Cookie(cookie) => {
-            let all = request.header("cookie").unwrap_or_default();
-            let cookies = all.split(';').map(|c| c.strip_prefix(' ').unwrap_or(c));
-            let made = || Some(format!("{:08x}{:08x}", request.drawn, request.drawn));
-            let found = part(cookies, &cookie.name).map(str::to_owned);
-            found.or_else(|| cookie.ttl.and_then(|_| made()))
+            let made = |_| format!("{:08x}{:08x}", request.drawn, request.drawn);
+            let found = request.cookie(&cookie.name);
+            found.or_else(|| cookie.ttl.map(made))
         }
         HashOn::SourceIp(_) => None,
     };
@@ -133,12 +141,8 @@ pub fn holds(matches: &Match, request: &Request) -> bool {
             .method
             .is_some_and(|method| matches.method.contains(&method));
     let header = |rule: &NamedMatch| has_value(rule, request.header(&rule.name).as_deref());
-    let parameter = |rule: &NamedMatch| has_value(rule, part(request.query.split('&'), &rule.name));
-    let cookie = |rule: &NamedMatch| {
-        let all = request.header("cookie").unwrap_or_default();
-        let cookies = all.split(';').map(|c| c.strip_prefix(' ').unwrap_or(c));
-        has_value(rule, part(cookies, &rule.name))
-    };
+    let parameter = |rule: &NamedMatch| has_value(rule, request.parameter(&rule.name).as_deref());
+    let cookie = |rule: &NamedMatch| has_value(rule, request.cookie(&rule.name).as_deref());
     path && method
         && matches.headers.iter().all(header)
         && matches.query.iter().all(parameter)

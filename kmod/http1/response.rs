@@ -45,7 +45,7 @@ pub(crate) enum Read {
     Error(i32),
 }
 
-impl Active<'_> {
+impl<'a> Active<'a> {
     /// Reads once, at most `len` bytes.
     pub(crate) fn read(&mut self, msg: *mut sys::msghdr, len: usize, flags: i32) -> Read {
         if !self.local.is_empty() {
@@ -236,7 +236,7 @@ impl Active<'_> {
     /// false when the head is not whole.
     pub(crate) fn frame_head(&mut self) -> Result<bool, Reason> {
         // SAFETY: Until the head is written here.
-        let actions = unsafe { self.actions() };
+        let told = unsafe { self.told() };
         let inner = &mut **self;
         let Phase::Relay(Relay {
             isock, response, ..
@@ -263,12 +263,6 @@ impl Active<'_> {
         };
         let head_bytes = head.head_bytes as usize;
         let keeps = keep_alive::timeout(isock, bytes, &head);
-        let told = Told {
-            last: inner.last,
-            version: inner.head.version,
-            actions,
-            affinity: inner.exchange.decision.affinity,
-        };
         if rewritten(bytes, &head, told, 0, &mut inner.local)? {
             drop(guard);
             if !isock.drop_bytes(head_bytes) {
@@ -282,6 +276,21 @@ impl Active<'_> {
         }
         self.accept_head(head, keeps)?;
         Ok(true)
+    }
+
+    /// What the next head must tell the client.
+    ///
+    /// # Safety
+    ///
+    /// As of [`Active::actions`].
+    unsafe fn told(&self) -> Told<'a> {
+        Told {
+            last: self.last,
+            version: self.head.version,
+            // SAFETY: By the contract.
+            actions: unsafe { self.actions() },
+            affinity: self.exchange.decision.affinity,
+        }
     }
 
     /// The head comes in several pieces: collects it in `partial`.
@@ -326,7 +335,7 @@ impl Active<'_> {
     /// `partial` holds a whole head, and maybe bytes behind it.
     fn collected(&mut self, head: ResponseHead) -> Result<bool, Reason> {
         // SAFETY: Until the head is written here.
-        let actions = unsafe { self.actions() };
+        let told = unsafe { self.told() };
         let inner = &mut **self;
         let Phase::Relay(Relay {
             isock, response, ..
@@ -338,12 +347,6 @@ impl Active<'_> {
         let bytes = response.partial.bytes();
         let own = bytes.get(..head_bytes).unwrap_or(bytes);
         let keeps = keep_alive::timeout(isock, own, &head);
-        let told = Told {
-            last: inner.last,
-            version: inner.head.version,
-            actions,
-            affinity: inner.exchange.decision.affinity,
-        };
         let behind = bytes.len() - own.len();
         if !rewritten(own, &head, told, behind, &mut inner.local)? {
             let room = inner.local.reserve(bytes.len());

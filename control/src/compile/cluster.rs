@@ -3,7 +3,7 @@
 
 use super::hashing::{self, Weighted};
 use crate::config::model::{Cluster, Endpoint, Lb};
-use crate::intf::{self, xlb_cluster, xlb_endpoint, xlb_point, Pod, XLB_CLUSTER_PAGE_BYTES};
+use crate::intf::{self, xlb_cluster, xlb_endpoint, Pod, XLB_CLUSTER_PAGE_BYTES};
 use crate::numbers::Numbers;
 
 pub fn gcd(a: u64, b: u64) -> u64 {
@@ -29,35 +29,28 @@ pub fn stride(total: u32) -> u32 {
         .unwrap_or(1)
 }
 
-/// By which a hash chooses.
-enum Table {
-    Ring(Vec<xlb_point>),
-    Maglev(Vec<u16>),
-}
-
-impl Table {
-    fn records(&self) -> u32 {
-        let records = match self {
-            Table::Ring(points) => points.len(),
-            Table::Maglev(places) => places.len(),
-        };
-        u32::try_from(records).unwrap_or(0)
+/// By which a hash chooses: how many records, and their bytes. `None` where the cluster does not choose so.
+fn table(cluster: &Cluster, eligible: &[(&Endpoint, &u32)]) -> Option<(usize, Vec<u8>)> {
+    fn packed<T: Pod>(records: &[T]) -> (usize, Vec<u8>) {
+        let bytes = records.iter().flat_map(|record| record.bytes());
+        (records.len(), bytes.copied().collect())
     }
-}
-
-fn table(cluster: &Cluster, eligible: &[(&Endpoint, &u32)]) -> Option<Table> {
-    if !cluster.lb.is_hashing() {
-        return None;
-    }
-    let endpoints: Vec<Weighted> = eligible
-        .iter()
-        .map(|(e, _)| (e.address, e.weight))
-        .collect();
+    let weighted = || -> Vec<Weighted> {
+        let endpoints = eligible.iter();
+        endpoints.map(|(e, _)| (e.address, e.weight)).collect()
+    };
     let size = cluster.lb_options.table_size;
-    Some(match cluster.lb {
-        Lb::Maglev => Table::Maglev(hashing::maglev(&endpoints, size.unwrap_or(hashing::MAGLEV))),
-        _ => Table::Ring(hashing::ring(&endpoints, size.unwrap_or(hashing::RING))),
-    })
+    match cluster.lb {
+        Lb::Maglev => Some(packed(&hashing::maglev(
+            &weighted(),
+            size.unwrap_or(hashing::MAGLEV),
+        ))),
+        Lb::RingHash => Some(packed(&hashing::ring(
+            &weighted(),
+            size.unwrap_or(hashing::RING),
+        ))),
+        Lb::RoundRobin | Lb::Random | Lb::LeastRequest => None,
+    }
 }
 
 const _: () = assert!(
@@ -97,24 +90,15 @@ pub fn blob(cluster: &Cluster, numbers: &Numbers, generation: u64) -> Option<Vec
         };
         bytes.extend_from_slice(record.bytes());
     }
-    let table = table(cluster, &eligible);
-    bytes.resize(bytes.len().next_multiple_of(page), 0);
-    let table_page = u32::try_from(bytes.len() / page).ok()?;
-    let (choices, stride) = match &table {
+    let (choices, stride) = match table(cluster, &eligible) {
         None => (cluster.lb_options.choices, stride(cumulative)),
-        Some(table) => (table.records(), table_page),
-    };
-    match &table {
-        Some(Table::Ring(points)) => points
-            .iter()
-            .for_each(|p| bytes.extend_from_slice(p.bytes())),
-        Some(Table::Maglev(places)) => {
-            places
-                .iter()
-                .for_each(|place| bytes.extend_from_slice(&place.to_ne_bytes()));
+        Some((records, table)) => {
+            bytes.resize(bytes.len().next_multiple_of(page), 0);
+            let begin = bytes.len() / page;
+            bytes.extend(table);
+            (u32::try_from(records).ok()?, u32::try_from(begin).ok()?)
         }
-        None => {}
-    }
+    };
     let record = xlb_cluster {
         generation,
         number: numbers.cluster(&cluster.name)?,

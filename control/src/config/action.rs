@@ -199,18 +199,18 @@ impl Actions {
             records.path(rewrite.path.as_ref(), matches)?;
             records.option(intf::XLB_ACTION_HOST, rewrite.host.as_deref())?;
         }
-        let [remove, set, add] = [
+        records.fields(
+            &self.request_headers,
             intf::XLB_ACTION_REQUEST_REMOVE,
             intf::XLB_ACTION_REQUEST_SET,
             intf::XLB_ACTION_REQUEST_ADD,
-        ];
-        records.fields(&self.request_headers, remove, set, add)?;
-        let [remove, set, add] = [
+        )?;
+        records.fields(
+            &self.response_headers,
             intf::XLB_ACTION_RESPONSE_REMOVE,
             intf::XLB_ACTION_RESPONSE_SET,
             intf::XLB_ACTION_RESPONSE_ADD,
-        ];
-        records.fields(&self.response_headers, remove, set, add)?;
+        )?;
         let cookies = hash_on.iter().filter_map(|on| match on {
             HashOn::Cookie(cookie) => Some((cookie, cookie.ttl?)),
             _ => None,
@@ -373,11 +373,11 @@ fn redirect_status(field: Field<'_>) -> Option<u16> {
 }
 
 fn rewrite(field: Field<'_>, matches: &Match) -> Option<Rewrite> {
-    let object = field.object(&["path", "path_prefix", "regex", "host"])?;
+    let keys = ["path", "path_prefix", "regex", "host"];
+    let object = field.object(&keys)?;
     if let Some(field) = object.get("regex") {
         field.unsupported("regex");
     }
-    let keys = ["path", "path_prefix", "regex", "host"];
     if !keys.iter().any(|key| object.get(key).is_some()) {
         field.wrong("nothing to rewrite: add path, path_prefix or host");
     }

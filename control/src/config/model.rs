@@ -371,11 +371,6 @@ impl Lb {
         (Lb::Maglev, "maglev", intf::XLB_LB_MAGLEV),
     ];
 
-    /// By a hash of requests, which routes to it say.
-    pub fn is_hashing(self) -> bool {
-        matches!(self, Lb::RingHash | Lb::Maglev)
-    }
-
     fn row(self) -> (Lb, &'static str, u32) {
         let row = Lb::ALL.into_iter().find(|(lb, ..)| *lb == self);
         row.unwrap_or(Lb::ALL[0])

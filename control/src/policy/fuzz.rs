@@ -535,7 +535,8 @@ fn expected(config: &Config, numbers: &Numbers, sent: &Sent) -> Answer {
         answer.endpoints = eligible.iter().map(|(_, number)| **number).collect();
     }
     let hash = matcher::hashed(&host.routes[route].hash_on, request);
-    if let (true, true, Some(hash)) = (cluster.lb.is_hashing(), eligible.len() > 1, hash) {
+    let is_hashing = matches!(cluster.lb, Lb::RingHash | Lb::Maglev);
+    if let (true, true, Some(hash)) = (is_hashing, eligible.len() > 1, hash) {
         let weighted: Vec<_> = eligible
             .iter()
             .map(|(e, _)| (e.address, e.weight))
@@ -543,7 +544,7 @@ fn expected(config: &Config, numbers: &Numbers, sent: &Sent) -> Answer {
         let size = cluster.lb_options.table_size;
         let position = hashing::plainly(cluster.lb, &weighted, size, hash);
         answer.endpoints = vec![*eligible[position].1];
-    } else if (cluster.lb == Lb::Random || cluster.lb.is_hashing()) && eligible.len() > 1 {
+    } else if (cluster.lb == Lb::Random || is_hashing) && eligible.len() > 1 {
         let weights = eligible.iter().map(|(e, number)| Target {
             name: number.to_string(),
             weight: e.weight,

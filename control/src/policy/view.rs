@@ -374,8 +374,7 @@ impl Table {
     }
 }
 
-/// Those of a needle, in a blob. The tables have as many records as the needle says.
-/// The expressions of a search, in a map.
+/// Those of an expression, in a blob. The tables have as many entries as the expression says.
 struct Expressions<'a> {
     array: &'a Array,
     regex: &'a xlb_regex,
@@ -408,6 +407,7 @@ impl regex::Automaton for Expressions<'_> {
     }
 }
 
+/// Those of a needle, in a blob. The tables have as many records as the needle says.
 struct Automata<'a> {
     array: &'a Array,
     needle: &'a xlb_needle,
