@@ -4,6 +4,7 @@
 use crate::ctx::Scenario;
 
 mod actions;
+mod actions_envoy;
 mod balance;
 mod bodies;
 mod clients;
@@ -51,6 +52,7 @@ const ALL: &[&[Scenario]] = &[
     balance::SCENARIOS,
     routes::SCENARIOS,
     actions::SCENARIOS,
+    actions_envoy::SCENARIOS,
     differential::SCENARIOS,
     pool::SCENARIOS,
     pool_cpus::SCENARIOS,
